@@ -1,0 +1,31 @@
+"""What can be built, and what it costs in operations. Importing it brings in no torch."""
+
+from search_spaces.architecture import Architecture
+from search_spaces.cost import CostTables, PopulationCost, population_cost
+from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
+from search_spaces.graph import SOURCE, Op, OpGraph, OpList
+from search_spaces.registry import find_architecture, get_space, register, space_names
+from search_spaces.space import BlockSpec, Choice, Genotypes, SearchSpace, Slot
+
+__all__ = [
+    "SOURCE",
+    "Architecture",
+    "ArchitectureError",
+    "BlockSpec",
+    "Choice",
+    "CostTables",
+    "Genotypes",
+    "Op",
+    "OpGraph",
+    "OpList",
+    "PopulationCost",
+    "SearchSpace",
+    "SearchSpaceError",
+    "Slot",
+    "UnknownNameError",
+    "find_architecture",
+    "get_space",
+    "population_cost",
+    "register",
+    "space_names",
+]

@@ -1,0 +1,262 @@
+"""Search spaces: choices, genotype arrays and the blocks that an architecture is made of.
+
+Legend of array suffixes: n genotypes, c choices. A genotype is a row of indices into each choice's values; a
+population is one ``int8`` array ``[n, c]``, and everything here works on the array, never on one row at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import ArchitectureError, UnknownNameError
+from search_spaces.graph import Op, OpGraph, Shape
+
+Genotypes = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One searchable dimension: a name and its candidate values in ascending order."""
+
+    name: str
+    values: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.values) <= 127:
+            raise ValueError(f"choice `{self.name}`: {len(self.values)} values, expected 1 to 127")
+        if list(self.values) != sorted(set(self.values)):
+            raise ValueError(f"choice `{self.name}`: values must ascend without repetition, found {self.values}")
+
+
+class BlockSpec(Protocol):
+    """The size of one block: a frozen, hashable dataclass of plain numbers.
+
+    The same object lowers to operators here and is built as a module by the supernet's package.
+    """
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators; the last one's output is the block's output."""
+        ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the network that holds a run of equal blocks.
+
+    Attributes:
+        name: Where the blocks stand. A slot without ``repeats`` holds one block of this name; a slot with it holds
+            blocks named ``name.start``, ``name.start+1``, and so on.
+        choices: Names of the choices that fix the block's size.
+        repeats: The choice that says how many blocks of this name stand in a row, counted from ``name.0``.
+        start: Number of the slot's first block: 1 where the first of the row is of another size and has a slot of
+            its own.
+    """
+
+    name: str
+    choices: tuple[str, ...]
+    repeats: str | None = None
+    start: int = 0
+
+
+class SearchSpace(ABC):
+    """A named, versioned, finite set of architectures: choices, the rules that tie them, and the blocks they make.
+
+    A new space gives `choices`, `slots` and `block`; where choices depend on each other also `repair`.
+    """
+
+    name: str
+    version: int = 1
+    description: str = ""
+    image_side: int
+    """Side in pixels at which images are loaded, for training and for accuracy."""
+    classes: int
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """The searchable dimensions, in genotype order."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[Slot, ...]:
+        """The network's blocks from input to output."""
+
+    @abstractmethod
+    def block(self, slot: str, values: Mapping[str, int]) -> BlockSpec | None:
+        """The block in ``slot`` when its choices have ``values``; None where the choices leave it out."""
+
+    @abstractmethod
+    def input_shape(self, values: Mapping[str, int]) -> Shape:
+        """Shape ``(channels, side, side)`` of the image that the network computes on."""
+
+    def repair(self, genotypes: Genotypes) -> Genotypes:
+        """The nearest genotypes that satisfy the rules between choices, in canonical form; valid rows are kept."""
+        return genotypes
+
+    @property
+    def named(self) -> Mapping[str, Architecture]:
+        """Published networks of the space by name."""
+        return {}
+
+    # -- choices -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """The genotype column of each choice."""
+        return {choice.name: column for column, choice in enumerate(self.choices)}
+
+    @cached_property
+    def cardinalities(self) -> npt.NDArray[np.int64]:
+        """The number of values of each choice, ``[c]``."""
+        return np.array([len(choice.values) for choice in self.choices], dtype=np.int64)
+
+    @property
+    def encodings(self) -> int:
+        """The number of encodings, an upper bound on the number of architectures where rules tie the choices."""
+        return prod(len(choice.values) for choice in self.choices)
+
+    def values(self, genotypes: Genotypes, choice: str) -> npt.NDArray[np.int64]:
+        """The values that ``genotypes`` ``[n, c]`` give to one choice, ``[n]``."""
+        column = self.columns[choice]
+        return np.array(self.choices[column].values, dtype=np.int64)[genotypes[:, column]]
+
+    # -- populations ---------------------------------------------------------------------------------------------
+
+    def is_valid(self, genotypes: Genotypes) -> npt.NDArray[np.bool_]:
+        """Which rows ``[n]`` are in range and satisfy the rules between choices."""
+        in_range = ((genotypes >= 0) & (genotypes < self.cardinalities)).all(axis=1)
+        result = in_range.copy()
+        result[in_range] = (self.repair(genotypes[in_range]) == genotypes[in_range]).all(axis=1)
+        return result
+
+    def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
+        """Draw ``count`` valid genotypes uniformly, by rejection; ``[count, c]``."""
+        accepted: list[Genotypes] = []
+        missing = count
+        while missing > 0:
+            drawn = generator.integers(0, self.cardinalities, size=(2 * missing + 16, len(self.choices)))
+            genotypes = drawn.astype(np.int8)
+            accepted.append(genotypes[self.is_valid(genotypes)][:missing])
+            missing -= len(accepted[-1])
+        return np.concatenate(accepted) if accepted else np.empty((0, len(self.choices)), dtype=np.int8)
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture with every choice at its smallest value."""
+        return self.decode(self.repair(np.zeros((1, len(self.choices)), dtype=np.int8)))[0]
+
+    @cached_property
+    def middle(self) -> Architecture:
+        """The architecture with every choice at its middle value."""
+        return self.decode(self.repair(((self.cardinalities - 1) // 2).astype(np.int8)[None]))[0]
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture with every choice at its largest value."""
+        return self.decode(self.repair((self.cardinalities - 1).astype(np.int8)[None]))[0]
+
+    # -- architectures -------------------------------------------------------------------------------------------
+
+    def decode(self, genotypes: Genotypes) -> list[Architecture]:
+        """The architectures of valid genotypes ``[n, c]``.
+
+        Raises:
+            ArchitectureError: A row is out of range or breaks a rule of the space.
+        """
+        bad = np.flatnonzero(~self.is_valid(genotypes))
+        if len(bad):
+            raise ArchitectureError(
+                f"space `{self.name}`: genotype {genotypes[bad[0]].tolist()} is out of range or breaks a rule between"
+                " choices; `repair` gives the nearest valid one"
+            )
+        names = [choice.name for choice in self.choices]
+        tables = [choice.values for choice in self.choices]
+        return [
+            Architecture(
+                self.name,
+                self.version,
+                tuple((name, table[index]) for name, table, index in zip(names, tables, row, strict=True)),
+            )
+            for row in genotypes.tolist()
+        ]
+
+    def encode(self, architectures: Sequence[Architecture]) -> Genotypes:
+        """The genotypes ``[n, c]`` of architectures of this space.
+
+        Raises:
+            ArchitectureError: One of them is of another space or version, or has a value that no choice offers.
+        """
+        genotypes = np.empty((len(architectures), len(self.choices)), dtype=np.int8)
+        for row, architecture in enumerate(architectures):
+            genotypes[row] = self._indices(architecture)
+        return genotypes
+
+    def parse(self, data: Mapping[str, object]) -> Architecture:
+        """Read and check an architecture of this space from its JSON form.
+
+        Raises:
+            ArchitectureError: It cannot be read, or is not a valid architecture of this space.
+        """
+        architecture = Architecture.from_dict(data)
+        return self.decode(self.encode([architecture]))[0]
+
+    def from_values(self, values: Mapping[str, int]) -> Architecture:
+        """The architecture with the given value for every choice."""
+        return self.parse({"space": self.name, "version": self.version, "choices": dict(values)})
+
+    def find(self, name: str) -> Architecture:
+        """The published architecture called ``name``, or `smallest`, `middle`, `largest`."""
+        special = {"smallest": self.smallest, "middle": self.middle, "largest": self.largest}
+        table = {**special, **self.named}
+        if name not in table:
+            raise UnknownNameError(f"architecture of space `{self.name}`", name, table)
+        return table[name]
+
+    def _indices(self, architecture: Architecture) -> list[int]:
+        if (architecture.space, architecture.version) != (self.name, self.version):
+            raise ArchitectureError(
+                f"architecture belongs to space `{architecture.space}` version {architecture.version}, expected"
+                f" `{self.name}` version {self.version}"
+            )
+        given = dict(architecture.settings)
+        if set(given) != set(self.columns):
+            odd = sorted(set(given) ^ set(self.columns))
+            raise ArchitectureError(f"architecture of `{self.name}`: missing or unknown choices: {', '.join(odd)}")
+        indices = []
+        for choice in self.choices:
+            if given[choice.name] not in choice.values:
+                raise ArchitectureError(
+                    f"architecture of `{self.name}`: `{choice.name}` is {given[choice.name]}, expected one of"
+                    f" {', '.join(map(str, choice.values))}"
+                )
+            indices.append(choice.values.index(given[choice.name]))
+        return indices
+
+    # -- blocks and graph ----------------------------------------------------------------------------------------
+
+    def blocks(self, architecture: Architecture) -> Iterator[tuple[str, BlockSpec]]:
+        """The named blocks of an architecture, from input to output."""
+        values = dict(architecture.settings)
+        for slot in self.slots:
+            spec = self.block(slot.name, values)
+            if spec is None:
+                continue
+            if slot.repeats is None:
+                yield slot.name, spec
+                continue
+            for number in range(slot.start, values[slot.repeats]):
+                yield f"{slot.name}.{number}", spec
+
+    def lower(self, architecture: Architecture) -> OpGraph:
+        """The op graph of one architecture."""
+        blocks = [(name, spec.ops()) for name, spec in self.blocks(architecture)]
+        return OpGraph(blocks, self.input_shape(dict(architecture.settings)))
