@@ -1,0 +1,24 @@
+"""How shared weights are laid out, trained and sliced."""
+
+from supernets import elastic as _elastic
+from supernets.batch_norm import reestimate_batch_norm
+from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
+from supernets.family import NetworkFamily, build_network, family_of, network_config, register_family
+from supernets.supernet import BorrowedSubnet, Supernet
+
+__all__ = [
+    "BorrowedSubnet",
+    "CheckpointError",
+    "DataError",
+    "NetworkFamily",
+    "Supernet",
+    "SupernetError",
+    "TrainingError",
+    "build_network",
+    "family_of",
+    "network_config",
+    "reestimate_batch_norm",
+    "register_family",
+]
+
+del _elastic

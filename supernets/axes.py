@@ -1,0 +1,115 @@
+"""Shared tensors whose axes have names, and the narrowing that turns them into a subnet's.
+
+An axis description names the dimensions of a tensor in order, for example::
+
+    (head channel) embed . .          a fused projection: rows are heads times channels of a head
+    hidden . kernel:centre kernel:centre     a depthwise convolution whose kernel shrinks towards its centre
+
+A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones; ``.`` is an axis
+that never changes; parentheses merge several axes into one dimension. Nothing is masked: the result is a view of the
+shared tensor, or a copy where merged axes no longer lie in one piece.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from torch import Tensor
+
+_DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One named axis; ``name`` is empty for an axis that never changes."""
+
+    name: str
+    centre: bool = False
+
+
+@lru_cache(maxsize=None)
+def parse_axes(description: str) -> tuple[tuple[Axis, ...], ...]:
+    """The axes of each dimension; a dimension has several where the description merges them."""
+    dimensions = []
+    for merged, single in _DIMENSION.findall(description):
+        axes = []
+        for word in (merged or single).split():
+            name, _, mode = word.partition(":")
+            if mode not in ("", "centre"):
+                raise ValueError(f"axes `{description}`: unknown mode `{mode}`, expected `centre`")
+            axes.append(Axis("" if name == "." else name, mode == "centre"))
+        dimensions.append(tuple(axes))
+    return tuple(dimensions)
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """How one shared tensor becomes a subnet's.
+
+    Attributes:
+        split_shape: Shape of the shared tensor with merged axes apart.
+        slices: The part of each axis that is active.
+        region_shape: Shape of that part, axes still apart.
+        shape: Shape of the subnet's tensor, axes merged again.
+    """
+
+    split_shape: tuple[int, ...]
+    slices: tuple[slice, ...]
+    region_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def region(self, shared: Tensor) -> Tensor:
+        """The active part of ``shared`` as a view, merged axes apart."""
+        return shared.view(self.split_shape)[self.slices]
+
+    def narrow(self, shared: Tensor) -> Tensor:
+        """The subnet's tensor."""
+        return self.region(shared).reshape(self.shape)
+
+    def accumulate(self, shared_gradient: Tensor, gradient: Tensor) -> None:
+        """Add a subnet tensor's gradient into the active part of the shared one."""
+        # Into the region, not into `narrow`'s result: that may be a copy, and the gradient would be lost.
+        self.region(shared_gradient).add_(gradient.view(self.region_shape))
+
+
+def make_narrowing(
+    description: str, shape: tuple[int, ...], full: Mapping[str, int], active: Mapping[str, int]
+) -> Narrowing:
+    """Plan the narrowing of a tensor.
+
+    Args:
+        description: The tensor's axes.
+        shape: The shared tensor's shape.
+        full: Size of each named axis in the shared tensor.
+        active: Size of each named axis in the subnet.
+
+    Raises:
+        ValueError: Description and shape do not fit, or an active size exceeds the full one.
+    """
+    dimensions = parse_axes(description)
+    if len(dimensions) != len(shape):
+        raise ValueError(f"axes `{description}` name {len(dimensions)} dimensions, the tensor has shape {shape}")
+    split_shape: list[int] = []
+    slices: list[slice] = []
+    merged_shape: list[int] = []
+    for axes, size in zip(dimensions, shape, strict=True):
+        full_sizes = [full[axis.name] if axis.name else size for axis in axes]
+        active_sizes = [active[axis.name] if axis.name else size for axis in axes]
+        if prod(full_sizes) != size:
+            raise ValueError(f"axes `{description}`: sizes {full_sizes} do not make up the dimension of {size}")
+        split_shape += full_sizes
+        merged_shape.append(prod(active_sizes))
+        slices += [_active_slice(axis, *sizes) for axis, *sizes in zip(axes, full_sizes, active_sizes, strict=True)]
+    region_shape = tuple(part.stop - part.start for part in slices)
+    return Narrowing(tuple(split_shape), tuple(slices), region_shape, tuple(merged_shape))
+
+
+def _active_slice(axis: Axis, full: int, active: int) -> slice:
+    if not 0 < active <= full:
+        raise ValueError(f"axis `{axis.name}`: active size {active}, expected 1 to {full}")
+    start = (full - active) // 2 if axis.centre else 0
+    return slice(start, start + active)

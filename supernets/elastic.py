@@ -1,0 +1,119 @@
+"""The ElasticViT family: which axis of each shared tensor an architecture narrows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from search_spaces.elastic import ElasticSpace
+from search_spaces.elastic_blocks import ConvBlock, ElasticBlock, FirstConv, Head, StemBlock, TransformerLayer
+from torch import Tensor, nn
+
+from supernets.family import register_family
+from supernets.networks import elasticvit
+
+
+def _batch_norm(name: str, axis: str) -> dict[str, str]:
+    tensors = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{tensor}": axis for tensor in tensors} | {f"{name}.num_batches_tracked": ""}
+
+
+def _affine(name: str, axis: str) -> dict[str, str]:
+    return {f"{name}.weight": axis, f"{name}.bias": axis}
+
+
+def _linear(name: str, outputs: str, inputs: str, *, pointwise: bool) -> dict[str, str]:
+    return {f"{name}.weight": f"{outputs} {inputs}" + (" . ." if pointwise else ""), f"{name}.bias": outputs}
+
+
+KERNEL = ". kernel:centre kernel:centre"
+
+AXES: Mapping[type, Mapping[str, str]] = {
+    FirstConv: {"conv.weight": "embed . . .", **_batch_norm("norm", "embed")},
+    StemBlock: {
+        "depthwise.weight": f"embed {KERNEL}",
+        **_batch_norm("depthwise_norm", "embed"),
+        "project.weight": "embed embed . .",
+        **_batch_norm("project_norm", "embed"),
+    },
+    ConvBlock: {
+        "expand.weight": "hidden in_embed . .",
+        **_batch_norm("expand_norm", "hidden"),
+        "depthwise.weight": f"hidden {KERNEL}",
+        **_batch_norm("depthwise_norm", "hidden"),
+        **_linear("squeeze.reduce", "squeezed", "hidden", pointwise=True),
+        **_linear("squeeze.expand", "hidden", "squeezed", pointwise=True),
+        "project.weight": "embed hidden . .",
+        **_batch_norm("project_norm", "embed"),
+        "shortcut.weight": "embed in_embed . .",
+    },
+    TransformerLayer: {
+        **_affine("attention_norm", "embed"),
+        "attention.qkv.weight": "(head channel) embed . .",
+        "attention.value_conv.weight": "(head value) . . .",
+        "attention.position_bias": "offset:centre offset:centre head",
+        **_linear("attention.project", "embed", "(head value)", pointwise=True),
+        **_affine("feed_forward_norm", "embed"),
+        **_linear("feed_forward.expand", "hidden", "embed", pointwise=True),
+        **_linear("feed_forward.project", "embed", "hidden", pointwise=True),
+    },
+    Head: {
+        **_linear("expand", "hidden", "embed", pointwise=True),
+        **_batch_norm("norm", "hidden"),
+        **_linear("features", ".", "hidden", pointwise=False),
+        **_linear("classifier", ".", ".", pointwise=False),
+    },
+}
+
+
+class ElasticFamily:
+    """Modules and axes of the ElasticViT family."""
+
+    source_file = elasticvit.__file__
+    class_name = "ElasticViT"
+
+    def build_block(self, spec: ElasticBlock) -> nn.Module:
+        """The ordinary module of one block."""
+        return elasticvit.BLOCKS[type(spec).__name__](**asdict(spec))
+
+    def build_network(self, config: Mapping[str, Any]) -> nn.Module:
+        """The ordinary module of a whole network."""
+        return elasticvit.ElasticViT(config)
+
+    def axes(self, spec: ElasticBlock) -> Mapping[str, str]:
+        """The axis description of every tensor of a block."""
+        return AXES[type(spec)]
+
+    def sizes(self, spec: ElasticBlock) -> Mapping[str, int]:
+        """The size that a block gives to each named axis."""
+        if isinstance(spec, FirstConv):
+            return {"embed": spec.width}
+        if isinstance(spec, StemBlock):
+            return {"embed": spec.width, "kernel": spec.kernel}
+        if isinstance(spec, ConvBlock):
+            return {
+                "in_embed": spec.in_width,
+                "embed": spec.width,
+                "hidden": spec.hidden,
+                "squeezed": spec.hidden // 4,
+                "kernel": spec.kernel,
+            }
+        if isinstance(spec, Head):
+            return {"embed": spec.width, "hidden": spec.width * spec.expansion}
+        value = spec.v_scale * spec.head_width
+        return {
+            "embed": spec.width,
+            "head": spec.heads,
+            "channel": 2 * spec.head_width + value,
+            "value": value,
+            "offset": 2 * spec.side - 1,
+            "hidden": spec.width * spec.mlp_ratio,
+        }
+
+    def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
+        """Images to the side that the network computes on."""
+        return elasticvit.resize_images(x_BCHW, input_side)
+
+
+register_family(ElasticSpace, ElasticFamily())

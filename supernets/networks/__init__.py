@@ -1,0 +1,1 @@
+"""Networks as ordinary modules. Each file needs torch alone, so that it can travel beside an exported checkpoint."""
