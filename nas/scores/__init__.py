@@ -1,0 +1,1 @@
+"""Scores of untrained networks; higher is better, always. One file each."""
