@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from nas.scores.length_distortion import circle_length, length_distortion, random_circle, remove_norms
 from search_spaces import get_space
 from supernets import build_network
-from torch import nn
 
 SIDE = 8
 
