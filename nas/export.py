@@ -43,11 +43,13 @@ class Export:
     Attributes:
         folder: Where it lies.
         onnx: Its ONNX file.
-        proof: Largest differences between its forms, and the ONNX file's accuracy where labels were given.
+        is_trained: False where the weights are random.
+        proof: Largest differences between its forms.
     """
 
     folder: Path
     onnx: Path
+    is_trained: bool
     proof: Mapping[str, Any]
 
 
@@ -99,7 +101,7 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
         raise write_failed(folder, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Export(folder, folder / ONNX, proof)
+    return Export(folder, folder / ONNX, request.supernet is not None, proof)
 
 
 def load(path: Path | str) -> nn.Module:

@@ -1,0 +1,88 @@
+"""The outermost layer: errors become one message with a hint and an exit code, never a traceback.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 nothing satisfies the constraint; 4 run folder, checkpoint or table
+unreadable or incompatible; 5 missing optional dependency; 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+
+FAILED, USAGE, INFEASIBLE, UNREADABLE, MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 130
+DEBUG_VARIABLE = "NAS_DEBUG"
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def handles_errors(command: Command) -> Command:
+    """Wrap a command so that whatever it raises ends as a message on standard error and an exit code.
+
+    With the environment variable ``NAS_DEBUG`` set, unexpected errors keep their traceback.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> object:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            show_error("interrupted", "finished work is kept; go on with `--resume`")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output has gone, for example `nas spaces | head -1`; that is no failure of ours.
+            sys.stdout = open(os.devnull, "w")
+            raise typer.Exit(0) from None
+        except Exception as error:
+            code = exit_code(error)
+            if code is None:
+                if os.environ.get(DEBUG_VARIABLE):
+                    raise
+                show_error(
+                    f"unexpected {type(error).__name__}: {error}",
+                    f"this is a fault of nas; run again with {DEBUG_VARIABLE}=1 and report the traceback",
+                )
+                raise typer.Exit(FAILED) from None
+            show_error(str(error), getattr(error, "hint", ""))
+            raise typer.Exit(code) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an expected error; None for one that nobody foresaw."""
+    from latency_tables.errors import BusyMachineError, LatencyError
+    from nas.errors import NasError
+    from search_spaces.errors import SearchSpaceError
+
+    if isinstance(error, NasError):
+        return error.exit_code
+    if isinstance(error, BusyMachineError):
+        return FAILED
+    if isinstance(error, LatencyError):
+        return UNREADABLE
+    if isinstance(error, SearchSpaceError):
+        return USAGE
+    if "supernets.errors" in sys.modules:
+        from supernets.errors import CheckpointError, DataError, SupernetError
+
+        if isinstance(error, DataError):
+            return USAGE
+        if isinstance(error, CheckpointError):
+            return UNREADABLE
+        if isinstance(error, SupernetError):
+            return FAILED
+    if isinstance(error, ModuleNotFoundError):
+        return MISSING
+    return FAILED if isinstance(error, OSError) else None
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """Print an error, and a hint where there is one, to standard error."""
+    typer.echo(f"error: {message}", err=True)
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)

@@ -1,0 +1,76 @@
+"""`nas spaces`, `nas targets`, `nas env`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.units import format_count
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@handles_errors
+def spaces(json: Json = False) -> None:
+    """List the search spaces."""
+    from search_spaces import get_space, population_cost, space_names
+
+    entries = []
+    for name in space_names():
+        space = get_space(name)
+        smallest, largest = population_cost(space, space.encode([space.smallest, space.largest])).macs.tolist()
+        entries.append(
+            {
+                "name": name,
+                "description": space.description,
+                "encodings": space.encodings,
+                "smallest_macs": smallest,
+                "largest_macs": largest,
+                "named": sorted(space.named),
+            }
+        )
+    if json:
+        display.print_json({"schema": 1, "spaces": entries})
+        return
+    rows = [
+        [
+            str(entry["name"]),
+            str(entry["description"]),
+            ", ".join(entry["named"]) or "none",
+            f"{entry['encodings']:.1e}",
+            f"{format_count(entry['smallest_macs'])} to {format_count(entry['largest_macs'])}",
+        ]
+        for entry in entries
+    ]
+    display.print_table(["space", "what it is", "published networks", "encodings", "MACs"], rows, left=3)
+
+
+@handles_errors
+def targets(json: Json = False) -> None:
+    """List the devices with latency tables."""
+    from latency_tables import target_names
+
+    infos = target_names()
+    if json:
+        names = ("name", "kind", "description", "error")
+        display.print_json({"schema": 1, "targets": [{name: getattr(info, name) for name in names} for info in infos]})
+        return
+    rows = [[info.name, info.kind, info.description, info.error] for info in infos]
+    display.print_table(["target", "kind", "device and runtime", "error"], rows, left=4)
+
+
+@handles_errors
+def environment(json: Json = False) -> None:
+    """Show versions and devices, for a bug report."""
+    from nas.environment import describe_environment
+
+    facts = {name: value for name, value in describe_environment(seed=0).items() if name != "seed"}
+    if json:
+        display.print_json({"schema": 1, **facts})
+        return
+    for name, value in facts.items():
+        for key, item in value.items() if isinstance(value, dict) else [("", value)]:
+            typer.echo(f"{name + ' ' + key if key else name}: {item}")

@@ -1,0 +1,29 @@
+"""`nas`: the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from nas.cli import inspect, latency, outcome, search, train
+
+app = typer.Typer(
+    name="nas",
+    help="Find the best vision transformer that meets a latency on a device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("search")(search.search)
+app.command("train")(train.train)
+app.command("export")(outcome.export)
+app.command("report")(outcome.report)
+app.add_typer(latency.app, name="latency")
+app.command("spaces")(inspect.spaces)
+app.command("targets")(inspect.targets)
+app.command("env")(inspect.environment)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,56 @@
+"""`nas export` and `nas report`: what becomes of a finished search."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+
+
+@handles_errors
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of `nas search`.")],
+    pick: Annotated[str, typer.Option(help="knee, best, fastest, or a number from the front's table.")] = "knee",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write; RUN/exports/PICK unless given.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a network of the front as checkpoint and ONNX file, proven to agree."""
+    import nas
+    from nas.deliver import export_member
+
+    exported = export_member(nas.load_result(run), pick, output)
+    if json:
+        display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof)})
+        return
+    rows = [[path.name, f"{path.stat().st_size / 1e6:.2f} MB"] for path in sorted(exported.folder.iterdir())]
+    display.print_table(["file", "size"], rows)
+    difference = exported.proof["onnx_difference"]
+    display.say(
+        f"proof: stored weights equal the network's; on {exported.proof['images']} images ONNX Runtime differs from"
+        f" PyTorch by {difference:.1e} of the logits' range"
+    )
+    if not exported.is_trained:
+        display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
+    display.say(f"written to {exported.folder}")
+
+
+@handles_errors
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder of `nas search`.")],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write a run as one self-contained page."""
+    from nas.report import build_report
+
+    path = build_report(run)
+    typer.echo(os.fspath(path))
+    if open_page:
+        webbrowser.open(path.resolve().as_uri())

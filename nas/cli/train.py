@@ -1,0 +1,57 @@
+"""`nas train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.progress import ProgressPrinter
+from nas.cli.units import format_duration, parse_duration
+
+
+@handles_errors
+def train(
+    space: Annotated[str | None, typer.Option(help="Search space, see `nas spaces`.")] = None,
+    data: Annotated[str | None, typer.Option(help="`digits`, a folder of images, or a dataset of timm.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, networks and images.")] = None,
+    device: Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")] = None,
+    run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train the supernet of a search space on images."""
+    if resume is not None and run is not None:
+        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
+    import nas
+
+    with ProgressPrinter(quiet) as progress:
+        result = nas.train(
+            space,
+            data,
+            epochs=epochs,
+            budget_seconds=budget,
+            seed=seed,
+            output=resume or run,
+            resume=resume is not None,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    if json:
+        display.print_json(result.to_dict())
+        return
+    rows = [[name, f"{accuracy:.2%}"] for name, accuracy in result.accuracy.items()]
+    display.print_table(["subnet", "accuracy on the search part"], rows)
+    display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
+    display.say(f"written to {result.run}")
+    display.say(f"next: nas search --supernet {result.run} --target local")

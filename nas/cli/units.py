@@ -1,0 +1,52 @@
+"""Values with units: `12ms`, `6m`, `1.8G`. A bare number is refused where it could mean two things."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+_NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*$", re.IGNORECASE)
+_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_latency(text: str) -> float:
+    """`12ms` to 12.0, in milliseconds."""
+    return _parse(text, _MILLISECONDS, "a latency such as `12ms`")
+
+
+def parse_duration(text: str) -> float:
+    """`6m` to 360.0, in seconds."""
+    return _parse(text, _SECONDS, "a time such as `90s`, `6m` or `2h`")
+
+
+def format_duration(seconds: float) -> str:
+    """`372` to `6m12s`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def format_count(value: float) -> str:
+    """`12016968` to `12.0M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:g}"
+
+
+def _parse(text: str, units: dict[str, float], expected: str) -> float:
+    match = _NUMBER.match(text)
+    if match is None:
+        raise typer.BadParameter(f"`{text}`, expected {expected}")
+    unit = match[2].lower()
+    if unit not in units:
+        found = f"unit `{match[2]}`" if unit else "no unit"
+        raise typer.BadParameter(f"`{text}` has {found}, expected {expected} (units: {', '.join(units)})")
+    value = float(match[1]) * units[unit]
+    if value <= 0:
+        raise typer.BadParameter(f"`{text}`, expected more than 0")
+    return value
