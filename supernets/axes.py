@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from math import prod
 
 from torch import Tensor
@@ -31,7 +31,7 @@ class Axis:
     centre: bool = False
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_axes(description: str) -> tuple[tuple[Axis, ...], ...]:
     """The axes of each dimension; a dimension has several where the description merges them."""
     dimensions = []

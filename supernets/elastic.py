@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from search_spaces.elastic import ElasticSpace
-from search_spaces.elastic_blocks import ConvBlock, ElasticBlock, FirstConv, Head, StemBlock, TransformerLayer
 from torch import Tensor, nn
 
+from search_spaces.elastic import ElasticSpace
+from search_spaces.elastic_blocks import ConvBlock, ElasticBlock, FirstConv, Head, StemBlock, TransformerLayer
 from supernets.family import register_family
 from supernets.networks import elasticvit
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from search_spaces import Architecture, BlockSpec, SearchSpace
 from torch import nn
 
+from search_spaces import Architecture, BlockSpec, SearchSpace
 from supernets.errors import SupernetError
 
 

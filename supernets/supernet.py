@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from search_spaces import Architecture, BlockSpec, SearchSpace
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from search_spaces import Architecture, BlockSpec, SearchSpace
 from supernets.axes import Narrowing, make_narrowing
 from supernets.errors import SupernetError
 from supernets.family import NetworkFamily, family_of, network_config
@@ -62,7 +62,7 @@ class BorrowedSubnet:
             module = block.plan.module
             if module.training != self._training:
                 module.train(self._training)
-            x = functional_call(module, block.tensors, (x,))
+            x = functional_call(module, block.tensors, (x,), tie_weights=False)
         return x
 
 

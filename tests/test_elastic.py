@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from search_spaces import get_space, population_cost
 from search_spaces.elastic import ElasticSpace
 from search_spaces.elastic_reference import reference_macs, reference_macs_total

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from search_spaces import SearchSpace, get_space, space_names
-from supernets import Supernet, SupernetError, reestimate_batch_norm
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from search_spaces import SearchSpace, get_space, space_names
+from supernets import Supernet, SupernetError, reestimate_batch_norm
 
 
 @pytest.fixture(scope="module", params=space_names())

@@ -1,0 +1,35 @@
+"""What networks cost on devices: tables of kernel times, and predictions from them. Importing it brings in no torch."""
+
+from latency_tables.errors import BusyMachineError, LatencyError, TableError, TableMissingError
+from latency_tables.kernels import Kernel, fuse
+from latency_tables.predictor import Latencies, Latency, LatencyPredictor
+from latency_tables.table import LatencyTable
+from latency_tables.targets import (
+    TargetInfo,
+    cache_dir,
+    load_target,
+    provenance_line,
+    staleness,
+    target_names,
+    user_table_path,
+)
+
+__all__ = [
+    "BusyMachineError",
+    "Kernel",
+    "Latencies",
+    "Latency",
+    "LatencyError",
+    "LatencyPredictor",
+    "LatencyTable",
+    "TableError",
+    "TableMissingError",
+    "TargetInfo",
+    "cache_dir",
+    "fuse",
+    "load_target",
+    "provenance_line",
+    "staleness",
+    "target_names",
+    "user_table_path",
+]

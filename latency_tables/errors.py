@@ -1,0 +1,35 @@
+"""What can go wrong with latency tables and measuring. Messages name subject, found and expected; hints the remedy."""
+
+from __future__ import annotations
+
+
+class LatencyError(ValueError):
+    """Base of the errors of this package.
+
+    Attributes:
+        hint: What to do about it; empty where the message says it all.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class TableError(LatencyError):
+    """A latency table's file that cannot be read or breaks the schema."""
+
+
+class TableMissingError(LatencyError):
+    """A target that is known but whose table nobody has built on this machine."""
+
+
+class BusyMachineError(LatencyError):
+    """The machine was too busy for the measuring protocol to give a number."""
+
+
+class ProfileError(LatencyError):
+    """A network that the runtime cannot run or profile."""
+
+
+class CalibrationError(LatencyError):
+    """Published figures that do not determine a table."""

@@ -1,0 +1,144 @@
+"""Predicted latency of networks and of populations.
+
+A kernel that the table holds costs its stored median; any other is priced by its class's roofline. A network costs
+``scale * sum + overhead``, with the interval of the table's held-out residuals. Legend of array suffixes: n genotypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from latency_tables.kernels import FUSIONS, Kernel, base_class, fuse
+from latency_tables.table import Features, KernelEntry, LatencyTable, Roofline
+from search_spaces.cost import CostTables
+from search_spaces.graph import Op, OpGraph
+from search_spaces.space import Genotypes, SearchSpace
+
+Milliseconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The predicted latency of one network, in milliseconds.
+
+    Attributes:
+        low_ms: Low end of the interval; high_ms its high end.
+        kind: The table's kind: ``measured``, ``calibrated`` or ``transferred``.
+        extrapolated: Whether a kernel lies outside what the table has evidence for.
+    """
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    kind: str
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Predicted latencies of a population: milliseconds ``[n]`` each, and ``extrapolated`` flags ``[n]``."""
+
+    ms: Milliseconds
+    low_ms: Milliseconds
+    high_ms: Milliseconds
+    kind: str
+    extrapolated: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """A kernel's time and interval in milliseconds, before the table's scale.
+
+    Attributes:
+        how: ``measured`` (stored in the table), ``interpolated`` or ``extrapolated``.
+    """
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    how: str
+
+
+class KernelPrices:
+    """The time of every kernel: stored where there is an entry, else by the roofline of its class; never a KeyError.
+
+    Args:
+        rooflines: At least that of class ``other``.
+        kernels: Stored times.
+        bytes_per_element: Size of an activation or weight.
+    """
+
+    def __init__(self, rooflines: Iterable[Roofline], kernels: Iterable[KernelEntry], bytes_per_element: int) -> None:
+        self._rooflines = {roofline.op: roofline for roofline in rooflines}
+        self._medians = {entry.key: entry.median_ms for entry in kernels}
+        self._bytes_per_element = bytes_per_element
+        self._known: dict[str, KernelTime] = {}
+
+    def __call__(self, kernel: Kernel) -> KernelTime:
+        """The time of one kernel."""
+        known = self._known.get(kernel.key)
+        if known is None:
+            known = self._known[kernel.key] = self._price(kernel)
+        return known
+
+    def _price(self, kernel: Kernel) -> KernelTime:
+        stored = self._medians.get(kernel.key)
+        if stored is not None:
+            return KernelTime(stored, stored, stored, "measured")
+        names = (name for name in (kernel.op, base_class(kernel.op), "other") if name in self._rooflines)
+        roofline = self._rooflines[next(names)]
+        features: Features = kernel.features(self._bytes_per_element)
+        ms = roofline.milliseconds(features)
+        if roofline.direct and roofline.op != "other" and roofline.covers(features):
+            return KernelTime(ms, ms, ms, "interpolated")
+        return KernelTime(ms, ms * roofline.low, ms * roofline.high, "extrapolated")
+
+
+class LatencyPredictor:
+    """Prices networks by one table.
+
+    Args:
+        table: A checked latency table.
+    """
+
+    def __init__(self, table: LatencyTable) -> None:
+        self.table = table
+        self._fusion = FUSIONS[table.runtime.fusion]
+        self.kernel = KernelPrices(table.rooflines, table.kernels, table.bytes_per_element)
+        self._cost_tables: WeakKeyDictionary[SearchSpace, CostTables] = WeakKeyDictionary()
+
+    def graph(self, graph: OpGraph) -> Latency:
+        """The latency of one network."""
+        totals = np.sum([self._block(ops) for _, ops in graph.blocks], axis=0)
+        ms, low, high, outside = self._network(totals[:, None])
+        return Latency(float(ms[0]), float(low[0]), float(high[0]), self.table.provenance.kind, bool(outside[0]))
+
+    def population(self, space: SearchSpace, genotypes: Genotypes) -> Latencies:
+        """The latencies of valid genotypes ``[n, c]``; equal to `graph` of each lowered network."""
+        tables = self._cost_tables.get(space)
+        if tables is None:
+            tables = self._cost_tables[space] = CostTables(space, self._block, width=4, dtype=np.float64)
+        ms, low, high, outside = self._network(tables(genotypes))
+        return Latencies(ms, low, high, self.table.provenance.kind, outside)
+
+    def _block(self, ops: tuple[Op, ...]) -> Sequence[float]:
+        """Sums over a block's kernels: ms, low ms, high ms, number of extrapolated kernels."""
+        times = [self.kernel(kernel) for kernel in fuse(ops, self._fusion)]
+        return (
+            sum(time.ms for time in times),
+            sum(time.low_ms for time in times),
+            sum(time.high_ms for time in times),
+            float(sum(time.how == "extrapolated" for time in times)),
+        )
+
+    def _network(
+        self, totals: npt.NDArray[np.float64]
+    ) -> tuple[Milliseconds, Milliseconds, Milliseconds, npt.NDArray[np.bool_]]:
+        scale, overhead, interval = self.table.scale, self.table.overhead_ms, self.table.interval
+        ms, low, high = scale * totals[:3] + overhead
+        return ms, low * (1 + min(interval.low, 0.0)), high * (1 + max(interval.high, 0.0)), totals[3] > 0

@@ -1,0 +1,304 @@
+"""In-situ times: what each kernel takes inside a whole network, by ONNX Runtime's profiler.
+
+A kernel on its own stays in the cache and looks faster than it is inside a network, so kernel times are harvested from
+profiled runs of whole networks. Nodes of the optimised graph are matched to the kernels of our op graph by operator and
+shapes. What has no counterpart (changes of layout, the pieces of a norm, reshapes) is counted with the kernel whose
+output it works on, so that the kernels of a network add up to all that the profiler saw.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from latency_tables.errors import ProfileError
+from latency_tables.kernels import Kernel, base_class
+from latency_tables.measure import Progress, make_session, random_inputs
+from search_spaces.graph import Shape
+
+_TRUNCATION_US = 0.5  # the profiler cuts durations to whole microseconds
+_WARM_UP = 2  # profiled runs that are thrown away
+_CHANNEL_BLOCK = 8  # convolutions in the blocked layout pad channels to multiples of this
+
+_KINDS = {
+    "Gemm": "linear",
+    "FusedGemm": "linear",
+    "MatMul": "matmul",
+    "FusedMatMul": "matmul",
+    "Softmax": "softmax",
+    "InstanceNormalization": "norm",
+    "GroupNorm": "norm",
+    "LayerNormalization": "norm",
+    "SkipLayerNormalization": "norm",
+    "BatchNormalization": "batch_norm",
+    "Add": "add",
+    "Sum": "add",
+    "Mul": "multiply",
+    "GlobalAveragePool": "pool",
+    "AveragePool": "pool",
+    "MaxPool": "pool",
+    "ReduceMean": "pool",
+    "Concat": "concatenate",
+    "Relu": "activation",
+    "Clip": "activation",
+    "HardSigmoid": "activation",
+    "HardSwish": "activation",
+    "Sigmoid": "activation",
+    "Tanh": "activation",
+    "Gelu": "activation",
+    "FastGelu": "activation",
+    "BiasGelu": "activation",
+    "QuickGelu": "activation",
+    "Erf": "activation",
+}
+Signature = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of an optimised graph with its time.
+
+    Attributes:
+        operator: ONNX operator, for example ``Conv``.
+        inputs: Names of the tensors that it reads, outputs of those it writes.
+        input_shapes: Shapes of the inputs that the profiler saw, with the batch dimension.
+        window: Side of a convolution's window, 1 elsewhere; stride and groups likewise.
+        runs_us: The time of each profiled run, in microseconds.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    window: int
+    stride: int
+    groups: int
+    runs_us: tuple[float, ...]
+
+    @property
+    def microseconds(self) -> float:
+        """The fastest run: profiled runs are few and what disturbs them only adds to them."""
+        return min(self.runs_us)
+
+
+@dataclass(frozen=True)
+class KernelSample:
+    """The time of one kernel of our op graph inside one profiled network.
+
+    Attributes:
+        ms: Fastest run, the profiler's own time included.
+        nodes: Number of graph nodes that were counted with the kernel, each of which pays for the profiler.
+        runs: Number of profiled runs.
+    """
+
+    kernel: Kernel
+    ms: float
+    nodes: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class NetworkProfile:
+    """What one network's profile says about its kernels.
+
+    Attributes:
+        samples: One per kernel that has a counterpart.
+        unmatched: Keys of kernels without one.
+        node_ms: Sum over all nodes; equal to the sum over the samples where anything was matched.
+    """
+
+    samples: tuple[KernelSample, ...]
+    unmatched: tuple[str, ...]
+    node_ms: float
+
+
+def profile_networks(
+    paths: Sequence[Path], rounds: int = 3, runs: int = 4, progress: Progress | None = None
+) -> list[list[Node]]:
+    """The nodes of each network's optimised graph in execution order, with their times; networks take turns.
+
+    Args:
+        paths: ONNX files.
+        rounds: Number of visits to each network, of ``runs`` runs each.
+        progress: Told of every profile that was read.
+
+    Raises:
+        ProfileError: The runtime cannot run a network, or its profile is empty.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = [Path(folder) / f"{number}.onnx" for number in range(len(paths))]
+        sessions = [
+            make_session(path, profile_prefix=graph.with_suffix(""), optimised=graph)
+            for path, graph in zip(paths, graphs, strict=True)
+        ]
+        inputs = [random_inputs(session) for session in sessions]
+        for turn in range(rounds):
+            for session, values in zip(sessions, inputs, strict=True):
+                for _ in range(runs + _WARM_UP * (turn == 0)):
+                    session.run(None, values)
+        profiles = []
+        for session, graph in zip(sessions, graphs, strict=True):
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            profiles.append(read_nodes(events, _graph_nodes(graph), _WARM_UP))
+            if progress is not None:
+                progress("profile", len(profiles), len(paths))
+        return profiles
+
+
+def read_nodes(events: Iterable[Mapping[str, Any]], graph: Sequence[Any], warm_up: int) -> list[Node]:
+    """Join the profiler's events with the nodes of the optimised graph.
+
+    Raises:
+        ProfileError: No event belongs to a node.
+    """
+    durations: dict[int, list[float]] = defaultdict(list)
+    first: dict[int, Mapping[str, Any]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            index = int(event["args"]["node_index"])
+            durations[index].append(float(event["dur"]) + _TRUNCATION_US)
+            first.setdefault(index, event)
+    by_name = {node.name: node for node in graph if node.name}
+    by_operator: dict[str, list[Any]] = defaultdict(list)
+    for node in graph:
+        if not node.name:
+            by_operator[node.op_type].append(node)
+    nodes = []
+    for index, event in first.items():
+        name, operator = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+        source = by_name.get(name) or (by_operator[operator].pop(0) if by_operator[operator] else None)
+        nodes.append(_node(name, operator, source, event["args"], durations[index][warm_up:]))
+    if not nodes:
+        raise ProfileError("the profile holds no node, expected one event per node and run")
+    return nodes
+
+
+def match(kernels: Sequence[Kernel], nodes: Sequence[Node]) -> NetworkProfile:
+    """Give every node's time to one of the kernels."""
+    waiting: dict[Signature, list[int]] = defaultdict(list)
+    for position, kernel in enumerate(kernels):
+        waiting[kernel_signature(kernel)].append(position)
+    owner: dict[str, int] = {}
+    for node in nodes:
+        positions = waiting.get(node_signature(node))
+        if positions:
+            owner[node.name] = positions.pop(0)
+    matched = sorted(set(owner.values()))
+    unmatched = tuple(kernel.key for position, kernel in enumerate(kernels) if position not in set(matched))
+    _adopt(nodes, owner)
+    times: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.name in owner:
+            times[owner[node.name]].append(node)
+    samples = tuple(
+        KernelSample(
+            kernel=kernels[position],
+            ms=sum(node.microseconds for node in times[position]) * 1e-3,
+            nodes=len(times[position]),
+            runs=min(len(node.runs_us) for node in times[position]),
+        )
+        for position in matched
+    )
+    return NetworkProfile(samples, unmatched, sum(node.microseconds for node in nodes) * 1e-3)
+
+
+def kernel_signature(kernel: Kernel) -> Signature:
+    """What a kernel and the node that runs it have in common."""
+    base, output = base_class(kernel.op), kernel.output_shape
+    if base in ("conv", "pointwise_conv", "depthwise_conv"):
+        groups = "depthwise" if base == "depthwise_conv" else "dense"
+        return _conv_signature(groups, kernel.window, kernel.stride, kernel.input_shapes[0], output)
+    if base in ("group_norm", "layer_norm"):
+        return ("norm", prod(output))
+    return _signature(base, kernel.input_shapes, output)
+
+
+def node_signature(node: Node) -> Signature:
+    """The signature that the node's kernel must have; empty for operators that belong to other kernels."""
+    inputs, output = [shape[1:] for shape in node.input_shapes], node.output_shape[1:]
+    if node.operator in ("Conv", "FusedConv"):
+        groups = "depthwise" if node.groups > 1 else "dense"
+        return _conv_signature(groups, node.window, node.stride, inputs[0], output)
+    kind = _KINDS.get(node.operator)
+    if kind is None:
+        return ()
+    if kind == "norm":
+        return ("norm", prod(output))
+    if kind == "matmul" and (len(inputs) == 1 or len(node.input_shapes[1]) == 2):
+        kind = "linear"  # the second factor is a weight
+    return _signature(kind, inputs, output)
+
+
+def _signature(base: str, inputs: Sequence[Shape], output: Shape) -> Signature:
+    if base in ("linear", "pool"):
+        return (base, prod(inputs[0]), prod(output))
+    if base == "matmul":
+        return (base, *sorted((prod(inputs[0]), prod(inputs[1]))), prod(output))
+    return (base, tuple(side for side in output if side != 1))
+
+
+def _conv_signature(groups: str, window: int, stride: int, source: Shape, output: Shape) -> Signature:
+    blocks = (-(-source[0] // _CHANNEL_BLOCK), -(-output[0] // _CHANNEL_BLOCK))
+    return ("conv", groups, window, stride, *blocks, prod(output[1:]))
+
+
+def _adopt(nodes: Sequence[Node], owner: dict[str, int]) -> None:
+    """Give unmatched nodes to the kernel that made what they read, else to the one that reads what they make."""
+    makers = {tensor: node for node in nodes for tensor in node.outputs}
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        for tensor in node.inputs:
+            readers[tensor].append(node)
+    later = []
+    for node in nodes:  # execution order: makers come first
+        if node.name in owner:
+            continue
+        sources = [makers[tensor].name for tensor in node.inputs if tensor in makers]
+        known = [owner[name] for name in sources if name in owner]
+        if known and node.operator != "ReorderInput":
+            owner[node.name] = known[0]
+        else:
+            later.append(node)
+    for node in reversed(later):
+        targets = [reader.name for tensor in node.outputs for reader in readers[tensor]]
+        known = [owner[name] for name in targets if name in owner]
+        if known:
+            owner[node.name] = known[0]
+
+
+def _node(name: str, operator: str, source: Any, arguments: Mapping[str, Any], runs_us: Sequence[float]) -> Node:
+    attributes = {attribute.name: attribute for attribute in source.attribute} if source is not None else {}
+
+    def first_int(attribute: str) -> int:
+        return int(attributes[attribute].ints[0]) if attribute in attributes and attributes[attribute].ints else 1
+
+    return Node(
+        name=name,
+        operator=operator,
+        inputs=tuple(source.input) if source is not None else (),
+        outputs=tuple(source.output) if source is not None else (),
+        input_shapes=_shapes(arguments["input_type_shape"]),
+        output_shape=next(iter(_shapes(arguments["output_type_shape"])), ()),
+        window=first_int("kernel_shape") if operator in ("Conv", "FusedConv") else 1,
+        stride=first_int("strides"),
+        groups=int(attributes["group"].i) if "group" in attributes else 1,
+        runs_us=tuple(runs_us),
+    )
+
+
+def _shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]:
+    return tuple(tuple(shape) for entry in described for kind, shape in entry.items() if kind == "float")
+
+
+def _graph_nodes(path: Path) -> list[Any]:
+    import onnx
+
+    return list(onnx.load(str(path), load_external_data=False).graph.node)

@@ -1,0 +1,342 @@
+"""The latency table: one human-readable JSON file per device, runtime and precision.
+
+Times are milliseconds, sizes bytes, counts plain numbers. Reading checks everything, so that a table in memory can be
+trusted; what is wrong with a file becomes one `TableError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from latency_tables.errors import TableError
+
+SCHEMA = 1
+"""The newest version of the file format that this package reads, and the one it writes."""
+
+BYTES_PER_ELEMENT: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+
+Kind = Literal["measured", "calibrated", "transferred"]
+Milliseconds = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Features = tuple[float, float, float, float]
+"""Launches, MACs, bytes read, bytes written."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Device(_Model):
+    """What the table belongs to."""
+
+    name: str
+    processor: str
+    cores: str = ""
+    system: str = ""
+
+
+class Runtime(_Model):
+    """The software that ran the networks; ``fusion`` names what it fuses (`latency_tables.kernels.FUSIONS`)."""
+
+    name: str
+    version: str = ""
+    provider: str = ""
+    fusion: Literal["xnnpack", "onnxruntime"]
+    options: dict[str, str] = {}
+
+
+class Provenance(_Model):
+    """Where the numbers come from.
+
+    Attributes:
+        kind: ``measured`` on the device, ``calibrated`` from published figures, or ``transferred`` from a sibling.
+        status: One sentence for people, for example that no device was touched.
+        protocol: Numbers of the measuring protocol or of the fit.
+        notes: What was left out and why, and other limits.
+    """
+
+    kind: Kind
+    status: str
+    date: str
+    tool_version: str
+    host: str = ""
+    protocol: dict[str, int | float | str] = {}
+    anchor_drift: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class KernelEntry(_Model):
+    """The time of one kernel.
+
+    Attributes:
+        features: Launches, MACs, bytes read and bytes written.
+        median_ms: The kernel's time. In situ: the median over networks, cleared of the profiler's own time and drawn
+            towards the class's roofline as far as the profiler is too coarse for a kernel this short.
+        iqr_ms: Spread of the networks' profiled times, cleared likewise; min_ms and p95_ms are their two ends.
+        runs: Number of timed launches.
+        networks: Number of networks that the kernel was seen in.
+        how: ``in_situ`` inside whole networks, or ``isolated``.
+    """
+
+    op: str
+    key: str
+    features: Features
+    median_ms: Milliseconds
+    iqr_ms: Milliseconds
+    min_ms: Milliseconds
+    p95_ms: Milliseconds
+    runs: int = Field(ge=1)
+    networks: int = Field(ge=1)
+    how: Literal["in_situ", "isolated"]
+
+
+class Roofline(_Model):
+    """The time of kernels of one class that were not measured: a non-negative sum over their features.
+
+    Attributes:
+        op: Kernel class, or ``other`` for every class without an entry.
+        lowest: Smallest features that the fit saw, highest likewise; outside them a prediction extrapolates.
+        direct: Whether the class's own time is in the evidence; without it every prediction extrapolates.
+        low: Factor from a predicted time to the low end of its interval where it extrapolates; high likewise.
+        n_fit: Number of kernels, or of whole networks, that the fit saw.
+    """
+
+    op: str
+    launch_us: Milliseconds
+    ms_per_million_macs: Milliseconds
+    ms_per_megabyte_read: Milliseconds
+    ms_per_megabyte_written: Milliseconds
+    lowest: Features
+    highest: Features
+    direct: bool
+    low: Share
+    high: float = Field(ge=1)
+    n_fit: int = Field(ge=0)
+
+    @property
+    def coefficients(self) -> Features:
+        """Milliseconds per launch, MAC, byte read and byte written."""
+        return (
+            self.launch_us * 1e-3,
+            self.ms_per_million_macs * 1e-6,
+            self.ms_per_megabyte_read * 1e-6,
+            self.ms_per_megabyte_written * 1e-6,
+        )
+
+    def milliseconds(self, features: Features) -> float:
+        """The predicted time of a kernel."""
+        return sum(rate * amount for rate, amount in zip(self.coefficients, features, strict=True))
+
+    def covers(self, features: Features) -> bool:
+        """Whether the features lie within what the fit saw."""
+        return all(low <= value <= high for low, value, high in zip(self.lowest, features, self.highest, strict=True))
+
+
+class Interval(_Model):
+    """Relative residuals of whole networks, ``measured / predicted - 1``, at the two ends of the interval."""
+
+    low: float = Field(gt=-1)
+    high: float
+    coverage: Share
+
+
+class ValidationRow(_Model):
+    """One network that the fit behind its prediction has not seen."""
+
+    network: str
+    macs: int = Field(ge=0)
+    measured_ms: Positive
+    predicted_ms: Positive
+    mac_line_ms: float
+
+
+class Validation(_Model):
+    """How wrong the table tends to be, on networks held out of the fit.
+
+    Attributes:
+        rmspe: Root mean square of the relative errors; mean_error the mean of their sizes.
+        mac_line_rmspe: The same for a straight line through MACs, fitted on the same networks.
+    """
+
+    how: str
+    rows: tuple[ValidationRow, ...]
+    mean_error: float
+    rmspe: float
+    within_5_percent: Share
+    within_10_percent: Share
+    spearman: float
+    worst: float
+    mac_line_mean_error: float
+    mac_line_rmspe: float
+
+
+class Figure(_Model):
+    """One published whole-network figure.
+
+    Attributes:
+        features: The network's features summed by kernel class.
+        use: ``fit``, or ``check`` for figures of another protocol that the fit must not see.
+        left_out_ms: Prediction by the fit that has not seen the network's family (for a check: by the whole fit).
+    """
+
+    model: str
+    family: str
+    source: str
+    measured_ms: Positive
+    published_macs_m: float | None
+    macs: int = Field(gt=0)
+    features: dict[str, Features]
+    use: Literal["fit", "check"]
+    left_out_ms: Positive
+    mac_line_left_out_ms: float
+
+
+class LatencyTable(_Model):
+    """All there is to know about latency on one device with one runtime, precision and thread count.
+
+    The time of a network is ``scale`` times the sum over its kernels plus ``overhead_ms``.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    aliases: tuple[str, ...] = ()
+    unit: Literal["ms"]
+    device: Device
+    runtime: Runtime
+    precision: Literal["fp32", "fp16", "int8"]
+    threads: int = Field(ge=1)
+    batch: Literal[1] = 1
+    provenance: Provenance
+    overhead_ms: Milliseconds
+    scale: Positive
+    interval: Interval
+    validation: Validation
+    rooflines: tuple[Roofline, ...] = Field(min_length=1)
+    kernels: tuple[KernelEntry, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+    @field_validator("kernels")
+    @classmethod
+    def _unique_keys(cls, kernels: tuple[KernelEntry, ...]) -> tuple[KernelEntry, ...]:
+        _check_unique("kernel key", [kernel.key for kernel in kernels])
+        return kernels
+
+    @field_validator("rooflines")
+    @classmethod
+    def _unique_classes(cls, rooflines: tuple[Roofline, ...]) -> tuple[Roofline, ...]:
+        _check_unique("kernel class", [roofline.op for roofline in rooflines])
+        return rooflines
+
+    @model_validator(mode="after")
+    def _has_fallback(self) -> LatencyTable:
+        if all(roofline.op != "other" for roofline in self.rooflines):
+            raise ValueError("no roofline of class `other`, expected one for kernels of no other class")
+        return self
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Size of an activation or weight in this table's precision."""
+        return BYTES_PER_ELEMENT[self.precision]
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read and check a table.
+
+        Raises:
+            TableError: The file cannot be read, is not JSON, or breaks the schema.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TableError(f"latency table `{path}`: cannot be read: {error}") from error
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TableError(
+                f"latency table `{path}`: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg};"
+                " expected one JSON object",
+                _REBUILD,
+            ) from error
+        return cls.from_dict(data, str(path))
+
+    @classmethod
+    def from_dict(cls, data: object, subject: str) -> LatencyTable:
+        """Check a parsed table; ``subject`` names its file in messages.
+
+        Raises:
+            TableError: It breaks the schema.
+        """
+        if not isinstance(data, dict):
+            raise TableError(
+                f"latency table `{subject}`: found {type(data).__name__}, expected a JSON object", _REBUILD
+            )
+        version = data.get("schema")
+        if isinstance(version, int) and version > SCHEMA:
+            raise TableError(
+                f"latency table `{subject}`: field `schema`: found {version}, expected at most {SCHEMA}",
+                "the table was written by a newer version: upgrade this package, or build the table again",
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise TableError(_first_problem(subject, error), _REBUILD) from error
+
+    def save(self, path: Path) -> None:
+        """Write the table; an existing file is replaced in one step or left as it was."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(_readable(self.model_dump(mode="json", by_alias=True)))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+_REBUILD = "build the table again with `nas latency build`, or restore the file"
+
+
+def _check_unique(what: str, names: list[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
+
+
+def _first_problem(subject: str, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(map(str, problem["loc"])) or "table"
+    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+    if problem["type"] == "missing":
+        return f"latency table `{subject}`: field `{field}`: found nothing, expected a value{more}"
+    if problem["type"] == "value_error":
+        return f"latency table `{subject}`: field `{field}`: found {problem['msg'].removeprefix('Value error, ')}{more}"
+    expected = problem["msg"].removeprefix("Input should be ")
+    return f"latency table `{subject}`: field `{field}`: found {_shown(problem['input'])}, expected {expected}{more}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _readable(data: dict[str, Any]) -> str:
+    """JSON with one line per field, and one per element of the long lists."""
+    lines = []
+    for field, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n  ".join(json.dumps(row) for row in value)
+            lines.append(f" {json.dumps(field)}: [\n  {rows}\n ]")
+        else:
+            lines.append(f" {json.dumps(field)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,0 +1,159 @@
+"""Targets by name: the shipped tables and those that users have built on this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from latency_tables.errors import TableError, TableMissingError
+from latency_tables.table import LatencyTable
+from search_spaces.errors import UnknownNameError
+
+LOCAL = "local"
+"""The target that stands for the machine this runs on."""
+
+_SHIPPED = Path(__file__).parent / "tables"
+_KIND_RANK = {"measured": 2, "transferred": 1, "calibrated": 0}
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What a list of targets shows.
+
+    Attributes:
+        kind: Of the table: ``measured``, ``calibrated``, ``transferred``; or ``not built``, or ``unreadable``.
+        error: How wrong the table tends to be, or why there is none.
+        path: The table's file; None where there is none.
+    """
+
+    name: str
+    kind: str
+    description: str
+    error: str
+    path: Path | None
+
+
+def cache_dir() -> Path:
+    """Where this machine's own tables lie: ``$NAS_CACHE_DIR``, else ``nas`` in the user's cache folder."""
+    chosen = os.environ.get("NAS_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nas"
+
+
+def user_table_path(name: str) -> Path:
+    """The file under which this machine keeps the table of target ``name``."""
+    return cache_dir() / "latency" / f"{name.replace('/', '_')}.json"
+
+
+def target_names() -> list[TargetInfo]:
+    """All targets, aliases behind the names they stand for; a table that cannot be read is listed as such."""
+    tables, unreadable = _tables()
+    infos = []
+    for name in sorted(tables):
+        path, table = tables[name]
+        alias = "" if name == table.name else f"alias of {table.name}: "
+        infos.append(TargetInfo(name, table.provenance.kind, alias + _describe(table), error_summary(table), path))
+    for path, error in unreadable.items():
+        infos.append(TargetInfo(path.stem, "unreadable", "table on this machine", str(error), path))
+    if all(info.name != LOCAL for info in infos):
+        hint = _missing_local().hint
+        infos.append(TargetInfo(LOCAL, "not built", "this machine with ONNX Runtime", hint, None))
+    return infos
+
+
+def load_target(name: str) -> LatencyTable:
+    """The table of a target, by its name or alias; a measured table goes before a calibrated one, then the newer.
+
+    Raises:
+        UnknownNameError: No target has this name.
+        TableMissingError: The target is known but has no table yet.
+        TableError: The target's file is broken.
+    """
+    tables, unreadable = _tables()
+    if name in tables:
+        return tables[name][1]
+    for path, error in unreadable.items():
+        if path == user_table_path(name) or path.stem == name:
+            raise error
+    if name == LOCAL:
+        raise _missing_local()
+    raise UnknownNameError("target", name, {*tables, LOCAL})
+
+
+def provenance_line(table: LatencyTable) -> str:
+    """One line for reports: device, runtime, precision, threads, kind, what on, how wrong."""
+    threads = "1 thread" if table.threads == 1 else f"{table.threads} threads"
+    evidence = (
+        f"from {sum(figure.use == 'fit' for figure in table.figures)} published figures, {table.provenance.status}"
+        if table.provenance.kind == "calibrated"
+        else f"on {table.provenance.date}"
+    )
+    return (
+        f"{table.name}: {_describe(table)}, {table.precision}, {threads}; {table.provenance.kind} {evidence};"
+        f" {error_summary(table)}"
+    )
+
+
+def staleness(table: LatencyTable) -> str:
+    """Why a table of this machine no longer describes it, in one phrase; empty where nothing speaks against it."""
+    if table.provenance.kind != "measured" or table.runtime.name != "ONNX Runtime":
+        return ""
+    if table.provenance.host != platform.node():
+        return f"measured on `{table.provenance.host}`, this is `{platform.node()}`"
+    try:
+        installed = version("onnxruntime")
+    except PackageNotFoundError:
+        return "ONNX Runtime is not installed any more"
+    if table.runtime.version != installed:
+        return f"measured with ONNX Runtime {table.runtime.version}, installed is {installed}"
+    return ""
+
+
+def error_summary(table: LatencyTable) -> str:
+    """How wrong the table tends to be, in one phrase."""
+    validation = table.validation
+    return (
+        f"mean error {validation.mean_error:.1%} on {len(validation.rows)} held-out networks"
+        f" ({validation.how}; MAC line {validation.mac_line_mean_error:.1%})"
+    )
+
+
+def _describe(table: LatencyTable) -> str:
+    return f"{table.device.name} {table.device.processor}, {table.runtime.name} {table.runtime.version}".rstrip()
+
+
+def _missing_local() -> TableMissingError:
+    return TableMissingError(
+        f"target `{LOCAL}` has no latency table yet: expected `{user_table_path(LOCAL)}`",
+        "nas latency build --target local",
+    )
+
+
+def _tables() -> tuple[dict[str, tuple[Path, LatencyTable]], dict[Path, TableError]]:
+    tables: dict[str, tuple[Path, LatencyTable]] = {}
+    unreadable: dict[Path, TableError] = {}
+    for path in _files():
+        try:
+            table = LatencyTable.load(path)
+        except TableError as error:
+            unreadable[path] = error
+            continue
+        for name in (table.name, *table.aliases):
+            if name not in tables or _precedence(table) >= _precedence(tables[name][1]):
+                tables[name] = (path, table)
+    return tables, unreadable
+
+
+def _files() -> Iterator[Path]:
+    yield from sorted(_SHIPPED.glob("*.json"))
+    yield from sorted((cache_dir() / "latency").glob("*.json"))
+
+
+def _precedence(table: LatencyTable) -> tuple[int, str]:
+    return _KIND_RANK[table.provenance.kind], table.provenance.date

@@ -1,0 +1,148 @@
+"""From the front to something that ships: export of a member, and the check of what was promised for it.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from latency_tables.measure import QUICK, Measurement, measure_network
+from latency_tables.predictor import Latency
+from latency_tables.targets import LOCAL
+from nas.errors import RunError
+from nas.evaluate import BATCH_SIZE, calibration_batches
+from nas.export import Export, ExportRequest, export_subnet
+from nas.files import write_json
+from nas.onnx_export import OnnxNetwork
+from nas.result import FrontMember, SearchResult
+from nas.run_training import supernet_checkpoint
+from nas.settings import recorded_settings
+from search_spaces import SearchSpace, get_space
+from supernets.checkpoint import load_supernet
+from supernets.data import ImageData, load_data
+from supernets.family import family_of
+
+PROOF_IMAGES = 16
+TOLERATED_DIFFERENCE = 0.10
+"""Measured latency may differ from the predicted by so much before a warning is due."""
+
+
+def export_member(result: SearchResult, pick: str | int = "knee", folder: Path | None = None) -> Export:
+    """Export one member of the front, with the run's trained weights where it has any, else with random ones.
+
+    Args:
+        result: Of a search.
+        pick: As in `SearchResult.pick`.
+        folder: Where to write; ``exports/<pick>`` in the run folder unless given.
+
+    Raises:
+        ProofError: The exported files disagree with the network; nothing is written.
+        RunError: The run's settings cannot be read.
+        CheckpointError: The run's weights are gone or damaged.
+        DataError: The run's images are gone or have changed.
+        NasError: The folder cannot be written.
+    """
+    member = result.pick(pick)
+    folder = folder or result.run / "exports" / str(pick)
+    settings = recorded_settings(result.run)
+    if settings is None:
+        raise RunError(f"run folder `{result.run}` holds no `settings.json`")
+    checkpoint = None
+    if settings.get("supernet") is not None:
+        checkpoint = supernet_checkpoint(Path(settings["supernet"]))
+    elif settings.get("data") is not None:
+        checkpoint = supernet_checkpoint(result.run)
+    card: dict[str, Any] = {
+        "latency": {name: asdict(latency) for name, latency in member.latency.items()},
+        "sources": result.document["sources"],
+        "objectives": dict(member.objectives),
+    }
+    seed = int(result.document["seed"])
+    if checkpoint is None:
+        space = get_space(member.architecture.space)
+        return export_subnet(ExportRequest(space, member.architecture, card=card, seed=seed), folder)
+    supernet, metadata = load_supernet(checkpoint)
+    images = load_data(settings.get("data") or metadata["data"]["source"], metadata["data"]["image_side"])
+    images.check(metadata["data"])
+    sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
+    request = ExportRequest(
+        space=supernet.space,
+        architecture=member.architecture,
+        supernet=supernet,
+        calibration=calibration_batches(images, seed),
+        images_BCHW=sample_BCHW,
+        image={"mean": images.mean, "std": images.std, "class_names": images.class_names},
+        card={**card, "data": images.describe()},
+        seed=seed,
+    )
+    return export_subnet(request, folder)
+
+
+def deliver(result: SearchResult, images: ImageData, pick: str = "knee") -> SearchResult:
+    """Export a member, check it where it runs, and write both down in ``front.json`` under ``verified``.
+
+    Checked are the exported file's accuracy on the test part of the images, which nothing has looked at before, and
+    its latency where the target is this machine.
+
+    Raises:
+        NasError: As `export_member`.
+        BusyMachineError: This machine is too busy to be measured.
+    """
+    member = result.pick(pick)
+    export = export_member(result, pick)
+    accuracy, count = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member)
+    verified: dict[str, Any] = {
+        "number": member.number,
+        "pick": pick,
+        "export": str(export.folder.relative_to(result.run)),
+        "search_accuracy": member.objectives[result.objective],
+        "test_accuracy": accuracy,
+        "test_images": count,
+        "proof": dict(export.proof),
+    }
+    if result.target == LOCAL:
+        measurement = measure_network(export.onnx, QUICK)
+        verified |= compare_latency(member.latency[LOCAL], measurement, result.document["limit_ms"])
+    document = {**result.document, "verified": verified}
+    write_json(result.run / "front.json", document)
+    return SearchResult(result.run, document, result.is_interrupted)
+
+
+def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, member: FrontMember) -> tuple[float, int]:
+    """Top-1 accuracy in [0, 1] of an ONNX file on the test part, and the number of images."""
+    network, family = OnnxNetwork(path), family_of(space)
+    side = space.input_shape(dict(member.architecture.settings))[-1]
+    correct, count = 0, 0
+    for x_BCHW, labels_B in images.batches("test", BATCH_SIZE):
+        logits_BK = network(family.prepare(x_BCHW, side))
+        correct += int((logits_BK.argmax(axis=1) == labels_B.numpy()).sum())
+        count += len(labels_B)
+    return correct / count, count
+
+
+def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:
+    """Measured beside predicted latency, ready for JSON, with a warning where they are far apart or over the limit."""
+    difference = measured.ms / predicted.ms - 1
+    warnings = []
+    if abs(difference) > TOLERATED_DIFFERENCE:
+        warnings.append(f"measured latency differs by {difference:+.0%} from the predicted; build the table again")
+    if limit_ms is not None and measured.ms > limit_ms:
+        warnings.append(f"measured latency of {measured.ms:.3g} ms is over the limit of {limit_ms:g} ms")
+    return {
+        "latency": {
+            LOCAL: {
+                "ms": measured.ms,
+                "low_ms": measured.p5_ms,
+                "high_ms": measured.p95_ms,
+                "kind": "measured",
+                "extrapolated": False,
+            }
+        },
+        "latency_difference": difference,
+        "latency_statistic": measured.statistic,
+        "latency_runs": measured.runs,
+        "warnings": warnings,
+    }

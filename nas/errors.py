@@ -1,0 +1,74 @@
+"""What can go wrong in a run. Every message names subject, found and expected; `hint` holds the remedy."""
+
+from __future__ import annotations
+
+from search_spaces import Architecture
+
+
+class NasError(Exception):
+    """Base of the errors of this package: a run that failed.
+
+    Attributes:
+        hint: What the reader can do about it; empty where there is nothing to say.
+        exit_code: What the command line ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(NasError):
+    """Arguments that make no sense together."""
+
+    exit_code = 2
+
+
+class InfeasibleError(NasError):
+    """No network of the space satisfies the latency bound.
+
+    Attributes:
+        nearest: The network with the lowest upper latency that was found.
+        target: The device.
+        high_ms: Upper end of the nearest network's predicted latency.
+        limit_ms: The bound.
+        miss_ms: By how much the nearest network misses it.
+    """
+
+    exit_code = 3
+
+    def __init__(self, nearest: Architecture, target: str, high_ms: float, limit_ms: float) -> None:
+        self.nearest = nearest
+        self.target = target
+        self.high_ms = high_ms
+        self.limit_ms = limit_ms
+        self.miss_ms = high_ms - limit_ms
+        super().__init__(
+            f"no network of `{nearest.space}` stays within {limit_ms:g} ms on `{target}`: the fastest one found is"
+            f" predicted to take up to {high_ms:.3g} ms, {self.miss_ms:.3g} ms over",
+            hint=f"raise the limit to at least {_rounded_up(high_ms)} ms, or choose a space with smaller networks",
+        )
+
+
+class RunError(NasError):
+    """A run folder that cannot be read, does not fit, or is in use."""
+
+    exit_code = 4
+
+
+class MissingDependencyError(NasError):
+    """A package that this step needs is not installed."""
+
+    exit_code = 5
+
+
+class EvaluationError(NasError):
+    """One network could not be evaluated; the search records the reason and goes on."""
+
+
+def _rounded_up(value: float) -> str:
+    """Three significant digits, never below ``value``."""
+    text = f"{value:.3g}"
+    return text if float(text) >= value else f"{value * 1.005:.3g}"

@@ -1,0 +1,193 @@
+"""Evaluators: an architecture in, the objective out, with the numbers worth having beside it.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from nas.errors import EvaluationError
+from search_spaces import Architecture, SearchSpace, UnknownNameError, population_cost
+
+if TYPE_CHECKING:
+    import torch
+
+    from supernets.data import ImageData
+    from supernets.supernet import Supernet
+
+CALIBRATION_BATCHES = 4
+BATCH_SIZE = 128
+CACHED_ELEMENTS = 1 << 28
+"""Image batches are kept in memory up to so many numbers (1 GiB), and read anew for each network above."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluator found.
+
+    Attributes:
+        objective: Higher is better; a number that is not finite fails the trial.
+        scores: Other numbers to report, by name.
+    """
+
+    objective: float
+    scores: Mapping[str, float]
+
+
+class Evaluator(Protocol):
+    """Judges networks of one space."""
+
+    @property
+    def name(self) -> str:
+        """Of the objective, for example ``accuracy``."""
+        ...
+
+    def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
+        """Judge one network; the same arguments give the same result.
+
+        Raises:
+            EvaluationError: The network cannot be evaluated. The search records that and goes on.
+        """
+        ...
+
+
+Score = Callable[[SearchSpace, Architecture, int], float]
+"""A number from an untrained network of a space and a seed; higher is better."""
+
+
+def length_distortion_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
+    """The network's expected length distortion at its own input side, see `nas.scores.length_distortion`."""
+    import torch
+
+    from nas.scores.length_distortion import length_distortion
+    from supernets.family import build_network
+
+    def build() -> torch.nn.Module:
+        return build_network(space, architecture)
+
+    side = space.input_shape(dict(architecture.settings))[-1]
+    try:
+        return length_distortion(build, image_side=side, seed=seed).value
+    except torch.OutOfMemoryError as error:
+        raise EvaluationError(f"out of memory: {error}") from error
+
+
+def params_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
+    """The number of parameters: the baseline that any other score must beat."""
+    return float(population_cost(space, space.encode([architecture])).params[0])
+
+
+def macs_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
+    """The number of multiply-accumulates, the other baseline."""
+    return float(population_cost(space, space.encode([architecture])).macs[0])
+
+
+_scores: dict[str, Score] = {
+    "length-distortion": length_distortion_score,
+    "params": params_score,
+    "macs": macs_score,
+}
+DEFAULT_SCORE = "length-distortion"
+
+
+def register_score(name: str, score: Score) -> None:
+    """Register a score under ``name``.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in _scores:
+        raise ValueError(f"score `{name}` is registered already")
+    _scores[name] = score
+
+
+def score_names() -> list[str]:
+    """The names of all registered scores."""
+    return sorted(_scores)
+
+
+class ScoreEvaluator:
+    """Judges untrained networks by a score, without data.
+
+    Args:
+        space: What the networks belong to.
+        score: Name of a registered score.
+
+    Raises:
+        UnknownNameError: There is no such score.
+    """
+
+    def __init__(self, space: SearchSpace, score: str = DEFAULT_SCORE) -> None:
+        if score not in _scores:
+            raise UnknownNameError("score", score, _scores)
+        self.name = score.replace("-", "_")
+        self._space = space
+        self._score = _scores[score]
+
+    def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
+        """The score of one network."""
+        return EvaluationResult(self._score(self._space, architecture, seed), {})
+
+
+class SupernetEvaluator:
+    """Judges subnets of a trained supernet by their accuracy on the search part of the images.
+
+    Each subnet gets BatchNorm statistics of its own, estimated on the same training batches for all.
+
+    Args:
+        supernet: Trained weights.
+        data: Images that it was trained on, divided as it was.
+        seed: Of the training batches that statistics are estimated on.
+    """
+
+    name = "accuracy"
+
+    def __init__(self, supernet: Supernet, data: ImageData, seed: int = 0) -> None:
+        self._supernet = supernet.eval()
+        self._data = data
+        self._calibration = [x_BCHW.to(supernet.device) for x_BCHW in calibration_batches(data, seed)]
+        elements = 3 * data.image_side**2 * data.splits["search"]
+        self._cached = list(self._search_batches()) if elements <= CACHED_ELEMENTS else None
+
+    def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
+        """Top-1 accuracy in [0, 1], with the mean cross-entropy beside it; ``seed`` changes nothing."""
+        import torch
+
+        try:
+            return self._evaluate(architecture)
+        except torch.OutOfMemoryError as error:
+            raise EvaluationError(f"out of memory: {error}") from error
+
+    def _evaluate(self, architecture: Architecture) -> EvaluationResult:
+        import torch
+        from torch.nn import functional as F
+
+        from supernets.batch_norm import reestimate_batch_norm
+
+        module = self._supernet.extract(architecture).eval()
+        reestimate_batch_norm(module, self._calibration)
+        correct, loss, count = 0, 0.0, 0
+        with torch.inference_mode():
+            for x_BCHW, labels_B in self._cached or self._search_batches():
+                logits_BK = module(x_BCHW)
+                correct += int((logits_BK.argmax(dim=1) == labels_B).sum())
+                loss += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
+                count += len(labels_B)
+        if loss != loss:
+            raise EvaluationError("the network's outputs hold NaN")
+        return EvaluationResult(correct / count, {"cross_entropy": loss / count})
+
+    def _search_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        device = self._supernet.device
+        for x_BCHW, labels_B in self._data.batches("search", BATCH_SIZE):
+            yield x_BCHW.to(device), labels_B.to(device)
+
+
+def calibration_batches(data: ImageData, seed: int) -> list[torch.Tensor]:
+    """The training images ``(B, C, H, W)`` that BatchNorm statistics are estimated on, for search and export alike."""
+    batches = islice(data.train_batches(BATCH_SIZE, seed, epoch=0), CALIBRATION_BATCHES)
+    return [x_BCHW for x_BCHW, _ in batches]

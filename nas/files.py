@@ -1,0 +1,65 @@
+"""Writing files so that no reader, and no crash, ever sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.errors import NasError, RunError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one step.
+
+    Raises:
+        NasError: The file cannot be written, for example because the disk is full; the old one is untouched.
+    """
+    try:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise write_failed(path, error) from error
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace ``path`` by a JSON document in one step.
+
+    Raises:
+        NasError: As `write_text`.
+        ValueError: The document holds a number that JSON has no word for (NaN, infinity).
+    """
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises:
+        RunError: The file is missing, unreadable or holds something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"`{path}` cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise RunError(f"`{path}` holds {type(document).__name__}, expected a JSON object")
+    return document
+
+
+def write_failed(path: Path, error: OSError) -> NasError:
+    """The error to raise where writing ``path`` failed."""
+    return NasError(
+        f"`{path}` cannot be written: {error.strerror or error}",
+        hint="free some space or choose another folder, then go on with `--resume`; finished trials are kept",
+    )

@@ -1,0 +1,86 @@
+"""The report page: one file that holds all it needs and opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from nas.files import write_text
+from nas.report import sections
+from nas.report.markup import Figures, escape
+from nas.report.reading import RunFolder, read_run
+
+REPORT_FILE = "report.html"
+
+
+def build_report(run: Path) -> Path:
+    """Write the report of a run next to its data.
+
+    Args:
+        run: The run folder; it must hold a front, trials may be missing.
+
+    Returns:
+        The page, ``report.html`` in the run folder; an earlier one is replaced in one step.
+
+    Raises:
+        RunError: There is no such folder, or it holds something else than a run.
+        NasError: The page cannot be written.
+    """
+    page = run / REPORT_FILE
+    write_text(page, render(read_run(run)))
+    return page
+
+
+def render(run: RunFolder) -> str:
+    """The page of a run as HTML."""
+    figures = Figures()
+    body = [
+        sections.headline(run),
+        sections.recommendation(run),
+        sections.front_section(run, figures),
+        sections.network_section(run),
+        sections.progress_section(run, figures),
+        sections.size_section(run, figures),
+        sections.checks_section(run),
+        sections.sources_section(run),
+    ]
+    plotly = _plotly() if figures.documents else ""
+    script = _resource("page.js") if figures.documents else ""
+    return Template(_resource("template.html")).substitute(
+        title=escape(f"Report: {sections.title(run)}"),
+        policy=_policy(plotly, script),
+        style=_resource("page.css"),
+        body="\n".join(filter(None, body)),
+        figures=_script_data(figures),
+        plotly=plotly,
+        script=script,
+    )
+
+
+def _policy(*scripts: str) -> str:
+    """A content security policy: our scripts and no others, and no request to anywhere."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    bundle: str = get_plotlyjs()
+    return bundle.replace("\r\n", "\n")  # a page's parser does so too, and the digest must agree
+
+
+def _script_data(figures: Figures) -> str:
+    entries = ",".join(f'"{name}":{document}' for name, document in figures.documents.items())
+    return f"{{{entries}}}".replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _resource(name: str) -> str:
+    return files("nas.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,389 @@
+"""The sections of the report, each a function from the run folder to HTML."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from nas.report import markup
+from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
+from nas.report.markup import Column, Figures, Row
+from nas.report.reading import Candidate, LatencyRecord, RunFolder
+from nas.report.stages import StageTable, stage_table
+from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
+from nas.report.words import MISSING, count, interval, is_share, milliseconds, plural, value, words
+
+FRONT_HEIGHT, SMALL_HEIGHT = 480, 330
+WARN_DIFFERENCE = 0.10
+"""Relative difference between measured and predicted latency above which the page warns."""
+
+
+def headline(run: RunFolder) -> str:
+    """Title and the result in a sentence."""
+    front = run.front
+    limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:g} ms"
+    sentence = f"The search evaluated {plural(front.evaluated, 'network')} of {front.space} for {front.target}{limit}"
+    latencies = [ms for member in front.front if (ms := member.latency_ms(front.target)) is not None]
+    if not latencies:
+        sentence += "; none of them makes a front."
+    elif len(latencies) == 1:
+        sentence += f"; one beats all others, at {milliseconds(latencies[0])} ms."
+    else:
+        sentence += (
+            f"; {len(latencies)} of them form the front, from {milliseconds(min(latencies))} to"
+            f" {milliseconds(max(latencies))} ms."
+        )
+    pick = pick_of(front)
+    if pick is not None:
+        sentence += (
+            f" The recommended one has {count(pick.params)} parameters and {count(pick.macs)} MACs and is predicted to"
+            f" take {interval(pick.latency[front.target])}."
+        )
+    return "\n".join(
+        [
+            markup.paragraph("Architecture search report", "kicker"),
+            f"<h1>{markup.escape(title(run))}</h1>",
+            markup.paragraph(sentence, "lead"),
+        ]
+    )
+
+
+def title(run: RunFolder) -> str:
+    """The page's title: space, target, bound."""
+    limit = "" if run.front.limit_ms is None else f" within {run.front.limit_ms:g} ms"
+    return f"{run.front.space} on {run.front.target}{limit}"
+
+
+def recommendation(run: RunFolder) -> str:
+    """The knee of the front in large numbers."""
+    front, pick = run.front, pick_of(run.front)
+    if pick is None:
+        return markup.section(
+            "No network to recommend",
+            markup.paragraph(
+                "The front is empty. Raise the limit, choose a space with smaller networks or search on."
+                f" {_set_aside(run)}"
+            ),
+        )
+    name, record = front.objectives.maximise, pick.latency[front.target]
+    low, high = milliseconds(record.low_ms), milliseconds(record.high_ms)
+    entries = [
+        (words(name), value(pick.objective(name), name), "higher is better"),
+        ("predicted latency", f"{milliseconds(record.ms)} ms", f"{low} to {high} ms, {_kind(record)}"),
+        ("parameters", count(pick.params), ""),
+        ("MACs", count(pick.macs), "per image"),
+    ]
+    reason = (
+        "The only network of the front."
+        if len(front.front) == 1
+        else f"The knee of the front: the best balance of latency and {words(name)}."
+    )
+    return markup.section(
+        f"Recommended: trial {pick.number}", markup.paragraph(reason, "note"), markup.tiles(entries), kind="pick"
+    )
+
+
+def front_section(run: RunFolder, figures: Figures) -> str:
+    """The Pareto scatter and the table of the front."""
+    front, pick = run.front, pick_of(run.front)
+    if pick is None and not run.done:
+        return ""
+    plot = figures.place("front", draw_front(front, run.trials).to_json(), "Front of the search", FRONT_HEIGHT)
+    note = (
+        "No evaluated network is both faster and better than one on the front. Whiskers are the intervals of the"
+        f" predictions; the limit applies to their upper end. {_set_aside(run)}"
+    )
+    name = words(front.objectives.maximise)
+    columns = [
+        Column("trial"),
+        Column(f"latency on {front.target}, ms", True),
+        Column("interval, ms", True),
+        Column(name, True),
+        Column("parameters", True),
+        Column("MACs", True),
+        Column("latency is"),
+    ]
+    rows = [_front_row(member, run, chosen=member is pick) for member in front.front]
+    table = markup.table(columns, rows) if rows else ""
+    return markup.section("Front", markup.paragraph(note, "note"), plot, table)
+
+
+def network_section(run: RunFolder) -> str:
+    """The recommended network stage by stage."""
+    front, pick = run.front, pick_of(run.front)
+    if pick is None:
+        return ""
+    heading = f"Network of trial {pick.number}"
+    stages = stage_table(pick, _classes(run), front.target)
+    if stages is None:
+        choices = {words(name): str(setting) for name, setting in pick.architecture.choices.items()}
+        note = f"The space {front.space} is not installed here as the run used it, so only the choices are shown."
+        return markup.section(heading, markup.paragraph(note, "note"), markup.pairs(choices))
+    channels, *sides = stages.input_shape
+    note = f"Input: {channels} x {' x '.join(map(str, sides))}. Depth counts the stage's blocks."
+    return markup.section(heading, markup.paragraph(note, "note"), _stage_markup(stages, pick, front.target))
+
+
+def progress_section(run: RunFolder, figures: Figures) -> str:
+    """How the search went."""
+    done = run.done
+    if not done:
+        text = f"No trial has been evaluated. {_set_aside(run)}"
+        return markup.section("Search progress", markup.paragraph(text, "note"))
+    volume, course = (figure.to_json() for figure in draw_progress(run.front, done))
+    note = (
+        "Hypervolume is the share of the box between the worst and the best value of latency and"
+        f" {words(run.front.objectives.maximise)} that the front dominates; a flat end means that more trials would"
+        " have changed little."
+    )
+    return markup.section(
+        "Search progress",
+        markup.paragraph(note, "note"),
+        markup.side_by_side(
+            markup.captioned(
+                "Hypervolume", figures.place("hypervolume", volume, "Hypervolume by evaluations", SMALL_HEIGHT)
+            ),
+            markup.captioned(
+                words(run.front.objectives.maximise).capitalize(),
+                figures.place("course", course, "Objective by trial number", SMALL_HEIGHT),
+            ),
+        ),
+    )
+
+
+def size_section(run: RunFolder, figures: Figures) -> str:
+    """Whether the objective says more than size."""
+    name, done = run.front.objectives.maximise, run.done
+    if not done:
+        return ""
+    columns = [
+        Column(f"{words(name)} against"),
+        Column("Kendall tau"),
+        Column("95 % interval"),
+        Column("Spearman rho"),
+        Column("95 % interval"),
+        Column("networks", True),
+    ]
+    correlations = _correlations(run)
+    rows = [
+        Row((label, *_correlation(found.kendall), *_correlation(found.spearman), f"{found.count:,}"))
+        for label, found in correlations.items()
+    ]
+    by_params, by_macs = (figure.to_json() for figure in draw_size(run.front, done))
+    return markup.section(
+        f"Is {words(name)} more than size?",
+        markup.paragraph(_size_verdict(words(name), correlations), "note"),
+        markup.table(columns, rows) if rows else "",
+        markup.side_by_side(
+            figures.place("params", by_params, "Objective by parameters", SMALL_HEIGHT),
+            figures.place("macs", by_macs, "Objective by MACs", SMALL_HEIGHT),
+        ),
+    )
+
+
+def checks_section(run: RunFolder) -> str:
+    """Training, and what was verified of the winner; empty where neither happened."""
+    front = run.front
+    if not front.training and not front.verified:
+        return ""
+    parts = []
+    if front.training:
+        facts = {name: entry for name, entry in front.training.items() if name not in ("schema", "run")}
+        parts += ["<h3>Training</h3>", markup.pairs(_flat(facts))]
+    if front.verified:
+        rest = {name: entry for name, entry in front.verified.items() if name not in ("latency", "number")}
+        parts += ["<h3>Verification</h3>", _latency_check(run), markup.pairs(_flat(rest)) if rest else ""]
+    return markup.section("Training and verification", *parts)
+
+
+def sources_section(run: RunFolder) -> str:
+    """Where the numbers come from, and how to go on."""
+    front, done = run.front, run.done
+    kinds = sorted({record.kind for trial in done if (record := trial.latency.get(front.target)) and record.kind})
+    outside = sum(trial.latency[front.target].extrapolated for trial in done)
+    facts = {
+        "latency": f"{', '.join(kinds)} table" if kinds else MISSING,
+        "extrapolated": f"{outside:,} of {plural(len(done), 'network')} ({outside / len(done):.0%})"
+        if done
+        else MISSING,
+        "seed": MISSING if front.seed is None else str(front.seed),
+    }
+    honesty = "Extrapolated networks have a part outside what the table was made from; trust their order less."
+    folder = shlex.quote(str(run.path))
+    return markup.section(
+        "Sources",
+        markup.bullets(front.sources) if front.sources else "",
+        markup.pairs(facts),
+        markup.paragraph(honesty, "note") if outside else "",
+        "<h3>Go on</h3>",
+        markup.commands(
+            [f"nas search --resume {folder}", *([f"nas export {folder} --pick knee"] if front.front else [])]
+        ),
+        markup.folded("Settings", markup.pairs(_flat(run.settings))) if run.settings else "",
+        markup.folded("Environment and versions", markup.pairs(_flat(run.environment))) if run.environment else "",
+    )
+
+
+# -- parts -------------------------------------------------------------------------------------------------------
+
+
+def _front_row(member: Candidate, run: RunFolder, *, chosen: bool) -> Row:
+    front = run.front
+    name, record = front.objectives.maximise, member.latency.get(front.target)
+    cells = (
+        f"{member.number}, recommended" if chosen else str(member.number),
+        milliseconds(record.ms if record else None),
+        f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)}" if record else MISSING,
+        value(member.objective(name), name),
+        count(member.params),
+        count(member.macs),
+        _kind(record) if record else MISSING,
+    )
+    return Row(cells, chosen)
+
+
+def _stage_markup(stages: StageTable, pick: Candidate, target: str) -> str:
+    has_ms = stages.rest_ms is not None
+    columns = [
+        Column("stage"),
+        Column("depth"),
+        Column("width", True),
+        Column("output, pixels", True),
+        Column("choices"),
+        Column("parameters", True),
+        Column("MACs", True),
+        *([Column("predicted, ms", True)] if has_ms else []),
+    ]
+    rows = [
+        Row(
+            (
+                row.name,
+                row.depth,
+                str(row.width),
+                row.extent or MISSING,
+                row.choices or MISSING,
+                count(row.params),
+                count(row.macs),
+                *([milliseconds(row.ms)] if has_ms else []),
+            )
+        )
+        for row in stages.rows
+    ]
+    if stages.rest_ms:
+        rows.append(Row(("fixed cost per image", *[MISSING] * 6, milliseconds(stages.rest_ms))))
+    latency = [milliseconds(pick.latency[target].ms)] if has_ms else []
+    total = Row(("whole network", "", "", "", "", count(pick.params), count(pick.macs), *latency))
+    return markup.table(columns, rows, total)
+
+
+def _correlations(run: RunFolder) -> dict[str, RankCorrelation]:
+    name, done = run.front.objectives.maximise, run.done
+    sizes: dict[str, list[float | None]] = {
+        "parameters": [trial.params for trial in done],
+        "MACs": [trial.macs for trial in done],
+    }
+    for score in sorted({score for trial in done for score in trial.scores}):
+        sizes[f"{words(score)} (reported beside)"] = [trial.scores.get(score) for trial in done]
+    found = {}
+    for label, sizes_n in sizes.items():
+        paired = [
+            (objective, size)
+            for trial, size in zip(done, sizes_n, strict=True)
+            if size is not None and (objective := trial.objective(name)) is not None
+        ]
+        correlation = rank_correlation([objective for objective, _ in paired], [size for _, size in paired])
+        if correlation is not None:
+            found[label] = correlation
+    return found
+
+
+def _correlation(correlation: Correlation) -> tuple[str, str]:
+    return f"{correlation.value:+.2f}", f"{correlation.low:+.2f} to {correlation.high:+.2f}"
+
+
+def _size_verdict(name: str, correlations: Mapping[str, RankCorrelation]) -> str:
+    sizes = {label: correlations[label] for label in ("parameters", "MACs") if label in correlations}
+    if not sizes:
+        return "Too few networks, or all of one size: no rank correlation can be told."
+    label, strongest = max(sizes.items(), key=lambda item: abs(item[1].kendall.value))
+    strength = abs(strongest.kendall.value)
+    verdict = (
+        f"Mostly not: ranking by {label} alone gives nearly the same order"
+        if strength >= 0.7
+        else f"In part: its order and the order by {label} agree to some degree"
+        if strength >= 0.4
+        else "Yes: size alone says little about its order"
+    )
+    sign = "agree" if strongest.kendall.value > 0 else "disagree"
+    share = (1 + strength) / 2
+    return (
+        f"{verdict} (of two networks that differ, both {sign} about {share:.0%} of the time). The search chose these"
+        " networks, so the correlation holds for them and not for the whole space."
+    )
+
+
+def _latency_check(run: RunFolder) -> str:
+    front, measured = run.front, run.front.verified_latency
+    verified = next((member for member in front.front if member.number == front.verified_number), pick_of(front))
+    if measured is None or verified is None or front.target not in verified.latency:
+        return ""
+    predicted = verified.latency[front.target]
+    difference = measured.ms / predicted.ms - 1 if predicted.ms > 0 else 0.0
+    facts = {
+        f"predicted latency on {front.target}, trial {verified.number}": interval(predicted),
+        f"measured latency on {front.target}": interval(measured),
+        "measured against predicted": f"{100 * difference:+.1f} %",
+    }
+    warning = (
+        f"Measured and predicted latency differ by more than {WARN_DIFFERENCE:.0%}: rebuild the latency table or"
+        " measure what else you pick."
+    )
+    return markup.pairs(facts) + (markup.paragraph(warning, "warning") if abs(difference) > WARN_DIFFERENCE else "")
+
+
+def _set_aside(run: RunFolder) -> str:
+    over = sum(trial.state == "infeasible" for trial in run.trials)
+    failed = sum(trial.state == "failed" for trial in run.trials)
+    parts = []
+    if over:
+        parts.append(f"{plural(over, 'network')} over the limit")
+    if failed:
+        parts.append(f"{plural(failed, 'network')} that could not be evaluated")
+    return f"Set aside: {' and '.join(parts)}." if parts else ""
+
+
+def _kind(record: LatencyRecord) -> str:
+    return f"{record.kind or 'of unknown kind'}{', extrapolated' if record.extrapolated else ''}"
+
+
+def _classes(run: RunFolder) -> int | None:
+    for source in (run.settings, run.front.training or {}):
+        classes = source.get("classes")
+        if isinstance(classes, int) and classes > 1:
+            return classes
+    return None
+
+
+def _flat(entry: Any, name: str = "") -> dict[str, str]:
+    """Nested JSON as names and texts, in the order of the file."""
+    if isinstance(entry, Mapping):
+        flat: dict[str, str] = {}
+        for key, inner in entry.items():
+            flat |= _flat(inner, f"{name} {words(str(key))}".strip())
+        return flat
+    if isinstance(entry, list) and any(isinstance(inner, (Mapping, list)) for inner in entry):
+        return _flat({str(position): inner for position, inner in enumerate(entry, start=1)}, name)
+    return {name or "value": _text(entry, name)}
+
+
+def _text(entry: Any, name: str) -> str:
+    if isinstance(entry, list):
+        return ", ".join(_text(inner, name) for inner in entry) or MISSING
+    if entry is None:
+        return MISSING
+    if isinstance(entry, bool):
+        return "yes" if entry else "no"
+    if isinstance(entry, float):
+        return value(entry, name) if is_share(name) else f"{entry:.4g}"
+    return str(entry)

@@ -1,0 +1,313 @@
+"""The search from question to answer: which network of a space is best within a latency, on a device."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.bound import LatencyBound
+from nas.controllers import SearchProblem, get_controller
+from nas.errors import NasError, UsageError
+from nas.evaluate import Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.files import write_json
+from nas.loop import Budget, SearchLoop
+from nas.progress import Progress, StageStarted, ignore
+from nas.result import SearchResult, front_document
+from nas.run import Run, next_run_folder
+from nas.run_training import choose_device, supernet_checkpoint, train_in_run, training_settings
+from nas.settings import (
+    DELIVERY_SHARE,
+    TRAINING_SHARE,
+    SearchSettings,
+    check_same,
+    recorded_settings,
+    resolve_settings,
+    resume_settings,
+)
+from nas.trial import State
+from search_spaces import SearchSpace, get_space
+
+if TYPE_CHECKING:
+    from latency_tables.table import LatencyTable
+    from supernets.data import ImageData
+    from supernets.supernet import Supernet
+
+
+def search(
+    space: str | None = None,
+    target: str | None = None,
+    limit_ms: float | None = None,
+    *,
+    data: str | None = None,
+    supernet: Path | str | None = None,
+    score: str | None = None,
+    evaluations: int | None = None,
+    budget_seconds: float | None = None,
+    seed: int | None = None,
+    controller: str | None = None,
+    output: Path | str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Find the networks of a space with the best trade-offs between quality and latency on a device.
+
+    Without images networks are ranked untrained, by a score. With ``data`` a supernet is
+    trained first, networks are ranked by accuracy on the images' search part, and the front's knee is exported and
+    verified: test accuracy of the exported file, and measured beside predicted latency where the target is this
+    machine. With ``supernet`` its weights are used.
+
+    Args:
+        space: Name of the search space; that of ``supernet``, else ``elastic``, unless given.
+        target: Device whose latency counts; ``pixel6`` unless given.
+        limit_ms: Hard limit on the upper end of the predicted latency, in milliseconds; none unless given.
+        data: ``digits``, a folder of images, or a dataset of timm.data.
+        supernet: Run folder or checkpoint with trained weights of the space.
+        score: What ranks untrained networks, see `nas.evaluate.score_names`; ``length-distortion`` unless given.
+        evaluations: Networks to evaluate; 150 unless this or ``budget_seconds`` is given. Networks over the limit are
+            free.
+        budget_seconds: Time for everything: about 60 % goes to training where there is any. 600 where a supernet is
+            trained and nothing is given.
+        seed: Of everything random; 0 unless given.
+        controller: Name of the controller; ``nsga2`` unless given.
+        output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
+        resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``
+            and ``budget_seconds`` may differ.
+        force: Throw away what ``output`` holds first.
+        device: Where networks run, for example ``cuda``; the first GPU if there is one, else the CPU.
+        progress: Receives the events of `nas.progress` and those of training and table building.
+
+    Returns:
+        The front and what can be done with it.
+
+    Raises:
+        UsageError: A value is out of range, or there is nothing to resume.
+        InfeasibleError: No network of the space stays within the limit; nothing is written.
+        RunError: The run folder cannot be used.
+        UnknownNameError: There is no such space, target, score or controller.
+        DataError: The images cannot be used.
+    """
+    given = {
+        "space": space,
+        "target": target,
+        "limit_ms": limit_ms,
+        "data": data,
+        "supernet": None if supernet is None else str(supernet),
+        "score": score,
+        "controller": controller,
+        "seed": seed,
+        "evaluations": evaluations,
+        "budget_seconds": budget_seconds,
+    }
+    if resume and output is None:
+        raise UsageError("`resume` without `output`, expected the run folder to go on in")
+    folder = None if output is None else Path(output)
+    recorded = recorded_settings(folder) if resume and folder else None
+    if supernet is not None and space is None and recorded is None:
+        given["space"] = _space_of(Path(supernet))
+    if recorded is not None and folder is not None:
+        settings = resume_settings(given, recorded, folder)
+    else:
+        settings = resolve_settings(given)
+    return _Search(settings, device, progress or ignore)(folder, resume, force)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """All that is known before the run folder is touched."""
+
+    bound: LatencyBound
+    problem: SearchProblem
+    untrained: ScoreEvaluator | None
+    images: ImageData | None
+    supernet: Supernet | None
+    identity: Mapping[str, Any]
+    table_seconds: float
+
+
+class _Search:
+    """One call of `search`."""
+
+    def __init__(self, settings: SearchSettings, device: str | None, progress: Progress) -> None:
+        self.settings = settings
+        self.device = device
+        self.progress = progress
+
+    def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
+        settings = self.settings
+        from supernets.interruptions import deferred_interrupt
+
+        make_controller = get_controller(settings.controller)
+        question = self._question()
+        if folder is None:
+            folder = next_run_folder(f"{settings.space}-{settings.target}")
+        document = {"command": "search", **settings.to_dict(), **self._plan(question), **question.identity}
+        with Run(folder, document, seed=settings.seed, resume=resume, force=force) as run:
+            if run.is_resumed:
+                self._take_up(run, question)
+            evaluator, training = self._evaluator(run, question)
+            controller = make_controller(question.problem)
+            seconds = run.settings["search_seconds"]
+            self.progress(StageStarted("search", seconds))
+            with deferred_interrupt() as interrupted:
+                stop = interrupted.is_set
+                loop = SearchLoop(run, question.bound, evaluator, controller, settings.seed, self.progress, stop)
+                reason = loop(Budget(settings.evaluations, seconds))
+            result = self._result(run, question, loop, evaluator.name, training, reason)
+            if question.images is not None and not result.is_interrupted:
+                from nas.deliver import deliver
+
+                self.progress(StageStarted("export"))
+                result = deliver(result, question.images)
+        return result
+
+    def _question(self) -> _Question:
+        """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
+        settings, classes, supernet, images = self.settings, None, None, None
+        supernet_digest = None
+        if settings.supernet is not None:
+            supernet, images, supernet_digest = self._load_supernet(Path(settings.supernet))
+        elif settings.data is not None:
+            from supernets.data import load_data
+
+            images = load_data(settings.data, get_space(settings.space).image_side)
+        if images is not None:
+            classes = images.classes
+        space = get_space(settings.space, classes=classes)
+        untrained = None if settings.score is None else ScoreEvaluator(space, settings.score)
+        started = time.monotonic()
+        bound = load_bound(space, settings.target, settings.limit_ms, build=True, progress=self.progress)
+        table_seconds = time.monotonic() - started
+        fastest = bound.check()
+        identity = {
+            "space_version": space.version,
+            "latency_fingerprint": bound.fingerprint(),
+            "data_digest": None if images is None else images.describe()["digest"],
+            "supernet_digest": supernet_digest,
+        }
+        problem = SearchProblem(space, settings.seed, bound.excess_ms, fastest)
+        return _Question(bound, problem, untrained, images, supernet, identity, table_seconds)
+
+    def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
+        from supernets.checkpoint import load_supernet
+        from supernets.data import load_data
+
+        checkpoint = supernet_checkpoint(path)
+        supernet, metadata = load_supernet(checkpoint, choose_device(self.device))
+        if metadata["space"] != self.settings.space:
+            raise UsageError(
+                f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
+                hint=f"search `{metadata['space']}`, or train a supernet of `{self.settings.space}`",
+            )
+        images = load_data(self.settings.data or metadata["data"]["source"], metadata["data"]["image_side"])
+        images.check(metadata["data"])
+        return supernet, images, hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
+
+    def _plan(self, question: _Question) -> dict[str, float | None]:
+        """How the time is divided; fixed when the run is started, so that a resumed one trains what was begun."""
+        total = self.settings.budget_seconds
+        if total is None:
+            return {"training_seconds": None, "search_seconds": None}
+        training = TRAINING_SHARE * total if self.settings.trains else 0.0
+        delivery = DELIVERY_SHARE * total if question.images is not None else 0.0
+        rest = total - training - delivery - question.table_seconds
+        return {"training_seconds": training or None, "search_seconds": max(rest, DELIVERY_SHARE * total)}
+
+    def _take_up(self, run: Run, question: _Question) -> None:
+        """Check that a resumed run is about the same, and take over a changed budget."""
+        for name, value in question.identity.items():
+            check_same(run.path, name, run.settings.get(name), value)
+        changes: dict[str, Any] = {
+            "evaluations": self.settings.evaluations,
+            "budget_seconds": self.settings.budget_seconds,
+        }
+        before, now = run.settings["budget_seconds"], self.settings.budget_seconds
+        if now != before:
+            planned = self._plan(question)["search_seconds"]
+            recorded = run.settings["search_seconds"]
+            is_extended = now is not None and before is not None and recorded is not None
+            changes["search_seconds"] = max(recorded + now - before, 0.0) if is_extended else planned
+        run.update_settings(changes)
+
+    def _evaluator(self, run: Run, question: _Question) -> tuple[Evaluator, dict[str, Any] | None]:
+        settings, images = self.settings, question.images
+        if question.untrained is not None:
+            return question.untrained, None
+        assert images is not None, "a run without a score has images"
+        if question.supernet is not None:
+            return SupernetEvaluator(question.supernet, images, settings.seed), None
+        training = training_settings(None, run.settings["training_seconds"], settings.seed)
+        trained, supernet = train_in_run(run, settings.space, images, training, self.device, self.progress)
+        return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
+
+    def _result(
+        self,
+        run: Run,
+        question: _Question,
+        loop: SearchLoop,
+        objective: str,
+        training: Mapping[str, Any] | None,
+        reason: str,
+    ) -> SearchResult:
+        is_interrupted = reason == "interrupted"
+        if not loop.front and not is_interrupted:
+            failed = [trial.reason for trial in loop.trials if trial.state is State.FAILED]
+            raise NasError(
+                f"none of {loop.evaluated} networks could be evaluated: {failed[0] if failed else 'none was proposed'}",
+                hint=f"the reason of each is in `{run.path / 'trials.jsonl'}`",
+            )
+        document = front_document(
+            run=run.path,
+            space=self.settings.space,
+            seed=self.settings.seed,
+            target=self.settings.target,
+            limit_ms=self.settings.limit_ms,
+            objective=objective,
+            evaluated=loop.evaluated,
+            front=loop.front,
+            sources=[question.bound.source],
+        )
+        if training is not None:
+            document["training"] = dict(training)
+        write_json(run.path / "front.json", document)
+        return SearchResult(run.path, document, is_interrupted)
+
+
+def load_bound(
+    space: SearchSpace, target: str, limit_ms: float | None, *, build: bool = False, progress: Progress = ignore
+) -> LatencyBound:
+    """The latency bound on a target by name.
+
+    Args:
+        space: What networks are predicted.
+        target: Name of the target.
+        limit_ms: The limit in milliseconds; None for none.
+        build: Whether to build the table of this machine where it has none yet, which takes minutes.
+        progress: Receives the events of building.
+
+    Raises:
+        UnknownNameError: There is no such target.
+        TableMissingError: The target has no table, and ``build`` is off.
+    """
+    from latency_tables.predictor import LatencyPredictor
+    from latency_tables.targets import load_target, provenance_line
+
+    table: LatencyTable
+    if build:
+        from nas.latency import ensure_target
+
+        table = ensure_target(target, space, progress)
+    else:
+        table = load_target(target)
+    return LatencyBound(space, target, limit_ms, LatencyPredictor(table), provenance_line(table))
+
+
+def _space_of(supernet: Path) -> str:
+    from supernets.checkpoint import read_checkpoint
+
+    return read_checkpoint(supernet_checkpoint(supernet)).metadata["space"]

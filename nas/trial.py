@@ -1,0 +1,101 @@
+"""A trial: one network that a controller proposed, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from latency_tables.predictor import Latency
+from search_spaces import Architecture, Genotypes, SearchSpace, SearchSpaceError
+
+
+class State(str, Enum):
+    """What became of a trial."""
+
+    DONE = "done"
+    INFEASIBLE = "infeasible"
+    """Over the latency bound; never evaluated."""
+    FAILED = "failed"
+    """Could not be evaluated, or gave no finite number."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial, as a line of ``trials.jsonl``.
+
+    Attributes:
+        reason: Why it is not ``done``; empty otherwise.
+        latency: Predicted latency by target.
+        objectives: What the search maximises, by name; empty unless ``done``.
+        scores: Numbers reported beside the objective.
+        seconds: Time that the evaluation took.
+    """
+
+    number: int
+    state: State
+    reason: str
+    architecture: Architecture
+    genotype: tuple[int, ...]
+    params: int
+    macs: int
+    latency: Mapping[str, Latency]
+    objectives: Mapping[str, float]
+    scores: Mapping[str, float]
+    seconds: float
+
+    @property
+    def row(self) -> Genotypes:
+        """The genotype as a row ``[c]``."""
+        return np.array(self.genotype, dtype=np.int8)
+
+    def to_line(self) -> str:
+        """One line of JSON, without the line end."""
+        document = {
+            "number": self.number,
+            "state": self.state.value,
+            "reason": self.reason,
+            "choices": dict(self.architecture.settings),
+            "genotype": list(self.genotype),
+            "params": self.params,
+            "macs": self.macs,
+            "latency": {target: asdict(record) for target, record in self.latency.items()},
+            "objectives": dict(self.objectives),
+            "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
+            "seconds": round(self.seconds, 6),
+        }
+        return json.dumps(document, allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str, space: SearchSpace) -> Trial:
+        """Read what `to_line` wrote.
+
+        Raises:
+            ValueError: The line is not JSON, lacks a field, or holds no network of ``space``.
+        """
+        try:
+            data: dict[str, Any] = json.loads(line)
+            architecture = space.from_values(data["choices"])
+            trial = cls(
+                number=int(data["number"]),
+                state=State(data["state"]),
+                reason=str(data["reason"]),
+                architecture=architecture,
+                genotype=tuple(int(index) for index in data["genotype"]),
+                params=int(data["params"]),
+                macs=int(data["macs"]),
+                latency={target: Latency(**record) for target, record in data["latency"].items()},
+                objectives={name: float(value) for name, value in data["objectives"].items()},
+                scores={name: math.nan if value is None else float(value) for name, value in data["scores"].items()},
+                seconds=float(data["seconds"]),
+            )
+        except (KeyError, TypeError, AttributeError, SearchSpaceError) as error:
+            raise ValueError(f"not a trial of space `{space.name}`: {type(error).__name__}: {error}") from error
+        if tuple(space.encode([architecture])[0].tolist()) != trial.genotype:
+            raise ValueError("choices and genotype disagree")
+        return trial

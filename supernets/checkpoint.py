@@ -1,0 +1,212 @@
+"""Checkpoints of supernet training: one safetensors file with weights, optimizer moments and JSON in its header.
+
+Nothing is ever unpickled. A file is replaced whole or not at all, and says when it is damaged, foreign or of another
+version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import torch
+from torch import Tensor
+
+from search_spaces import SearchSpaceError, get_space
+from supernets.errors import CheckpointError
+from supernets.supernet import Supernet
+
+SCHEMA = 1
+CHECKPOINT_NAME = "supernet.safetensors"
+_HEADER_KEY = "nas.supernet"
+_MODEL, _OPTIMIZER = "model.", "optimizer."
+_TRAIN_AGAIN = "take an intact copy of the file, or train the supernet again"
+
+
+class CheckpointMetadata(TypedDict):
+    """What a checkpoint says about itself; the JSON in its header."""
+
+    schema: int
+    space: str
+    version: int
+    classes: int
+    step: int
+    total_steps: int
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a checkpoint file.
+
+    Attributes:
+        path: Of the file.
+        weights: Shared tensors by name, as in the supernet's ``state_dict``.
+        optimizer: Optimizer state by name, as it was saved.
+        metadata: What the file says about itself.
+    """
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    metadata: CheckpointMetadata
+
+
+def save_checkpoint(
+    path: Path, supernet: Supernet, optimizer_state: Mapping[str, Tensor], metadata: CheckpointMetadata
+) -> None:
+    """Write a checkpoint; the file at ``path`` is either the old one or the whole new one, at any moment.
+
+    Raises:
+        CheckpointError: The file cannot be written; the old one is left as it was.
+    """
+    from safetensors.torch import save
+
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in supernet.state_dict().items()}
+    tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {**metadata, "crc32": _crc32(tensors)}
+    try:
+        write_atomically(path, save(tensors, {_HEADER_KEY: json.dumps(header)}))
+    except OSError as error:
+        kept = "; the last one is intact" if path.exists() else ""
+        raise CheckpointError(
+            f"checkpoint `{path}`: cannot be written: {error.strerror or error}{kept}",
+            hint="free some space or choose another folder, then resume",
+        ) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of another kind or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(f"checkpoint `{path}`: found {found}, expected a file", hint="train a supernet first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint `{path}`: found {path.stat().st_size:,} bytes that are no whole safetensors file ({error}),"
+            " expected a checkpoint of a supernet",
+            hint=_TRAIN_AGAIN,
+        ) from error
+    if header is None:
+        raise CheckpointError(
+            f"checkpoint `{path}`: found a safetensors file without `{_HEADER_KEY}` in its header, expected a"
+            " checkpoint of a supernet",
+            hint="give the `supernet.safetensors` of a run",
+        )
+    metadata = _read_header(path, header, tensors)
+    weights = {name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)}
+    optimizer = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
+    return Checkpoint(path, weights, optimizer, metadata)
+
+
+def restore_weights(checkpoint: Checkpoint, supernet: Supernet) -> None:
+    """Copy a checkpoint's weights into a supernet of the same space.
+
+    Raises:
+        CheckpointError: The checkpoint is of another space, version or number of classes.
+    """
+    metadata, space = checkpoint.metadata, supernet.space
+    found = (metadata["space"], metadata["version"], metadata["classes"])
+    expected = (space.name, space.version, space.classes)
+    if found != expected:
+        raise CheckpointError(
+            f"checkpoint `{checkpoint.path}`: found space `{found[0]}` version {found[1]} with {found[2]} classes,"
+            f" expected `{expected[0]}` version {expected[1]} with {expected[2]}",
+            hint="train a supernet of this space into a new run folder",
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in supernet.state_dict().items()}
+    if shapes != wanted:
+        name = sorted(name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name))[0]
+        raise CheckpointError(
+            f"checkpoint `{checkpoint.path}`: tensor `{name}`: found {shapes.get(name, 'none')}, expected"
+            f" {wanted.get(name, 'none')}",
+            hint="the file was written by another release; train the supernet again",
+        )
+    supernet.load_state_dict(dict(checkpoint.weights))
+
+
+def load_supernet(path: Path | str, device: torch.device | str = "cpu") -> tuple[Supernet, CheckpointMetadata]:
+    """The supernet in a checkpoint, in evaluation mode, and what the checkpoint says about itself.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of a space that this release does not have.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    metadata = checkpoint.metadata
+    try:
+        space = get_space(metadata["space"], metadata["classes"])
+    except SearchSpaceError as error:
+        raise CheckpointError(
+            f"checkpoint `{path}`: {error}", hint=getattr(error, "hint", "") or "install the package that has the space"
+        ) from error
+    supernet = Supernet(space)
+    restore_weights(checkpoint, supernet)
+    return supernet.to(device).eval(), metadata
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Replace the file at ``path`` by one with ``contents``; on failure nothing of the attempt stays behind.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_header(path: Path, header: str, tensors: Mapping[str, Tensor]) -> CheckpointMetadata:
+    try:
+        data = json.loads(header)
+        schema, checksum = data["schema"], data.pop("crc32")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint `{path}`: its header is damaged: {error}", hint=_TRAIN_AGAIN) from error
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"checkpoint `{path}`: found format {schema}, expected {SCHEMA}",
+            hint="read it with the release that wrote it, or train the supernet again",
+        )
+    missing = sorted(CheckpointMetadata.__required_keys__ - data.keys())
+    if missing:
+        raise CheckpointError(f"checkpoint `{path}`: its header has no `{missing[0]}`", hint=_TRAIN_AGAIN)
+    if checksum != _crc32(tensors):
+        raise CheckpointError(
+            f"checkpoint `{path}`: its tensors are damaged: found checksum {_crc32(tensors):08x}, expected"
+            f" {checksum:08x}",
+            hint=_TRAIN_AGAIN,
+        )
+    return cast(CheckpointMetadata, data)
+
+
+def _crc32(tensors: Mapping[str, Tensor]) -> int:
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, value)
+    return value

@@ -1,0 +1,173 @@
+"""The command line: speed of starting, exit codes and messages for bad input, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"]
+HEAVY = ("torch", "timm", "ray", "optuna", "scipy", "sklearn", "onnx", "onnxruntime", "plotly", "networkx", "numpy")
+
+
+def nas(*arguments: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in ``folder``, with a cache of its own."""
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "NAS_CACHE_DIR": str(folder / "cache"), "COLUMNS": "120", **(environment or {})},
+        timeout=240,
+        check=False,
+    )
+
+
+def test_importing_the_command_line_is_light() -> None:
+    script = f"import sys, nas.cli.main; print([name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    """Under 0.4 s; CPU time, so that a busy machine does not fail it, and the best of three."""
+    script = "import os, runpy, sys; sys.argv = ['nas', '--help']; from nas.cli.main import main\ntry: main()\n"
+    script += "except SystemExit: pass\nprint(sum(os.times()[:2]), file=sys.stderr)"
+    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in "123"]
+    assert "search" in runs[0].stdout
+    assert min(float(run.stderr.split()[-1]) for run in runs) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message", "hint"),
+    [
+        (["search", "--space", "elastik"], 2, "unknown search space: `elastik`", "did you mean `elastic`?"),
+        (["search", "--target", "pixel7"], 2, "unknown target: `pixel7`", "did you mean `pixel6"),
+        (["search", "--controller", "nsga3"], 2, "unknown controller: `nsga3`", "did you mean `nsga2`?"),
+        (["search", "--score", "lenght-distortion"], 2, "unknown score: `lenght-distortion`", "length-distortion"),
+        (["search", "--limit", "12"], 2, "`12` has no unit, expected a latency such as `12ms`", ""),
+        (["search", "--limit", "-3ms"], 2, "expected a latency", ""),
+        (["search", "--limit", "0ms"], 2, "expected more than 0", ""),
+        (["search", "--budget", "6 parsecs"], 2, "`6 parsecs` has unit `parsecs`", ""),
+        (["search", "--evaluations", "0"], 2, "0 is not in the range", ""),
+        (["search", "--evalutions", "9"], 2, "No such option", "--evaluations"),
+        (["search", "--limit", "0.01ms"], 3, "no network of `elastic` stays within 0.01 ms", "raise the limit to"),
+        (["search", "--dry-run", "--limit", "0.01ms"], 3, "0.01 ms cannot be met", ""),
+        (["search", "--space", "elastic-mini", "--data", "digit"], 2, "`digit`", "did you mean `digits`?"),
+        (["search", "--space", "elastic-mini", "--data", "nowhere/at-all"], 2, "nowhere/at-all", ""),
+        (["search", "--resume", "nowhere"], 2, "`resume`", ""),
+        (["search", "--supernet", "nowhere"], 4, "nowhere", ""),
+        (["train", "--epochs", "1", "--budget", "1m"], 2, "both", ""),
+        (["export", "nowhere"], 4, "`nowhere` holds no `front.json`", "name a run folder"),
+        (["report", "nowhere"], 4, "nowhere", ""),
+        (["latency", "show", "pixel"], 2, "unknown target: `pixel`", "did you mean"),
+        (["latency", "show", "local"], 4, "`local` has no latency table yet", "nas latency build --target local"),
+        (["latency", "build", "--target", "moon"], 2, "`moon` cannot be built", "local"),
+        (["latency", "build", "--spaces", "elastik"], 2, "unknown search space: `elastik`", "did you mean `elastic`?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input(tmp_path: Path, arguments: list[str], code: int, message: str, hint: str) -> None:
+    result = nas(*arguments, folder=tmp_path)
+    told = " ".join(result.stderr.split())
+    assert result.returncode == code, result.stderr
+    assert message in told
+    assert hint in told
+    assert "Traceback" not in result.stderr
+    assert result.stdout == "" or "--dry-run" in arguments
+    assert not (tmp_path / "runs").exists(), "a refused command must write nothing"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": 1', "cannot be read"),
+        ("[]", "expected"),
+        ('{"schema": 99}', "schema"),
+    ],
+)
+def test_broken_front(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "front.json").write_text(content)
+    result = nas("export", "run", folder=tmp_path)
+    assert result.returncode == 4
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_broken_table_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "latency").mkdir(parents=True)
+    (tmp_path / "cache" / "latency" / "local.json").write_text('{"schema": 1, "name": "local"}')
+    result = nas("search", "--space", "elastic-mini", "--target", "local", folder=tmp_path)
+    assert result.returncode == 4
+    assert "local.json" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_whole_search_on_the_command_line(tmp_path: Path) -> None:
+    result = nas("search", "--evaluations", "60", "--limit", "12ms", "--json", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["schema"] == 1
+    assert {"architecture", "params", "macs", "latency", "objectives"} <= set(document["front"][0])
+    assert all(entry["latency"]["pixel6"]["high_ms"] <= 12 for entry in document["front"])
+
+    run = tmp_path / document["run"]
+    report = nas("report", str(run), folder=tmp_path)
+    assert report.returncode == 0, report.stderr
+    assert Path(tmp_path, report.stdout.strip()).stat().st_size > 10_000
+
+    again = nas("search", "-o", str(run), folder=tmp_path)
+    assert again.returncode == 4
+    assert "--resume" in again.stderr
+
+    exported = nas("export", str(run), "--pick", "fastest", folder=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert "weights are RANDOM" in exported.stderr
+    assert (run / "exports" / "fastest" / "model.onnx").exists()
+
+    wrong = nas("export", str(run), "--pick", "kne", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert "`knee`" in wrong.stderr
+
+
+def test_lists(tmp_path: Path) -> None:
+    for command, expected in (("spaces", "elastic-mini"), ("targets", "pixel6"), ("env", "torch")):
+        plain, document = nas(command, folder=tmp_path), nas(command, "--json", folder=tmp_path)
+        assert plain.returncode == document.returncode == 0
+        assert expected in plain.stdout
+        assert json.loads(document.stdout)["schema"] == 1
+    shown = nas("latency", "show", "pixel6", folder=tmp_path)
+    assert "no phone was touched" in shown.stdout
+    assert "MobileNetV4 paper" in shown.stderr
+
+
+def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    arguments = ["search", "--score", "length-distortion", "--evaluations", "400", "-o", "run"]
+    environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        trials = tmp_path / "run" / "trials.jsonl"
+        deadline = time.monotonic() + 120
+        while not (trials.exists() and trials.read_text().count("\n") >= 2):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert "nas search --resume run" in told
+    finished = trials.read_text().count("\n")
+    resumed = nas("search", "--resume", "run", "--evaluations", str(finished + 1), folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    changed = nas("search", "--resume", "run", "--seed", "7", folder=tmp_path)
+    assert changed.returncode == 4
+    assert "`seed` was 0" in changed.stderr

@@ -1,0 +1,191 @@
+"""Measuring: statistics on recorded samples, and ONNX Runtime on a tiny network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from latency_tables.errors import BusyMachineError, ProfileError
+from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.measure import (
+    Protocol,
+    Visit,
+    is_clean,
+    measure_network,
+    measure_networks,
+    summarise,
+    summarise_all,
+)
+from latency_tables.profile import Node, kernel_signature, match, node_signature, profile_networks
+from search_spaces import SOURCE, OpList
+from search_spaces.graph import Op
+
+TINY = Protocol(rounds=2, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0)
+
+
+def visit(wall_ms: Sequence[float], cpu_ms: Sequence[float] | None = None) -> Visit:
+    return Visit(tuple(wall_ms), tuple(cpu_ms if cpu_ms is not None else wall_ms))
+
+
+def test_a_run_is_clean_when_both_clocks_agree() -> None:
+    assert is_clean(1.02, 1.0)
+    assert is_clean(0.0149, 0.01)
+    assert not is_clean(1.03, 1.0)
+    assert not is_clean(2.0, 1.0)
+
+
+def test_a_quiet_machine_gives_the_median_of_round_medians() -> None:
+    result = summarise("a", [visit([1.0, 1.01, 1.02]), visit([1.03, 1.02, 1.01]), visit([0.99, 1.0, 1.5])])
+    assert (result.ms, result.statistic, result.clock) == (1.01, "median", "wall")
+    assert (result.rounds, result.runs, result.clean_share, result.min_ms) == (3, 9, 1.0, 0.99)
+    assert result.round_spread == pytest.approx(0.02 / 1.01)
+    assert result.steady
+
+
+def test_runs_that_lost_the_core_are_left_out() -> None:
+    result = summarise("a", [visit([1.0, 9.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])])
+    assert (result.ms, result.clock, result.clean_share, result.p95_ms) == (1.0, "wall", 0.75, 1.0)
+
+
+def test_a_contended_core_falls_back_to_cpu_time() -> None:
+    result = summarise("a", [visit([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])])
+    assert result.clock == "thread_cpu"
+    assert result.clean_share == 0.25
+    assert result.ms == pytest.approx(1.005)
+
+
+def test_several_threads_on_a_busy_machine_are_refused() -> None:
+    with pytest.raises(BusyMachineError, match="25% of runs were undisturbed, expected at least half with 4") as caught:
+        summarise("a", [visit([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])], threads=4)
+    assert "stop other programs" in caught.value.hint
+
+
+def test_unsteady_campaigns_are_given_by_their_fastest_runs() -> None:
+    slow_then_fast = [visit([1.0, 1.1, 1.8, 1.9]), visit([1.0, 1.05, 1.1, 1.9]), visit([1.7, 1.8, 1.9, 2.0])]
+    steady = [visit([1.0, 1.0, 1.0]), visit([1.01, 1.01, 1.01])]
+    mixed = summarise_all(["a", "b", "c"], [slow_then_fast, slow_then_fast, steady])
+    assert {result.statistic for result in mixed} == {"p5"}
+    assert mixed[0].ms == mixed[0].p5_ms == 1.0
+    assert not mixed[0].steady
+    quiet = summarise_all(["a", "b"], [slow_then_fast, steady])
+    assert {result.statistic for result in quiet} == {"median"}
+
+
+def network_ops(width: int = 16, depth: int = 1) -> tuple[Op, ...]:
+    """Pointwise and depthwise convolutions, pooling and a classifier on 8 x 16 x 16 maps."""
+    ops = OpList((8, 16, 16))
+    last = SOURCE
+    for layer in range(depth):
+        last = ops.conv(f"expand{layer}", last, width)
+        last = ops.activation(f"activation{layer}", last, "relu")
+        last = ops.depthwise_conv(f"depthwise{layer}", last, kernel=3)
+    last = ops.append("pool", "pool", [last], (width,), function="global")
+    ops.linear("classifier", last, 4)
+    return ops.ops
+
+
+def save_network(path: Path, width: int = 16, depth: int = 1) -> None:
+    """Write the network of `network_ops` as an ONNX file."""
+    shapes = {"weight": (4, width), "bias": (4,)}
+    nodes, last, channels = [], "x", 8
+    for layer in range(depth):
+        shapes |= {f"expand{layer}": (width, channels, 1, 1), f"depthwise{layer}": (width, 1, 3, 3)}
+        window: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": width}
+        nodes += [
+            helper.make_node("Conv", [last, f"expand{layer}"], [f"a{layer}"], kernel_shape=[1, 1]),
+            helper.make_node("Relu", [f"a{layer}"], [f"b{layer}"]),
+            helper.make_node("Conv", [f"b{layer}", f"depthwise{layer}"], [f"c{layer}"], **window),
+        ]
+        last, channels = f"c{layer}", width
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "weight", "bias"], ["y"], transB=1),
+    ]
+    generator = np.random.default_rng(0)
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [
+            numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """A small network as an ONNX file."""
+    path = tmp_path / "tiny.onnx"
+    save_network(path)
+    return path
+
+
+def test_measuring_a_real_network(network: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    campaign = measure_networks([network, network], TINY, lambda *step: steps.append(step))
+    assert len(campaign.measurements) == 2
+    for result in campaign.measurements:
+        assert 0 < result.min_ms <= result.ms <= result.p95_ms < 100
+        assert result.rounds == 2
+    assert steps[-1] == ("measure", 4, 4)
+    assert measure_network(network, TINY).name == "tiny"
+
+
+def test_profiled_kernels_add_up_to_all_nodes(network: Path) -> None:
+    (nodes,) = profile_networks([network], rounds=2, runs=3)
+    kernels = fuse(network_ops(), FUSIONS["onnxruntime"])
+    profile = match(kernels, nodes)
+    assert profile.unmatched == ()
+    assert sorted(sample.kernel.key for sample in profile.samples) == sorted(kernel.key for kernel in kernels)
+    assert sum(sample.ms for sample in profile.samples) == pytest.approx(profile.node_ms)
+    assert sum(sample.nodes for sample in profile.samples) == len(nodes)
+    assert all(sample.runs == 6 for sample in profile.samples)
+
+
+def test_a_broken_network_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no network")
+    with pytest.raises(ProfileError, match=r"broken\.onnx.*cannot load it"):
+        measure_network(path, TINY)
+
+
+def node(name: str, operator: str, inputs: str, shape: tuple[int, ...], us: float) -> Node:
+    return Node(name, operator, (inputs,), (name,), ((1, *shape),), (1, *shape), 1, 1, 1, (us, us + 1))
+
+
+def test_nodes_without_counterpart_go_to_their_neighbours() -> None:
+    ops = OpList((8, 4, 4))
+    last = ops.norm("norm", SOURCE, "group_norm", affine_channels=8)
+    ops.conv("conv", last, 8)
+    kernels = fuse(ops.ops, FUSIONS["onnxruntime"])
+    shape = (8, 4, 4)
+    nodes = [
+        node("normalise", "InstanceNormalization", "x", shape, 5.0),
+        node("gain", "Mul", "normalise", shape, 2.0),
+        node("reorder", "ReorderInput", "gain", shape, 3.0),
+        node("conv", "Conv", "reorder", shape, 7.0),
+        node("back", "ReorderOutput", "conv", shape, 4.0),
+    ]
+    times = {sample.kernel.op: sample.ms for sample in match(kernels, nodes).samples}
+    assert times == pytest.approx({"group_norm": 0.007, "pointwise_conv": 0.014})
+
+
+def test_a_product_with_a_weight_is_a_linear_layer() -> None:
+    ops = OpList((16, 8))
+    ops.linear("project", SOURCE, 4)
+    (kernel,) = fuse(ops.ops, FUSIONS["onnxruntime"])
+    weighted = Node("n", "MatMul", ("x", "w"), ("n",), ((1, 16, 8), (8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))
+    packed = Node("n", "MatMul", ("x", "w"), ("n",), ((1, 16, 8),), (1, 16, 4), 1, 1, 1, (1.0,))
+    attention = Node("n", "MatMul", ("x", "y"), ("n",), ((1, 16, 8), (1, 8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))
+    assert node_signature(weighted) == node_signature(packed) == kernel_signature(kernel)
+    assert node_signature(attention) != kernel_signature(kernel)
