@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from search_spaces import get_space
 from supernets import Supernet
 

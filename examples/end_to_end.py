@@ -14,8 +14,9 @@ import argparse
 import json
 from pathlib import Path
 
-import nas
 import numpy as np
+
+import nas
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def onnx_test_accuracy(folder: Path) -> float:
     """Accuracy of an exported folder on the images that neither training nor search has seen."""
     import onnxruntime
     import torch
+
     from supernets.data import load_data
 
     config = json.loads((folder / "config.json").read_text())

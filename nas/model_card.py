@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNTRAINED = """> [!WARNING]
@@ -70,6 +70,5 @@ def _preparation(config: Mapping[str, Any]) -> str:
     return ", ".join(steps) + "."
 
 
-def _numbers(values: object) -> str:
-    items = list(values) if isinstance(values, (list, tuple)) else [values]
-    return "(" + ", ".join(f"{float(value):.4g}" for value in items) + ")"
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"

@@ -204,7 +204,7 @@ class ElasticSpace(SearchSpace):
             lowest = np.searchsorted(np.array(stage.widths), floor)
             repaired[:, column] = np.maximum(repaired[:, column], np.minimum(lowest, len(stage.widths) - 1))
             floor = np.array(stage.widths)[repaired[:, column]]
-        return repaired
+        return np.asarray(repaired, dtype=np.int8)
 
     def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
         """Draw ``count`` genotypes ``[count, c]``: every choice uniformly, widths from the values not below the last.
@@ -212,14 +212,15 @@ class ElasticSpace(SearchSpace):
         This is the reference's distribution (a width is redrawn until it is not below the stage before); it is not
         uniform over the valid architectures, since wide early stages are as likely as narrow ones.
         """
-        genotypes = generator.integers(0, self.cardinalities, size=(count, len(self.choices))).astype(np.int8)
+        drawn = generator.integers(0, self.cardinalities, size=(count, len(self.choices)))
+        genotypes = drawn.astype(np.int8)
         floor = self.values(genotypes, "stem.width")
         for stage in self.definition.stages:
             widths, column = np.array(stage.widths), self.columns[f"{stage.name}.width"]
             lowest = np.searchsorted(widths, floor)
             genotypes[:, column] = generator.integers(lowest, len(widths))
             floor = widths[genotypes[:, column]]
-        return genotypes
+        return np.asarray(genotypes, dtype=np.int8)
 
     @cached_property
     def named(self) -> Mapping[str, Architecture]:

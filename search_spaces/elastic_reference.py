@@ -33,7 +33,8 @@ def reference_macs(space: ElasticSpace, genotypes: Genotypes) -> dict[str, Count
 
 def reference_macs_total(space: ElasticSpace, genotypes: Genotypes) -> Counts:
     """The paper's multiply-accumulates of each genotype, ``[n]``."""
-    return np.sum(list(reference_macs(space, genotypes).values()), axis=0, dtype=np.int64)
+    total: Counts = np.sum(list(reference_macs(space, genotypes).values()), axis=0, dtype=np.int64)
+    return total
 
 
 class _Formula:

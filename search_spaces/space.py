@@ -7,7 +7,7 @@ population is one ``int8`` array ``[n, c]``, and everything here works on the ar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -37,7 +37,7 @@ class Choice:
             raise ValueError(f"choice `{self.name}`: values must ascend without repetition, found {self.values}")
 
 
-class BlockSpec(Protocol):
+class BlockSpec(Hashable, Protocol):
     """The size of one block: a frozen, hashable dataclass of plain numbers.
 
     The same object lowers to operators here and is built as a module by the supernet's package.
@@ -133,10 +133,9 @@ class SearchSpace(ABC):
 
     def is_valid(self, genotypes: Genotypes) -> npt.NDArray[np.bool_]:
         """Which rows ``[n]`` are in range and satisfy the rules between choices."""
-        in_range = ((genotypes >= 0) & (genotypes < self.cardinalities)).all(axis=1)
-        result = in_range.copy()
-        result[in_range] = (self.repair(genotypes[in_range]) == genotypes[in_range]).all(axis=1)
-        return result
+        valid = np.all((genotypes >= 0) & (genotypes < self.cardinalities), axis=1)
+        valid[valid] = np.all(self.repair(genotypes[valid]) == genotypes[valid], axis=1)
+        return np.asarray(valid, dtype=np.bool_)
 
     def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
         """Draw ``count`` valid genotypes uniformly, by rejection; ``[count, c]``."""

@@ -263,10 +263,10 @@ class AffineRanges:
         shear: Columns per row.
     """
 
-    degrees: float = 12.0
-    shift: float = 0.08
-    scale: float = 0.12
-    shear: float = 0.12
+    degrees: float = 8.0
+    shift: float = 0.06
+    scale: float = 0.08
+    shear: float = 0.08
 
 
 class DigitsData(ImageData):

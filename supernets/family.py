@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from torch import nn
 
-from search_spaces import Architecture, BlockSpec, SearchSpace
+from search_spaces import Architecture, SearchSpace
 from supernets.errors import SupernetError
 
 
-class NetworkFamily(Protocol):
-    """Modules and axes of one family of networks."""
+class NetworkFamily(Hashable, Protocol):
+    """Modules and axes of one family of networks; specs are of the family's own classes."""
 
     source_file: str
     """Path of the module file that travels beside exported weights."""
@@ -21,7 +21,7 @@ class NetworkFamily(Protocol):
     class_name: str
     """The network's class in that file."""
 
-    def build_block(self, spec: BlockSpec) -> nn.Module:
+    def build_block(self, spec: Any) -> nn.Module:
         """The ordinary module of one block."""
         ...
 
@@ -29,11 +29,11 @@ class NetworkFamily(Protocol):
         """The ordinary module of a whole network; it has ``block_names`` and ``input_side``."""
         ...
 
-    def axes(self, spec: BlockSpec) -> Mapping[str, str]:
+    def axes(self, spec: Any) -> Mapping[str, str]:
         """The axis description of every parameter and persistent buffer of a block (see `supernets.axes`)."""
         ...
 
-    def sizes(self, spec: BlockSpec) -> Mapping[str, int]:
+    def sizes(self, spec: Any) -> Mapping[str, int]:
         """The size that a block gives to each named axis."""
         ...
 

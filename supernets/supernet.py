@@ -158,9 +158,7 @@ class Supernet(nn.Module):
         for name, spec in self.space.blocks(architecture):
             yield name, _plan_block(self.family, self._largest_blocks[name], spec)
 
-    def _shared(
-        self, block: str, plan: BlockPlan, constants: bool = True
-    ) -> Iterator[tuple[str, Tensor, Narrowing]]:
+    def _shared(self, block: str, plan: BlockPlan, constants: bool = True) -> Iterator[tuple[str, Tensor, Narrowing]]:
         shared_block = self.network.get_submodule(block)
         for name, narrowing in plan.parameters.items():
             yield name, shared_block.get_parameter(name), narrowing

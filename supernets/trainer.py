@@ -65,10 +65,10 @@ class TrainingSettings:
         log_every_steps: Steps between lines of the training log.
     """
 
-    epochs: int = 20
+    epochs: int = 22
     budget_seconds: float | None = None
-    batch_size: int = 64
-    learning_rate: float = 2e-3
+    batch_size: int = 32
+    learning_rate: float = 4e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     warmup: float = 0.1

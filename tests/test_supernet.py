@@ -88,9 +88,14 @@ def test_gradients_of_several_subnets_add_up(supernet: Supernet) -> None:
 def test_an_error_inside_a_borrow_leaves_no_gradient(supernet: Supernet) -> None:
     supernet.eval()
     supernet.zero_grad()
-    with pytest.raises(RuntimeError, match="stop"), supernet.borrow(supernet.space.smallest) as subnet:
-        subnet(images(supernet.space)).square().mean().backward()
-        raise RuntimeError("stop")
+
+    def step_that_fails() -> None:
+        with supernet.borrow(supernet.space.smallest) as subnet:
+            subnet(images(supernet.space)).square().mean().backward()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        step_that_fails()
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 

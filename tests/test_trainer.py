@@ -27,7 +27,9 @@ from supernets.errors import CheckpointError, DataError, TrainingError
 from supernets.supernet import Supernet
 from supernets.trainer import TrainingProgress, TrainingResult, TrainingSettings, make_optimizer, train_supernet
 
-SETTINGS = TrainingSettings(epochs=2, batch_size=8, checkpoint_every_seconds=1000, log_every_steps=1)
+SETTINGS = TrainingSettings(
+    epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=1000, log_every_steps=1
+)
 STEPS = 6
 
 
@@ -151,7 +153,7 @@ from supernets.supernet import Supernet
 from supernets.trainer import TrainingSettings, train_supernet
 
 images, folder, every = sys.argv[1:]
-settings = TrainingSettings(epochs=2, batch_size=8, checkpoint_every_seconds=float(every), log_every_steps=1)
+settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=float(every), log_every_steps=1)
 report = lambda progress: print(progress.step, flush=True)
 supernet = Supernet(get_space("elastic-mini", 2), seed=1)
 print(0, flush=True)

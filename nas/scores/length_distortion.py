@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,13 @@ def length_distortion(
             network = build()
             circle = random_circle(3 * image_side * image_side)
         remove_norms(network)
-        values.append(circle_length(lambda x_BCHW, network=network: _pooled(network, x_BCHW), circle, image_side))
+        values.append(circle_length(partial(_pooled, network), circle, image_side))
     return LengthDistortion(sum(values) / len(values), tuple(values))
 
 
 def random_circle(dimensions: int) -> Tensor:
     """Two orthonormal vectors ``(2, dimensions)`` that span a random plane."""
-    plane, _ = torch.linalg.qr(torch.randn(dimensions, 2))
+    plane: Tensor = torch.linalg.qr(torch.randn(dimensions, 2)).Q
     return plane.T.contiguous()
 
 
@@ -92,7 +93,7 @@ def circle_length(features: Callable[[Tensor], Tensor], circle: Tensor, image_si
         (x_A * circle[0] + y_A * circle[1]).reshape(-1, 3, image_side, image_side)
         for x_A, y_A in ((angle_A1.cos(), angle_A1.sin()), (-angle_A1.sin(), angle_A1.cos()))
     )
-    _, velocity_AF = jvp(features, (images_BCHW,), (tangents_BCHW,))
+    velocity_AF: Tensor = jvp(features, (images_BCHW,), (tangents_BCHW,))[1]
     speed_A = velocity_AF.norm(dim=1)
     return float(speed_A.sum() + speed_A[0])
 

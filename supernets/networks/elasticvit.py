@@ -36,7 +36,8 @@ class FirstConv(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``(B, 3, side, side)`` to ``(B, width, side / stride, side / stride)``."""
-        return F.hardswish(self.norm(self.conv(x_BCHW)))
+        y_BCHW: Tensor = self.norm(self.conv(x_BCHW))
+        return F.hardswish(y_BCHW)
 
 
 class StemBlock(nn.Module):
@@ -52,7 +53,8 @@ class StemBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Shape unchanged."""
         hidden_BCHW = F.hardswish(self.depthwise_norm(self.depthwise(x_BCHW)))
-        return x_BCHW + self.project_norm(self.project(hidden_BCHW))
+        y_BCHW: Tensor = self.project_norm(self.project(hidden_BCHW))
+        return x_BCHW + y_BCHW
 
 
 class SqueezeExcite(nn.Module):
@@ -94,7 +96,8 @@ class ConvBlock(nn.Module):
         hidden_BCHW = F.hardswish(self.expand_norm(self.expand(x_BCHW)))
         hidden_BCHW = F.hardswish(self.depthwise_norm(self.depthwise(hidden_BCHW)))
         main_BCHW: Tensor = self.project_norm(self.project(self.squeeze(hidden_BCHW)))
-        return self.shortcut(self.shortcut_pool(x_BCHW)) + main_BCHW
+        shortcut_BCHW: Tensor = self.shortcut(self.shortcut_pool(x_BCHW))
+        return shortcut_BCHW + main_BCHW
 
 
 class Attention(nn.Module):
@@ -124,7 +127,8 @@ class Attention(nn.Module):
         bias_NNG = F.embedding(self.position_index, self.position_bias.reshape(-1, heads))
         score_BGNN = (q_BGDN * self.head_width**-0.5).transpose(-2, -1) @ k_BGDN + bias_NNG.permute(2, 0, 1)
         mixed_BGDN = v_BGDN @ score_BGNN.softmax(dim=-1).transpose(-2, -1)
-        return self.project(F.hardswish(mixed_BGDN.reshape(batch, heads * value_width, height, width)))
+        y_BCHW: Tensor = self.project(F.hardswish(mixed_BGDN.reshape(batch, heads * value_width, height, width)))
+        return y_BCHW
 
 
 class FeedForward(nn.Module):
@@ -137,7 +141,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Shape unchanged."""
-        return self.project(F.hardswish(self.expand(x_BCHW)))
+        y_BCHW: Tensor = self.project(F.hardswish(self.expand(x_BCHW)))
+        return y_BCHW
 
 
 class TransformerLayer(nn.Module):
@@ -154,7 +159,8 @@ class TransformerLayer(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Shape unchanged."""
         x_BCHW = x_BCHW + self.attention(self.attention_norm(x_BCHW))
-        return x_BCHW + self.feed_forward(self.feed_forward_norm(x_BCHW))
+        y_BCHW: Tensor = self.feed_forward(self.feed_forward_norm(x_BCHW))
+        return x_BCHW + y_BCHW
 
 
 class Head(nn.Module):
