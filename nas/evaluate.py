@@ -5,13 +5,14 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
-from search_spaces import Architecture, SearchSpace, UnknownNameError, population_cost
+from nas.scores.registry import DEFAULT_SCORE, get_score
+from search_spaces import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     import torch
@@ -55,61 +56,6 @@ class Evaluator(Protocol):
         ...
 
 
-Score = Callable[[SearchSpace, Architecture, int], float]
-"""A number from an untrained network of a space and a seed; higher is better."""
-
-
-def length_distortion_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
-    """The network's expected length distortion at its own input side, see `nas.scores.length_distortion`."""
-    import torch
-
-    from nas.scores.length_distortion import length_distortion
-    from supernets.family import build_network
-
-    def build() -> torch.nn.Module:
-        return build_network(space, architecture)
-
-    side = space.input_shape(dict(architecture.settings))[-1]
-    try:
-        return length_distortion(build, image_side=side, seed=seed).value
-    except torch.OutOfMemoryError as error:
-        raise EvaluationError(f"out of memory: {error}") from error
-
-
-def params_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
-    """The number of parameters: the baseline that any other score must beat."""
-    return float(population_cost(space, space.encode([architecture])).params[0])
-
-
-def macs_score(space: SearchSpace, architecture: Architecture, seed: int) -> float:
-    """The number of multiply-accumulates, the other baseline."""
-    return float(population_cost(space, space.encode([architecture])).macs[0])
-
-
-_scores: dict[str, Score] = {
-    "length-distortion": length_distortion_score,
-    "params": params_score,
-    "macs": macs_score,
-}
-DEFAULT_SCORE = "length-distortion"
-
-
-def register_score(name: str, score: Score) -> None:
-    """Register a score under ``name``.
-
-    Raises:
-        ValueError: The name is taken.
-    """
-    if name in _scores:
-        raise ValueError(f"score `{name}` is registered already")
-    _scores[name] = score
-
-
-def score_names() -> list[str]:
-    """The names of all registered scores."""
-    return sorted(_scores)
-
-
 class ScoreEvaluator:
     """Judges untrained networks by a score, without data.
 
@@ -122,15 +68,14 @@ class ScoreEvaluator:
     """
 
     def __init__(self, space: SearchSpace, score: str = DEFAULT_SCORE) -> None:
-        if score not in _scores:
-            raise UnknownNameError("score", score, _scores)
-        self.name = score.replace("-", "_")
+        self._score = get_score(score)
+        self.name = self._score.key
+        self.is_free = self._score.is_free
         self._space = space
-        self._score = _scores[score]
 
     def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
         """The score of one network."""
-        return EvaluationResult(self._score(self._space, architecture, seed), {})
+        return EvaluationResult(self._score.function(self._space, architecture, seed), {})
 
 
 class SupernetEvaluator:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from latency_tables.errors import TableMissingError
 from latency_tables.table import LatencyTable
 from latency_tables.targets import LOCAL, load_target, staleness, user_table_path
+from nas.progress import Progress, StageProgress, ignore
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
 
 NETWORKS_PER_SPACE = 16
@@ -19,25 +19,7 @@ NETWORKS_PER_SPACE = 16
 CANDIDATES = 4000
 
 
-@dataclass(frozen=True)
-class TableProgress:
-    """Where the building of a latency table stands.
-
-    Attributes:
-        stage: What is being done, for example ``export`` or ``measure``.
-        done: How much of it.
-        total: How much there is.
-    """
-
-    stage: str
-    done: int
-    total: int
-
-
-Progress = Callable[[object], None]
-
-
-def ensure_target(target: str, space: SearchSpace, progress: Progress | None = None) -> LatencyTable:
+def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) -> LatencyTable:
     """The table of a target; that of this machine is built where it is missing, outdated or has not seen the space.
 
     Raises:
@@ -62,7 +44,7 @@ def build_local(
     *,
     networks: int = NETWORKS_PER_SPACE,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = ignore,
 ) -> LatencyTable:
     """Measure networks of the spaces on this machine through ONNX Runtime and keep the fitted table.
 
@@ -70,25 +52,27 @@ def build_local(
         spaces: Names of search spaces.
         networks: Networks to measure of each space, its smallest and largest among them.
         seed: Of the sample.
-        progress: Receives `TableProgress`.
+        progress: Receives `nas.progress.StageProgress`.
     """
     from latency_tables.build import SampledNetwork, build_local_table
     from nas.onnx_export import export_onnx
     from supernets import build_network
 
-    report = progress or (lambda event: None)
     sampled: list[SampledNetwork] = []
     with tempfile.TemporaryDirectory(prefix="nas-latency-") as folder:
         for name in spaces:
             space = get_space(name)
             for number, architecture in enumerate(spread_sample(space, networks, seed)):
-                report(TableProgress(f"export {name}", number, networks))
+                progress(StageProgress(f"latency table: write networks of {name}", number, networks))
                 path = Path(folder) / f"{name}-{number}.onnx"
                 side = space.input_shape(dict(architecture.settings))[-1]
                 export_onnx(build_network(space, architecture).eval(), side, path)
                 sampled.append(SampledNetwork(f"{name}/{number}", space.lower(architecture), path))
         table = build_local_table(
-            sampled, progress=lambda stage, done, total: report(TableProgress(stage, done, total))
+            sampled,
+            progress=lambda stage, done, total: progress(
+                StageProgress(f"latency table: {stage} networks", done, total)
+            ),
         )
     path = user_table_path(LOCAL)
     path.parent.mkdir(parents=True, exist_ok=True)

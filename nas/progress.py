@@ -23,6 +23,21 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
+class StageProgress:
+    """How far a part of the run has come that is counted in pieces, for example the building of a latency table.
+
+    Attributes:
+        name: What is being done.
+        done: Pieces done.
+        total: Pieces there are.
+    """
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class SearchStarted:
     """The search begins or goes on.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.annotate import with_length_distortion
 from nas.bound import LatencyBound
 from nas.controllers import SearchProblem, get_controller
 from nas.errors import NasError, UsageError
@@ -68,9 +69,10 @@ def search(
         limit_ms: Hard limit on the upper end of the predicted latency, in milliseconds; none unless given.
         data: ``digits``, a folder of images, or a dataset of timm.data.
         supernet: Run folder or checkpoint with trained weights of the space.
-        score: What ranks untrained networks, see `nas.evaluate.score_names`; ``length-distortion`` unless given.
-        evaluations: Networks to evaluate; 150 unless this or ``budget_seconds`` is given. Networks over the limit are
-            free.
+        score: What ranks untrained networks, see `nas.scores.registry`; ``capacity`` unless given. Where
+            it comes from a table, networks of the front are given their length distortion as well.
+        evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table, unless this or
+            ``budget_seconds`` is given. Networks over the limit are free.
         budget_seconds: Time for everything: about 60 % goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
         seed: Of everything random; 0 unless given.
@@ -261,6 +263,9 @@ class _Search:
                 f"none of {loop.evaluated} networks could be evaluated: {failed[0] if failed else 'none was proposed'}",
                 hint=f"the reason of each is in `{run.path / 'trials.jsonl'}`",
             )
+        front = loop.front
+        if question.untrained is not None and question.untrained.is_free and not is_interrupted:
+            front = with_length_distortion(question.bound.space, front, self.settings.seed, self.progress)
         document = front_document(
             run=run.path,
             space=self.settings.space,
@@ -269,7 +274,7 @@ class _Search:
             limit_ms=self.settings.limit_ms,
             objective=objective,
             evaluated=loop.evaluated,
-            front=loop.front,
+            front=front,
             sources=[question.bound.source],
         )
         if training is not None:

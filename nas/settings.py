@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import RunError, UsageError
-from nas.evaluate import DEFAULT_SCORE
 from nas.files import read_json
+from nas.scores.registry import DEFAULT_SCORE, get_score
 
 DEFAULT_EVALUATIONS = 150
+DEFAULT_FREE_EVALUATIONS = 1000
+"""Where a score is looked up in a table."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
 TRAINING_SHARE = 0.6
@@ -70,7 +72,8 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     if settings.evaluations is None and settings.budget_seconds is None:
         if settings.trains:
             return replace(settings, budget_seconds=DEFAULT_BUDGET_SECONDS)
-        settings = replace(settings, evaluations=DEFAULT_EVALUATIONS)
+        is_free = settings.score is not None and get_score(settings.score).is_free
+        settings = replace(settings, evaluations=DEFAULT_FREE_EVALUATIONS if is_free else DEFAULT_EVALUATIONS)
     return settings
 
 

@@ -6,5 +6,5 @@ import os
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-# Small networks gain nothing from a second thread, and threads that wait for each other on a busy machine lose a lot.
+# Threads that spin while they wait for each other lose a lot on a busy machine, and small networks gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

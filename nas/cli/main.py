@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from nas.cli import inspect, latency, outcome, search, train
@@ -26,4 +28,6 @@ app.command("env")(inspect.environment)
 
 def main() -> None:
     """Run the command line."""
+    # OpenMP threads that spin while they wait make a shared machine several times slower and a quiet one hardly faster.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

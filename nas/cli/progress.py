@@ -51,10 +51,10 @@ class ProgressPrinter:
         self._stage = str(getattr(event, "name", ""))
         self._say(f"{self._stage}{share}")
 
-    def _on_TableProgress(self, event: object) -> None:
-        stage, done, total = (getattr(event, name) for name in ("stage", "done", "total"))
-        self._update(f"latency table of this machine: {stage} {done}/{total}", is_new=stage != self._stage)
-        self._stage = stage
+    def _on_StageProgress(self, event: object) -> None:
+        name, done, total = (getattr(event, field) for field in ("name", "done", "total"))
+        self._update(f"{name} {done}/{total}", is_new=name != self._stage)
+        self._stage = name
 
     def _on_TrainingProgress(self, event: object) -> None:
         step, total, loss, speed, left = (

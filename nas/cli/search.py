@@ -90,6 +90,8 @@ def search(
 
 
 def _show(result: SearchResult) -> None:
+    from nas.annotate import MEMBERS, spread
+
     document = result.document
     score = result.objective.replace("_", " ")
     beside = sorted({name for entry in document["front"] for name in entry.get("scores", {})})
@@ -104,8 +106,11 @@ def _show(result: SearchResult) -> None:
         *(n.replace("_", " ") for n in beside),
     ]
     rows = []
-    for position, entry in enumerate(document["front"]):
-        member = result.front[position]
+    shown = sorted(
+        {*spread(len(result.front), MEMBERS), *(i for i, m in enumerate(result.front) if m.number == picked)}
+    )
+    for position in shown:
+        entry, member = document["front"][position], result.front[position]
         values = [entry["objectives"][result.objective], *(entry.get("scores", {}).get(name) for name in beside)]
         rows.append(
             [
@@ -120,6 +125,10 @@ def _show(result: SearchResult) -> None:
             ]
         )
     display.print_table(columns, rows, left=2)
+    if len(shown) < len(result.front):
+        display.say(
+            f"{len(shown)} of the {len(result.front)} networks on the front; all are in {result.run / 'front.json'}"
+        )
     for source in document["sources"]:
         display.say(source)
     if any(entry["latency"][result.target]["extrapolated"] for entry in document["front"]):

@@ -14,6 +14,7 @@ Shape letters: A angles, B batch, C channels, F features, H and W sides.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from nas.errors import EvaluationError
+from search_spaces import Architecture, SearchSpace
+from supernets.family import build_network
 
 ANGLES = 10
 
@@ -37,6 +42,20 @@ class LengthDistortion:
 
     value: float
     repeats: tuple[float, ...]
+
+
+def score_architecture(space: SearchSpace, architecture: Architecture, seed: int, repeats: int = 5) -> float:
+    """The expected length distortion of an architecture at its own input side.
+
+    Raises:
+        EvaluationError: The network does not fit into memory.
+    """
+    side = space.input_shape(dict(architecture.settings))[-1]
+    try:
+        build = partial(build_network, space, architecture)
+        return length_distortion(build, image_side=side, seed=seed, repeats=repeats).value
+    except torch.OutOfMemoryError as error:
+        raise EvaluationError(f"out of memory: {error}") from error
 
 
 def length_distortion(
@@ -93,7 +112,9 @@ def circle_length(features: Callable[[Tensor], Tensor], circle: Tensor, image_si
         (x_A * circle[0] + y_A * circle[1]).reshape(-1, 3, image_side, image_side)
         for x_A, y_A in ((angle_A1.cos(), angle_A1.sin()), (-angle_A1.sin(), angle_A1.cos()))
     )
-    velocity_AF: Tensor = jvp(features, (images_BCHW,), (tangents_BCHW,))[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own decompositions, loaded by the first call
+        velocity_AF: Tensor = jvp(features, (images_BCHW,), (tangents_BCHW,))[1]
     speed_A = velocity_AF.norm(dim=1)
     return float(speed_A.sum() + speed_A[0])
 
