@@ -68,7 +68,7 @@ class TrainingSettings:
     epochs: int = 22
     budget_seconds: float | None = None
     batch_size: int = 32
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     warmup: float = 0.1

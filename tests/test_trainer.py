@@ -153,7 +153,10 @@ from supernets.supernet import Supernet
 from supernets.trainer import TrainingSettings, train_supernet
 
 images, folder, every = sys.argv[1:]
-settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=float(every), log_every_steps=1)
+every = float(every)
+settings = TrainingSettings(
+    epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=every, log_every_steps=1
+)
 report = lambda progress: print(progress.step, flush=True)
 supernet = Supernet(get_space("elastic-mini", 2), seed=1)
 print(0, flush=True)
