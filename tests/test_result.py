@@ -18,6 +18,7 @@ import nas
 from latency_tables.measure import Measurement
 from latency_tables.predictor import Latency
 from nas import run_search
+from nas.annotate import MEMBERS
 from nas.deliver import compare_latency
 from nas.errors import InfeasibleError, NasError, RunError, UsageError
 from nas.result import SearchResult, front_document, load_result
@@ -218,9 +219,20 @@ def test_size_as_a_score_finds_the_largest_within_the_limit(tmp_path: Path, scor
     assert best.objectives[score] > max(getattr(member, score) for member in result.front[:-1])
 
 
+def test_front_found_by_size_is_given_its_length_distortion(tmp_path: Path) -> None:
+    result = nas.search("elastic-mini", limit_ms=1.0, evaluations=60, output=tmp_path / "run")
+    assert result.objective == "capacity"
+    scored = [member for member in result.front if "length_distortion" in member.scores]
+    assert len(scored) == min(MEMBERS, len(result.front)) > 2
+    assert result.front[0] in scored
+    assert result.front[-1] in scored
+    assert all(member.scores["length_distortion"] > 0 for member in scored)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_real_score_ranks_networks(tmp_path: Path) -> None:
-    result = nas.search("elastic-mini", limit_ms=1.0, evaluations=3, output=tmp_path / "run")
+    score = "length-distortion"
+    result = nas.search("elastic-mini", limit_ms=1.0, score=score, evaluations=3, output=tmp_path / "run")
     assert result.objective == "length_distortion"
     assert result.front
     assert all(member.objectives["length_distortion"] > 0 for member in result.front)

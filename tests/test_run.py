@@ -16,7 +16,7 @@ import pytest
 from latency_tables.predictor import Latency
 from nas.errors import NasError, RunError, UsageError
 from nas.run import Run, next_run_folder, read_trials
-from nas.settings import DEFAULT_EVALUATIONS, resolve_settings, resume_settings
+from nas.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
 from nas.trial import State, Trial
 from search_spaces import get_space
 
@@ -226,7 +226,7 @@ def test_default_folders_count_up(tmp_path: Path) -> None:
 
 def test_fresh_settings_take_defaults() -> None:
     settings = resolve_settings(NOTHING_GIVEN)
-    assert (settings.space, settings.target, settings.evaluations) == ("elastic", "pixel6", DEFAULT_EVALUATIONS)
+    assert (settings.space, settings.target, settings.evaluations) == ("elastic", "pixel6", DEFAULT_FREE_EVALUATIONS)
     trained = resolve_settings({**NOTHING_GIVEN, "data": "digits"})
     assert (trained.evaluations, trained.budget_seconds, trained.trains) == (None, 600.0, True)
     with pytest.raises(UsageError, match="`limit_ms` is -1"):
@@ -240,7 +240,7 @@ def test_only_the_budget_may_change_on_resume(tmp_path: Path, name: str, value: 
     recorded = {"command": "search", **resolve_settings({**NOTHING_GIVEN, "limit_ms": 12.0}).to_dict()}
     same = {**NOTHING_GIVEN, "limit_ms": 12.0, "evaluations": 500}
     assert resume_settings(same, recorded, tmp_path).evaluations == 500
-    assert resume_settings(NOTHING_GIVEN, recorded, tmp_path).evaluations == DEFAULT_EVALUATIONS
+    assert resume_settings(NOTHING_GIVEN, recorded, tmp_path).evaluations == DEFAULT_FREE_EVALUATIONS
     with pytest.raises(RunError, match=f"`{name}` was {recorded[name]!r} when the run was started, found {value!r}"):
         resume_settings({**NOTHING_GIVEN, name: value}, recorded, tmp_path)
 

@@ -40,6 +40,7 @@ class FakeEvaluator:
     """Prefers wide networks of even depth; deterministic, and slow on demand."""
 
     name = "quality"
+    is_free = False
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

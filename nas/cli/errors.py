@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -30,6 +31,8 @@ def handles_errors(command: Command) -> Command:
     def wrapped(*args: object, **kwargs: object) -> object:
         try:
             return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except KeyboardInterrupt:
             show_error("interrupted", "finished work is kept; go on with `--resume`")
             raise typer.Exit(INTERRUPTED) from None
@@ -79,6 +82,18 @@ def exit_code(error: Exception) -> int | None:
     if isinstance(error, ModuleNotFoundError):
         return MISSING
     return FAILED if isinstance(error, OSError) else None
+
+
+def check_run(folder: Path) -> None:
+    """Make sure that there is a run to go on with.
+
+    Raises:
+        RunError: The folder holds none.
+    """
+    from nas.errors import RunError
+
+    if not (folder / "settings.json").exists():
+        raise RunError(f"`{folder}` holds no run to resume", "start one with `--output`")
 
 
 def show_error(message: str, hint: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import display
-from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors
+from nas.cli.errors import INFEASIBLE, INTERRUPTED, check_run, handles_errors
 from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_count, parse_duration, parse_latency
 
@@ -58,6 +58,8 @@ def search(
     """
     if resume is not None and run is not None:
         raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
+    if resume is not None:
+        check_run(resume)
     if dry_run:
         _preview(space or "elastic", target or "pixel6", limit, json)
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import display
-from nas.cli.errors import handles_errors
+from nas.cli.errors import check_run, handles_errors
 from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_duration, parse_duration
 
@@ -32,6 +32,8 @@ def train(
     """Train the supernet of a search space on images."""
     if resume is not None and run is not None:
         raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
+    if resume is not None:
+        check_run(resume)
     import nas
 
     with ProgressPrinter(quiet) as progress:
