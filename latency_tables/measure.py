@@ -36,7 +36,8 @@ class Protocol:
     """How long and how often to measure.
 
     Attributes:
-        rounds: Rounds; each visits every network once.
+        rounds: Rounds at least; each visits every network once. While most networks are unsteady there are more, up
+            to ``rounds_limit``.
         warm_up_runs: Untimed runs at least, before a network's first visit; warm_up_seconds likewise. A later visit
             takes a tenth of both.
         runs: Timed runs of a visit at least; seconds likewise; at most ``seconds_limit``.
@@ -45,6 +46,7 @@ class Protocol:
     """
 
     rounds: int = 3
+    rounds_limit: int = 3
     warm_up_runs: int = 10
     warm_up_seconds: float = 0.3
     runs: int = 30
@@ -55,8 +57,10 @@ class Protocol:
     restarts: int = 2
 
 
-QUICK = Protocol(rounds=6, warm_up_seconds=0.05, runs=15, seconds=0.03, seconds_limit=1.0, restarts=1)
+QUICK = Protocol(rounds=8, rounds_limit=32, warm_up_seconds=0.05, runs=15, seconds=0.03, seconds_limit=1.0, restarts=1)
 """For many networks of a few milliseconds: short visits, and more of them, so that a disturbance hits few of them."""
+ONE = Protocol(rounds=40, rounds_limit=120, runs=15, seconds=0.05)
+"""For a single network: as many short visits, spread over seconds, as the networks of a table get."""
 
 
 @dataclass(frozen=True)
@@ -157,20 +161,37 @@ def random_inputs(session: Any) -> Mapping[str, Any]:
     return inputs
 
 
-def measure_network(path: Path, protocol: Protocol = Protocol(), progress: Progress | None = None) -> Measurement:
+def measure_network(
+    path: Path, protocol: Protocol = ONE, progress: Progress | None = None, statistic: Statistic | None = None
+) -> Measurement:
     """The latency of one network, for example of a search's winner.
+
+    Args:
+        path: Its ONNX file.
+        protocol: How long and how often to measure.
+        progress: Told of every visit.
+        statistic: That of the table it is compared with; None chooses by how steady the machine is.
 
     Raises:
         BusyMachineError: The machine is too busy for a number.
         ProfileError: ONNX Runtime cannot run the file.
     """
-    return measure_networks([path], protocol, progress).measurements[0]
+    return measure_networks([path], protocol, progress, statistic).measurements[0]
 
 
 def measure_networks(
-    paths: Sequence[Path], protocol: Protocol = Protocol(), progress: Progress | None = None
+    paths: Sequence[Path],
+    protocol: Protocol = Protocol(),
+    progress: Progress | None = None,
+    statistic: Statistic | None = None,
 ) -> Campaign:
     """Measure networks in interleaved rounds; the first one is the anchor.
+
+    Args:
+        paths: Their ONNX files.
+        protocol: How long and how often to measure.
+        progress: Told of every visit.
+        statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
 
     Raises:
         BusyMachineError: With several threads, fewer than half of a network's runs were clean.
@@ -178,8 +199,11 @@ def measure_networks(
     """
     runners = [_Runner(path, protocol) for path in paths]
     visits: list[list[Visit]] = [[] for _ in runners]
+    names = [path.stem for path in paths]
     worst_drift, restarted, done = 0.0, 0, 0
-    while done < protocol.rounds:
+    while done < protocol.rounds or (
+        done < protocol.rounds_limit and not mostly_steady(list(map(summarise, names, visits)))
+    ):
         round_visits, drift = _round(runners, protocol, progress, done)
         if drift > protocol.drift_limit and restarted < protocol.restarts:
             restarted += 1
@@ -188,16 +212,23 @@ def measure_networks(
         for collected, visit in zip(visits, round_visits, strict=True):
             collected.append(visit)
         done += 1
-    return Campaign(summarise_all([path.stem for path in paths], visits, protocol.threads), worst_drift, restarted)
+    return Campaign(summarise_all(names, visits, protocol.threads, statistic), worst_drift, restarted)
 
 
-def summarise_all(names: Sequence[str], visits: Sequence[Sequence[Visit]], threads: int = 1) -> tuple[Measurement, ...]:
+def summarise_all(
+    names: Sequence[str], visits: Sequence[Sequence[Visit]], threads: int = 1, statistic: Statistic | None = None
+) -> tuple[Measurement, ...]:
     """The statistics of a campaign: medians, or 5th percentiles where fewer than half of the networks are steady."""
     named = list(zip(names, visits, strict=True))
     measurements = tuple(summarise(name, collected, threads) for name, collected in named)
-    if 2 * sum(measurement.steady for measurement in measurements) >= len(measurements):
+    if statistic == "median" or (statistic is None and mostly_steady(measurements)):
         return measurements
     return tuple(summarise(name, collected, threads, "p5") for name, collected in named)
+
+
+def mostly_steady(measurements: Sequence[Measurement]) -> bool:
+    """Whether at least half of the networks of a campaign are steady."""
+    return 2 * sum(measurement.steady for measurement in measurements) >= len(measurements)
 
 
 def is_clean(wall_ms: float, cpu_ms: float) -> bool:
@@ -284,7 +315,7 @@ def _round(
         elif position % ANCHOR_EVERY == 0 or position == len(runners) - 1:
             anchors.append(runners[0].visit(protocol))
         if progress is not None:
-            progress("measure", number * len(runners) + position + 1, protocol.rounds * len(runners))
+            progress("measure", number * len(runners) + position + 1, max(protocol.rounds, number + 1) * len(runners))
     # By CPU time: what other programs take from the wall clock is not drift of the machine.
     medians = [statistics.median(visit.cpu_ms) for visit in anchors]
     return visits, max(medians) / min(medians) - 1

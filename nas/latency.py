@@ -14,8 +14,8 @@ from latency_tables.targets import LOCAL, load_target, staleness, user_table_pat
 from nas.progress import Progress, StageProgress, ignore
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
 
-NETWORKS_PER_SPACE = 16
-"""Twelve suffice for an error of 2 % on `elastic-mini`; writing the ONNX files takes most of the time."""
+NETWORKS_PER_SPACE = 12
+"""On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the ONNX files takes most of the time."""
 CANDIDATES = 4000
 
 

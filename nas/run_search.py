@@ -73,7 +73,7 @@ def search(
             it comes from a table, networks of the front are given their length distortion as well.
         evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table, unless this or
             ``budget_seconds`` is given. Networks over the limit are free.
-        budget_seconds: Time for everything: about 60 % goes to training where there is any. 600 where a supernet is
+        budget_seconds: Time for everything: about 65 % goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
         seed: Of everything random; 0 unless given.
         controller: Name of the controller; ``nsga2`` unless given.

@@ -16,7 +16,7 @@ DEFAULT_FREE_EVALUATIONS = 1000
 """Where a score is looked up in a table."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
-TRAINING_SHARE = 0.6
+TRAINING_SHARE = 0.65
 DELIVERY_SHARE = 0.1
 BUDGET_SETTINGS = ("evaluations", "budget_seconds")
 

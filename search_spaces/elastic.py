@@ -295,9 +295,9 @@ ELASTIC_MINI = ElasticDefinition(
     stem_kernels=(3, 5),
     stem_stride=2,
     stages=(
-        conv_stage("C1", 2, (1, 2, 3), (16, 24, 32), (2, 3, 4), (3, 5), True),
-        transformer_stage("T1", 1, (1, 2, 3), (32, 48, 64), (1, 2, 3), (1, 2)),
-        transformer_stage("T2", 2, (1, 2, 3), (64, 80, 96, 112), (1, 2, 3), (1, 2)),
+        conv_stage("C1", 2, (1, 2), (16, 24, 32), (2, 3, 4), (3, 5), True),
+        transformer_stage("T1", 1, (1, 2), (32, 48), (1, 2, 3), (1, 2)),
+        transformer_stage("T2", 2, (1, 2, 3), (64, 80, 96), (1, 2, 3), (1, 2)),
     ),
     head_expansion=2,
     head_features=128,

@@ -102,6 +102,68 @@ def test_broken_front(tmp_path: Path, content: str, message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_images_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("cats", "dogs"):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        (tmp_path / "texts" / name / "notes.txt").write_text("no image")
+    for folder, message in (("empty", "`empty`"), ("texts", "`texts`")):
+        result = nas("train", "--data", folder, "--epochs", "1", folder=tmp_path)
+        assert result.returncode == 2, result.stderr
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "runs").exists()
+
+
+def test_truncated_checkpoint(tmp_path: Path) -> None:
+    from search_spaces import get_space
+    from supernets import Supernet
+    from supernets.data import load_data
+    from supernets.trainer import TrainingSettings, train_supernet
+
+    folder = tmp_path / "trained" / "checkpoints"
+    data = load_data("digits", 32)
+    settings = TrainingSettings(budget_seconds=0.1, batch_size=4)
+    result = train_supernet(Supernet(get_space("elastic-mini", 10)), data, settings, folder)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:-1000])
+    found = nas("search", "--supernet", "trained", folder=tmp_path)
+    assert found.returncode == 4, found.stderr
+    assert "supernet.safetensors" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_run_folder_in_use_or_half_written(tmp_path: Path) -> None:
+    from nas.run import Run
+
+    with Run(tmp_path / "run", {"command": "search"}, seed=0):
+        result = nas("search", "--space", "elastic-mini", "-o", "run", "--force", folder=tmp_path)
+    assert result.returncode == 4, result.stderr
+    assert f"{os.getpid()}" in result.stderr
+    (tmp_path / "run" / "settings.json").write_text('{"schema": 1, "command": "sea')
+    result = nas("search", "--resume", "run", folder=tmp_path)
+    assert result.returncode == 4
+    assert "settings.json` cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the end of the disk: writing fails with an error of the system."""
+    script = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+    script += "sys.argv = ['nas', 'search', '--space', 'elastic-mini', '--evaluations', '200', '-o', 'run']\n"
+    script += "from nas.cli.main import main; main()"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "cannot be written" in result.stderr
+    assert "hint: free some space" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    lines = (tmp_path / "run" / "trials.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["number"] == number for number, line in enumerate(lines))
+    resumed = nas("search", "--resume", "run", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
 def test_broken_table_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "cache" / "latency").mkdir(parents=True)
     (tmp_path / "cache" / "latency" / "local.json").write_text('{"schema": 1, "name": "local"}')
@@ -112,12 +174,13 @@ def test_broken_table_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_whole_search_on_the_command_line(tmp_path: Path) -> None:
-    result = nas("search", "--evaluations", "60", "--limit", "12ms", "--json", folder=tmp_path)
+    limited = ["--limit", "0.9ms", "--evaluations", "60"]
+    result = nas("search", "--space", "elastic-mini", *limited, "--json", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["schema"] == 1
     assert {"architecture", "params", "macs", "latency", "objectives"} <= set(document["front"][0])
-    assert all(entry["latency"]["pixel6"]["high_ms"] <= 12 for entry in document["front"])
+    assert all(entry["latency"]["pixel6"]["high_ms"] <= 0.9 for entry in document["front"])
 
     run = tmp_path / document["run"]
     report = nas("report", str(run), folder=tmp_path)
@@ -150,7 +213,17 @@ def test_lists(tmp_path: Path) -> None:
 
 
 def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
-    arguments = ["search", "--score", "length-distortion", "--evaluations", "400", "-o", "run"]
+    arguments = [
+        "search",
+        "--space",
+        "elastic-mini",
+        "--score",
+        "length-distortion",
+        "--evaluations",
+        "4000",
+        "-o",
+        "run",
+    ]
     environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
     with subprocess.Popen(
         [*PROGRAM, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

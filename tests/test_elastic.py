@@ -98,6 +98,20 @@ def test_uniform_draws_reproduce_the_published_statistics() -> None:
     assert np.median(macs) == pytest.approx(496, abs=15)
 
 
+def test_macs_of_random_networks_equal_the_count_of_pytorch() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    genotypes = ELASTIC.sample(100, np.random.default_rng(7))
+    macs = population_cost(ELASTIC, genotypes).macs
+    for architecture, expected in zip(ELASTIC.decode(genotypes), macs, strict=True):
+        with torch.device("meta"):
+            network = build_network(ELASTIC, architecture).to("meta").eval()
+        side = architecture["input.side"]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, 3, side, side, device="meta"))
+        assert counter.get_total_flops() == 2 * expected
+
+
 def test_norm_takes_tokens_and_channels_together() -> None:
     layer = build_network(ELASTIC, ELASTIC.named["T1"]).get_submodule("T3.0.attention_norm")
     x_BCHW = torch.randn(3, 176, 4, 4) * torch.arange(1, 17).reshape(1, 1, 4, 4) + 5

@@ -109,7 +109,6 @@ def test_unknown_space_suggests_the_nearest() -> None:
     assert caught.value.hint == "did you mean `elastic`?"
 
 
-@pytest.mark.slow
 def test_a_million_genotypes_cost_under_two_seconds() -> None:
     space = get_space("elastic")
     genotypes = space.sample(1_000_000, np.random.default_rng(0))

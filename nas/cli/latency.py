@@ -64,7 +64,7 @@ def show(
 def build(
     target: Annotated[str, typer.Option(help="Only `local`, this machine.")] = "local",
     spaces: Annotated[str, typer.Option(help="Search spaces to cover, with commas.")] = "elastic,elastic-mini",
-    networks: Annotated[int, typer.Option(min=12, help="Networks to measure of each space.")] = 16,
+    networks: Annotated[int, typer.Option(min=12, help="Networks to measure of each space.")] = 24,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Measure this machine through ONNX Runtime, on one thread."""
