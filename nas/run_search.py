@@ -22,7 +22,7 @@ from nas.run import Run, next_run_folder
 from nas.run_training import choose_device, supernet_checkpoint, train_in_run, training_settings
 from nas.settings import (
     DELIVERY_SHARE,
-    TRAINING_SHARE,
+    SEARCH_SHARE,
     SearchSettings,
     check_same,
     recorded_settings,
@@ -73,7 +73,7 @@ def search(
             it comes from a table, networks of the front are given their length distortion as well.
         evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table, unless this or
             ``budget_seconds`` is given. Networks over the limit are free.
-        budget_seconds: Time for everything: about 65 % goes to training where there is any. 600 where a supernet is
+        budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
         seed: Of everything random; 0 unless given.
         controller: Name of the controller; ``nsga2`` unless given.
@@ -215,10 +215,11 @@ class _Search:
         total = self.settings.budget_seconds
         if total is None:
             return {"training_seconds": None, "search_seconds": None}
-        training = TRAINING_SHARE * total if self.settings.trains else 0.0
         delivery = DELIVERY_SHARE * total if question.images is not None else 0.0
-        rest = total - training - delivery - question.table_seconds
-        return {"training_seconds": training or None, "search_seconds": max(rest, DELIVERY_SHARE * total)}
+        rest = max(total - delivery - question.table_seconds, 2 * SEARCH_SHARE * total)
+        if not self.settings.trains:
+            return {"training_seconds": None, "search_seconds": rest}
+        return {"training_seconds": rest - SEARCH_SHARE * total, "search_seconds": SEARCH_SHARE * total}
 
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""

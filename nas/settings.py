@@ -16,8 +16,9 @@ DEFAULT_FREE_EVALUATIONS = 1000
 """Where a score is looked up in a table."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
-TRAINING_SHARE = 0.65
-DELIVERY_SHARE = 0.1
+SEARCH_SHARE = 0.1
+DELIVERY_SHARE = 0.06
+"""Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
 BUDGET_SETTINGS = ("evaluations", "budget_seconds")
 
 

@@ -40,7 +40,7 @@ from supernets.schedule import Schedule, is_check, keep_pace, steps_within
 from supernets.supernet import Supernet
 
 LOG_NAME = "training.jsonl"
-COLD_STEPS, TIMED_STEPS, TIMED_SHARE = 4, 8, 0.05
+COLD_STEPS, TIMED_STEPS, TIMED_SHARE = 8, 10, 0.05
 """A budget is turned into steps by timing up to this many, after some cold ones, or this share of the budget."""
 PACE_STEPS = 20
 CHANGEABLE = ("checkpoint_every_seconds", "log_every_steps")
