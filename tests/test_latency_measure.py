@@ -189,3 +189,13 @@ def test_a_product_with_a_weight_is_a_linear_layer() -> None:
     attention = Node("n", "MatMul", ("x", "y"), ("n",), ((1, 16, 8), (1, 8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))
     assert node_signature(weighted) == node_signature(packed) == kernel_signature(kernel)
     assert node_signature(attention) != kernel_signature(kernel)
+
+
+def test_a_process_of_its_own_measures_the_same_network(network: Path, tmp_path: Path) -> None:
+    from latency_tables.apart import measure_network_apart
+
+    apart = measure_network_apart(network, "p5")
+    assert apart.statistic == "p5"
+    assert 0 < apart.min_ms <= apart.ms <= apart.p95_ms
+    with pytest.raises(ProfileError, match="measuring it failed"):
+        measure_network_apart(tmp_path / "nothing.onnx", "p5")

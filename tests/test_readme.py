@@ -15,8 +15,6 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"]
 NAMES = "search|train|export|report|latency|spaces|targets|env"
 COMMANDS = sorted(set(re.findall(rf"\bnas ((?:{NAMES})\b[^`\n]*)", README)))
-    set(re.findall(r"\bnas ((?:search|train|export|report|latency|spaces|targets|env)\b[^`\n]*)", README))
-)
 QUICK = [line for line in COMMANDS if re.match(r"spaces|targets|env|latency show|search --dry-run", line)]
 
 
