@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.units import format_count
@@ -37,6 +38,14 @@ def messages() -> Console:
 def say(text: str) -> None:
     """A line for people, on standard error; what stands in it is never read as markup."""
     messages().print(text, markup=False)
+
+
+def short(path: Path) -> str:
+    """A path as one would type it: relative where it lies below the current folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def export(
     )
     if not exported.is_trained:
         display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
-    display.say(f"written to {exported.folder}")
+    display.say(f"written to {display.short(exported.folder)}")
 
 
 @handles_errors

@@ -87,7 +87,7 @@ def search(
     else:
         _show(result)
     if result.is_interrupted:
-        display.say(f"interrupted; go on with: nas search --resume {result.run}")
+        display.say(f"interrupted; go on with: nas search --resume {display.short(result.run)}")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -129,19 +129,19 @@ def _show(result: SearchResult) -> None:
     display.print_table(columns, rows, left=2)
     if len(shown) < len(result.front):
         display.say(
-            f"{len(shown)} of the {len(result.front)} networks on the front; all are in {result.run / 'front.json'}"
+            f"{len(shown)} of the {len(result.front)} networks on the front; all are in {display.short(result.run / 'front.json')}"
         )
     for source in document["sources"]:
         display.say(source)
     if any(entry["latency"][result.target]["extrapolated"] for entry in document["front"]):
         display.say("* extrapolated: the table has no direct evidence for some of this network's kernels")
     _show_verified(document.get("verified"))
-    display.say(f"written to {result.run}")
-    display.say(f"next: nas report {result.run}")
+    display.say(f"written to {display.short(result.run)}")
+    display.say(f"next: nas report {display.short(result.run)}")
     if "verified" in document:
-        display.say(f"exported to {result.run / document['verified']['export']}")
+        display.say(f"exported to {display.short(result.run / document['verified']['export'])}")
     else:
-        display.say(f"      nas export {result.run} --pick knee")
+        display.say(f"      nas export {display.short(result.run)} --pick knee")
 
 
 def _show_verified(verified: dict[str, Any] | None) -> None:

@@ -55,5 +55,5 @@ def train(
     rows = [[name, f"{accuracy:.2%}"] for name, accuracy in result.accuracy.items()]
     display.print_table(["subnet", "accuracy on the search part"], rows)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
-    display.say(f"written to {result.run}")
-    display.say(f"next: nas search --supernet {result.run} --target local")
+    display.say(f"written to {display.short(result.run)}")
+    display.say(f"next: nas search --supernet {display.short(result.run)} --target local")
