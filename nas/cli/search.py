@@ -128,9 +128,8 @@ def _show(result: SearchResult) -> None:
         )
     display.print_table(columns, rows, left=2)
     if len(shown) < len(result.front):
-        display.say(
-            f"{len(shown)} of the {len(result.front)} networks on the front; all are in {display.short(result.run / 'front.json')}"
-        )
+        everything = display.short(result.run / "front.json")
+        display.say(f"{len(shown)} of the {len(result.front)} networks on the front; all are in {everything}")
     for source in document["sources"]:
         display.say(source)
     if any(entry["latency"][result.target]["extrapolated"] for entry in document["front"]):
