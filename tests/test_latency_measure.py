@@ -135,9 +135,11 @@ def test_measuring_a_real_network(network: Path) -> None:
     campaign = measure_networks([network, network], TINY, lambda *step: steps.append(step))
     assert len(campaign.measurements) == 2
     for result in campaign.measurements:
-        assert 0 < result.min_ms <= result.ms <= result.p95_ms < 100
-        assert result.rounds == 2
-    assert steps[-1] == ("measure", 4, 4)
+        assert 0 < result.min_ms <= result.ms <= result.p95_ms
+        assert result.rounds >= TINY.rounds  # more where this machine is unsteady
+    name, done, total = steps[-1]
+    assert name == "measure"
+    assert done == total >= 4
     assert measure_network(network, TINY).name == "tiny"
 
 
