@@ -1,15 +1,7 @@
-"""Measuring one network in a process of its own.
-
-A process that has trained for minutes runs the same network about 5 % slower than a fresh one (seen with ONNX Runtime
-on x86-64; its memory is in pieces by then), and nothing that ships runs in such a process.
-"""
+"""Measuring one network as its table's networks were measured: in a fresh process, by the same statistic."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from latency_tables.errors import ProfileError
@@ -26,20 +18,7 @@ def measure_network_apart(path: Path, statistic: Statistic) -> Measurement:
     Raises:
         ProfileError: The process failed.
     """
-    command = [sys.executable, "-m", "latency_tables.apart", str(path), statistic]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = result.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ProfileError(f"network `{path}`: measuring it failed: {reason[0]}")
-    return Measurement(**json.loads(result.stdout))
-
-
-def main() -> None:
-    """Measure the file named on the command line and write the measurement as JSON."""
-    path, statistic = sys.argv[1:]
-    measurement = measure_network(Path(path), statistic="p5" if statistic == "p5" else "median")
-    sys.stdout.write(json.dumps(asdict(measurement)))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        return measure_network(path, statistic=statistic)
+    except ProfileError as error:
+        raise ProfileError(f"network `{path}`: measuring it failed: {error}", error.hint) from error

@@ -1,4 +1,4 @@
-"""Build a measured table of this machine: measure sampled networks, profile them, fit, and say how wrong it is.
+"""Build a measured table: measure sampled networks on a device, profile them where its runtime can, fit, say how wrong.
 
 The error comes from networks that the fit has not seen: they are dealt into folds, and each fold is predicted by a
 table made from the others. The table that is kept is made from all of them.
@@ -7,26 +7,30 @@ table made from the others. The table that is kept is made from all of them.
 from __future__ import annotations
 
 import datetime
-import os
-import platform
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from latency_tables import campaign
 from latency_tables.calibrate import mac_line, summary
-from latency_tables.errors import CalibrationError
-from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.campaign import PROFILE_WARM_UP, Bench, NetworkFile
+from latency_tables.errors import BusyMachineError, CalibrationError
+from latency_tables.kernels import FUSIONS, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
-from latency_tables.measure import QUICK, Campaign, Progress, Protocol, measure_networks
-from latency_tables.profile import match, profile_networks
+from latency_tables.profile import match, read_nodes
 from latency_tables.table import SCHEMA, Interval, LatencyTable, ValidationRow
 from latency_tables.targets import LOCAL
+from latency_tables.visit_journal import VisitJournal
+from latency_tables.visits import QUICK, Campaign, Measurement, Progress, Protocol
 from search_spaces.graph import OpGraph
 
 FOLDS = 6
+LEAST_QUIET_SHARE = 0.1
+"""Share of undisturbed visits below which not even the fastest runs of a network say what it takes."""
 _COVERAGE = 0.9
 
 
@@ -36,48 +40,110 @@ class SampledNetwork:
 
     Attributes:
         graph: Its op graph, as the predictor will see it.
-        onnx_path: The same network as an ONNX file with fixed shapes and one image per batch.
+        path: The same network as the runtime's file, with fixed shapes and one image per batch.
+        expected: Outputs of PyTorch that the device must reproduce (`latency_tables.worker.digest`); None skips that.
     """
 
     name: str
     graph: OpGraph
-    onnx_path: Path
+    path: Path
+    expected: Mapping[str, Any] | None = None
 
 
-def build_local_table(
+@dataclass(frozen=True)
+class Conditions:
+    """What a table says about how it came about.
+
+    Attributes:
+        name: Of the target.
+        transport: How the device was reached; empty for this machine.
+        device: The device's name; empty takes what it calls itself.
+        allow_busy: Whether to accept that other programs were running nearly all the time; the table then says so.
+    """
+
+    name: str = LOCAL
+    transport: str = ""
+    device: str = ""
+    allow_busy: bool = False
+
+
+def build_table(
     networks: Sequence[SampledNetwork],
+    bench: Bench,
+    folder: Path,
     *,
-    name: str = LOCAL,
+    conditions: Conditions = Conditions(),
     protocol: Protocol = QUICK,
+    journal: VisitJournal | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure and profile the networks with ONNX Runtime and fit a table.
+    """Measure and profile the networks and fit a table.
 
     Args:
         networks: At least 6, better 20 or more, sampled from the space that the table is for; where the smallest and
             largest network are among them, few predictions extrapolate.
-        name: Name of the target.
+        bench: Where, and with what.
+        folder: Where to keep profiles while the table is being built.
+        conditions: What the table says about how it came about.
         protocol: How long and how often to measure.
+        journal: What has been measured already; what is measured now is added.
         progress: Told of every step.
 
     Raises:
         BusyMachineError: The machine is too busy for a number.
         CalibrationError: There are too few networks.
-        ProfileError: ONNX Runtime cannot run one of the networks.
+        ProfileError: The runtime cannot run one of the networks.
+        TransportError: The device has gone.
+    """
+    require_enough(networks)
+    journal = journal or VisitJournal()
+    facts = bench.facts()
+    files = [NetworkFile(network.path, (1, *network.graph.source_shape), network.expected) for network in networks]
+    measured = campaign.measure(bench, files, protocol, journal=journal, progress=progress)
+    if not conditions.allow_busy:
+        _require_quiet(measured, journal)
+    profiles: list[tuple[Path, Path] | None] = [None] * len(files)
+    if bench.runtime.profiles:
+        profiles = list(campaign.profile(bench, files, folder / "profiles", journal, progress))
+    observations, unmatched = [], set()
+    for network, measurement, profile in zip(networks, measured.measurements, profiles, strict=True):
+        observation, missing = observe(network, measurement, bench.runtime.fusion, profile)
+        observations.append(observation)
+        unmatched |= missing
+    header = _header(conditions, bench, protocol, measured, facts, journal, len(unmatched))
+    return table_from_observations(observations, header)
+
+
+def require_enough(networks: Sequence[object]) -> None:
+    """Make sure that there are enough networks for a table.
+
+    Raises:
+        CalibrationError: There are not.
     """
     if len(networks) < FOLDS:
         raise CalibrationError(f"{len(networks)} networks, expected at least {FOLDS}", "sample more networks")
-    paths = [network.onnx_path for network in networks]
-    campaign = measure_networks(paths, protocol, progress)
-    profiles = profile_networks(paths, progress=progress)
-    observations: list[Observation] = []
-    unmatched: set[str] = set()
-    for network, measurement, nodes in zip(networks, campaign.measurements, profiles, strict=True):
-        kernels = tuple(kernel for _, ops in network.graph.blocks for kernel in fuse(ops, FUSIONS["onnxruntime"]))
-        profile = match(kernels, nodes)
-        unmatched.update(profile.unmatched)
-        observations.append(Observation(network.name, network.graph.macs, kernels, measurement.ms, profile.samples))
-    return table_from_observations(observations, _header(name, protocol, campaign, len(unmatched)))
+
+
+def observe(
+    network: SampledNetwork, measurement: Measurement, fusion: str, profile: tuple[Path, Path] | None = None
+) -> tuple[Observation, set[str]]:
+    """What the fit sees of a network, and the keys of its kernels that the profile has no counterpart for.
+
+    Args:
+        profile: Files of the profiler's events and the optimised graph; None where the runtime has no profiler.
+    """
+    kernels: tuple[Kernel, ...] = tuple(
+        kernel for _, ops in network.graph.blocks for kernel in fuse(ops, FUSIONS[fusion])
+    )
+    if profile is None:
+        return Observation(network.name, network.graph.macs, kernels, measurement.ms, ()), set()
+    import onnx
+
+    events = json.loads(profile[0].read_text(encoding="utf-8"))
+    graph = onnx.load(str(profile[1]), load_external_data=False).graph
+    matched = match(kernels, read_nodes(events, list(graph.node), PROFILE_WARM_UP))
+    observation = Observation(network.name, network.graph.macs, kernels, measurement.ms, matched.samples)
+    return observation, set(matched.unmatched)
 
 
 def table_from_observations(observations: Sequence[Observation], header: dict[str, Any]) -> LatencyTable:
@@ -127,62 +193,90 @@ def held_out_rows(observations: Sequence[Observation]) -> list[ValidationRow]:
     return [row for row in rows if row is not None]
 
 
-def _header(name: str, protocol: Protocol, campaign: Campaign, unmatched: int) -> dict[str, Any]:
-    import onnxruntime
+def _require_quiet(measured: Campaign, journal: VisitJournal) -> None:
+    share = measured.quiet_share
+    if share is not None and share < LEAST_QUIET_SHARE:
+        journal.clear()
+        raise BusyMachineError(
+            f"other programs kept the other processors busy during {1 - share:.0%} of the measurements,"
+            f" expected at most {1 - LEAST_QUIET_SHARE:.0%}: they slow the caches and memory that all share",
+            "stop them and try again; or accept the numbers with `nas latency build --allow-busy`",
+        )
 
-    measurements = campaign.measurements
-    shares = [measurement.clean_share for measurement in measurements]
+
+def _header(
+    conditions: Conditions,
+    bench: Bench,
+    protocol: Protocol,
+    measured: Campaign,
+    facts: Mapping[str, Any],
+    journal: VisitJournal,
+    unmatched: int,
+) -> dict[str, Any]:
+    measurements = measured.measurements
     steady = sum(measurement.steady for measurement in measurements)
     statistic = measurements[0].statistic
+    runtime = bench.runtime
     how = (
         "median of round medians" if statistic == "median" else "5th percentile of the runs, since the machine was busy"
     )
     notes = [f"latency is the {how}; {steady} of {len(measurements)} networks were steady"]
+    if measured.quiet_share is not None and measured.quiet_share < LEAST_QUIET_SHARE:
+        notes.append(f"other programs were running during {1 - measured.quiet_share:.0%} of the measurements")
     if unmatched:
         notes.append(f"{unmatched} kernels had no counterpart in the profiles and are priced by their class")
+    if not runtime.profiles:
+        notes.append(f"{runtime.title} tells no kernel's time: classes are fitted to whole networks only")
     return {
         "schema": SCHEMA,
-        "name": name,
+        "name": conditions.name,
         "unit": "ms",
         "device": {
-            "name": platform.node() or "this machine",
-            "processor": this_processor(),
-            "cores": f"{os.cpu_count()} logical",
-            "system": platform.platform(),
+            "name": conditions.device or facts["host"] or "this machine",
+            "processor": facts["processor"],
+            "cores": f"{facts['cores']} logical",
+            "system": facts["system"],
         },
         "runtime": {
-            "name": "ONNX Runtime",
-            "version": onnxruntime.__version__,
-            "provider": "CPUExecutionProvider",
-            "fusion": "onnxruntime",
-            "options": {"execution": "sequential", "optimisation": "all"},
+            "name": runtime.title,
+            "version": facts["runtime_version"],
+            "provider": runtime.provider,
+            "fusion": runtime.fusion,
+            "options": runtime.options,
         },
         "precision": "fp32",
         "threads": protocol.threads,
         "provenance": {
             "kind": "measured",
-            "status": "measured on this machine",
+            "status": f"measured {_where(conditions)}",
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "tool_version": f"onnxruntime {onnxruntime.__version__}",
-            "host": platform.node(),
+            "tool_version": f"{runtime.distribution} {facts['runtime_version']}",
+            "host": facts["host"],
+            "transport": conditions.transport,
             "protocol": {
                 **asdict(protocol),
                 "statistic": statistic,
-                "clean_share": float(np.mean(shares)),
-                "restarted_rounds": campaign.restarted,
+                "clean_share": float(np.mean([measurement.clean_share for measurement in measurements])),
+                "restarted_rounds": measured.restarted,
+                **({} if measured.quiet_share is None else {"quiet_share": measured.quiet_share}),
+                **_state(journal),
             },
-            "anchor_drift": campaign.anchor_drift,
+            "anchor_drift": measured.anchor_drift,
             "notes": tuple(notes),
         },
     }
 
 
-def this_processor() -> str:
-    """The name of this machine's processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _where(conditions: Conditions) -> str:
+    return f"through {conditions.transport}" if conditions.transport else "on this machine"
+
+
+def _state(journal: VisitJournal) -> dict[str, Any]:
+    """Governor, and clock and temperature at the start and at the end, where the device tells them."""
+    first, last = journal.of_kind("facts")[0], journal.of_kind("done")[-1]
+    state: dict[str, Any] = {name: first[name] for name in ("governor", "highest_clock_khz") if name in first}
+    for name in ("clock_khz", "celsius", "load"):
+        for moment, record in (("start", first), ("end", last)):
+            if name in record:
+                state[f"{name}_{moment}"] = record[name]
+    return state

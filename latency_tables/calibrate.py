@@ -1,63 +1,90 @@
-"""Calibrated tables: a roofline with a few shared numbers, fitted to published whole-network figures.
+"""Calibration: a roofline with a few shared numbers, fitted to published whole-network figures.
 
 A network's time is taken to be linear in its features, summed by kernel class; every free number is a `Term` that
 several classes share, because some dozen figures cannot tell more. Numbers are non-negative and minimise relative
-error. What a table says about its own error comes from leaving each family of networks out in turn.
+error. The straight line through MACs that everything is compared with is one of the forms. What a calibration says
+about its own error and intervals comes from leaving each family of networks out in turn.
 Legend of array suffixes: s samples, t terms, f features of a kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from latency_tables.errors import CalibrationError
-from latency_tables.kernels import Kernel
-from latency_tables.table import Features, Figure, Interval, LatencyTable, Roofline, Validation, ValidationRow
+from latency_tables.kernels import Kernel, base_class
+from latency_tables.table import Features, Validation, ValidationRow
 
 Array = npt.NDArray[np.float64]
 
 MACS: Features = (0.0, 1.0, 0.0, 0.0)
 BYTES: Features = (0.0, 0.0, 1.0, 1.0)
+LARGE_WINDOWS = "depthwise_conv.large"
 
 
 @dataclass(frozen=True)
 class Term:
-    """One free number of the fit.
+    """One free number of a form.
 
     Attributes:
-        classes: Kernel classes that share it; None for all.
-        features: How much of each feature it multiplies.
+        classes: Kernel classes, or operator kinds behind them, that share it; None for all.
+        features: How much of each feature it multiplies; None for a constant per inference.
     """
 
     name: str
     classes: frozenset[str] | None
-    features: Features
+    features: Features | None
+
+    def prices(self, op: str) -> bool:
+        """Whether kernels of this class share the number."""
+        return self.classes is None or op in self.classes or base_class(op) in self.classes
 
 
-FORM: tuple[Term, ...] = (
-    Term("dense MACs", frozenset({"conv", "pointwise_conv", "linear", "matmul"}), MACS),
-    Term("depthwise MACs", frozenset({"depthwise_conv", "depthwise_conv.large"}), MACS),
-    Term("bytes", None, BYTES),
-    Term("bytes behind large depthwise windows", frozenset({"depthwise_conv.large"}), BYTES),
-)
-"""The fitted form of the shipped calibrated tables."""
+PER_INFERENCE = Term("per inference", None, None)
+ALL_MACS = Term("MACs", None, MACS)
+ALL_BYTES = Term("bytes", None, BYTES)
+LARGE_MACS = Term("MACs of large depthwise windows", frozenset({LARGE_WINDOWS}), MACS)
+DEPTHWISE_MACS = Term("depthwise MACs", frozenset({"depthwise_conv", LARGE_WINDOWS}), MACS)
+POINTWISE_MACS = Term("pointwise MACs", frozenset({"pointwise_conv", "linear", "matmul", "other"}), MACS)
+WINDOW_MACS = Term("MACs of larger windows", frozenset({"conv"}), MACS)
 
-INDIRECT: Mapping[str, tuple[str, ...]] = {
+Form = tuple[Term, ...]
+
+MAC_LINE: Form = (PER_INFERENCE, ALL_MACS)
+"""``a + b * MACs``: what every other form has to beat on families that it has not seen."""
+
+FORMS: Mapping[str, Form] = {
+    "line": MAC_LINE,
+    "roofline": (PER_INFERENCE, ALL_MACS, ALL_BYTES),
+    "roofline, large windows": (PER_INFERENCE, ALL_MACS, ALL_BYTES, LARGE_MACS),
+    "roofline, depthwise": (PER_INFERENCE, ALL_MACS, ALL_BYTES, DEPTHWISE_MACS),
+    "roofline, depthwise, large windows": (PER_INFERENCE, ALL_MACS, ALL_BYTES, DEPTHWISE_MACS, LARGE_MACS),
+    "roofline, windows apart": (PER_INFERENCE, POINTWISE_MACS, WINDOW_MACS, ALL_BYTES),
+}
+"""Candidates, written down with an eye on the errors over all shipped devices. Which one a device gets is not decided
+by its own errors: see `latency_tables.calibration_form`."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
     "attention": ("matmul", "softmax"),
     "norms": ("layer_norm", "group_norm", "batch_norm"),
     "smooth activations": ("activation.gelu", "activation.silu", "activation.sigmoid", "activation.tanh"),
-    "moves": ("reshape", "concatenate", "other"),
+    "moves": ("reshape", "concatenate"),
+    "large windows": (LARGE_WINDOWS,),
 }
-"""Classes that whole mobile networks say little about; their intervals come from `multiplier_interval`."""
+"""Classes that mobile networks hold together; how far their cost is known is asked for each group as a whole."""
+
+COVERAGE = 0.8
+"""Share of networks that an interval is meant to cover."""
 
 _PER_MILLION = 1e-6
 _LIKELIHOOD_DROP = 2.71  # of -2 log likelihood: a 90 % interval for one number
 _MULTIPLIERS = tuple(2.0 ** (power / 2) for power in range(-6, 13))
+_KNOWN_WITHIN = 2.0
+_FAMILIES_OF_EVIDENCE = 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +106,69 @@ class Sample:
     use: str = "fit"
 
 
-def summed_features(kernels: Sequence[Kernel], bytes_per_element: float) -> dict[str, Features]:
+@dataclass(frozen=True)
+class Evidence:
+    """How far the figures say what a kernel class costs.
+
+    Attributes:
+        direct: At least two families contain the class, and its cost is known within a factor of two.
+        low: How many times cheaper the class may be than its rates say; high how many times dearer.
+    """
+
+    direct: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted form.
+
+    Attributes:
+        values_t: Milliseconds, or milliseconds per million, of each term.
+        low: Relative residual at the low end of the interval; high at its high end.
+        evidence: By kernel class, ``other`` for those that no figure contains.
+    """
+
+    form: Form
+    values_t: Array
+    low: float
+    high: float
+    evidence: Mapping[str, Evidence]
+
+    @property
+    def overhead_ms(self) -> float:
+        """The constant per inference."""
+        return float(sum(value for term, value in zip(self.form, self.values_t, strict=True) if term.features is None))
+
+    def class_rates(self, op: str) -> Features:
+        """Milliseconds per launch, MAC, byte read and byte written of a kernel class."""
+        launch, macs, read, written = (_class_design(op, self.form) @ self.values_t).tolist()
+        return launch, macs, read, written
+
+    def predict(self, sample: Sample) -> tuple[float, float, float]:
+        """Milliseconds of a network, and the two ends of its interval."""
+        low_ms = ms = high_ms = self.overhead_ms
+        for op, features in sample.features.items():
+            known = next(name for name in (op, base_class(op), "other") if name in self.evidence)
+            kernel_ms, evidence = float(np.dot(self.class_rates(known), features)), self.evidence[known]
+            ms += kernel_ms
+            low_ms += kernel_ms * (1.0 if evidence.direct else evidence.low)
+            high_ms += kernel_ms * (1.0 if evidence.direct else evidence.high)
+        return ms, low_ms * (1 + self.low), high_ms * (1 + self.high)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Predictions of samples by calibrations that have not seen the sample's family, each ``[s]`` in milliseconds."""
+
+    ms_s: Array
+    low_s: Array
+    high_s: Array
+    line_s: Array
+
+
+def summed_features(kernels: Iterable[Kernel], bytes_per_element: float) -> dict[str, Features]:
     """The features of a network's kernels, summed by class."""
     sums: dict[str, Features] = {}
     for kernel in kernels:
@@ -89,107 +178,94 @@ def summed_features(kernels: Sequence[Kernel], bytes_per_element: float) -> dict
     return dict(sorted(sums.items()))
 
 
-def fit_terms(samples: Sequence[Sample], form: Sequence[Term] = FORM) -> Array:
-    """The non-negative value ``[t]`` of each term, in milliseconds per million, that minimises relative error.
+def calibrate(samples: Sequence[Sample], form: Form) -> Calibration:
+    """Fit a form, with intervals from families left out of it.
+
+    Raises:
+        CalibrationError: Too few figures or families for the form.
+    """
+    predicted_s = leave_families_out(samples, form)
+    low, high = _residual_interval(samples, predicted_s, form)
+    return Calibration(form, fit_terms(samples, form), low, high, _all_evidence(samples, predicted_s, form))
+
+
+def fit_terms(samples: Sequence[Sample], form: Form) -> Array:
+    """The non-negative value ``[t]`` of each term that minimises relative error: milliseconds (constants), or
+    milliseconds per million.
 
     Raises:
         CalibrationError: There are fewer samples than terms.
     """
-    from scipy.optimize import nnls
-
     if len(samples) < len(form):
         raise CalibrationError(
             f"{len(samples)} figures cannot determine {len(form)} numbers, expected at least as many"
         )
-    design_st = np.array([_network_row(sample.features, form) for sample in samples])
-    measured_s = np.array([sample.measured_ms for sample in samples])
-    values_t, _ = nnls(design_st / measured_s[:, None], np.ones(len(samples)))
-    return np.asarray(values_t, dtype=np.float64)
+    return _solve(_design(samples, form), _measured(samples))
 
 
-def predict(samples: Sequence[Sample], values_t: Array, form: Sequence[Term] = FORM) -> Array:
-    """The predicted milliseconds ``[s]`` of each sample."""
-    return np.array([_network_row(sample.features, form) @ values_t for sample in samples])
+def leave_families_out(samples: Sequence[Sample], form: Form) -> Array:
+    """Predictions ``[s]``, in milliseconds, by fits that have not seen the sample's family.
 
-
-def mac_line(macs: Sequence[int], measured_ms: Sequence[float]) -> Callable[[float], float]:
-    """The baseline: ``a + b * MACs`` in milliseconds, non-negative, fitted in relative error."""
-    from scipy.optimize import nnls
-
-    design = np.column_stack([np.ones(len(macs)), np.array(macs) * _PER_MILLION])
-    (constant, slope), _ = nnls(design / np.array(measured_ms)[:, None], np.ones(len(macs)))
-    return lambda count: float(constant + slope * count * _PER_MILLION)
-
-
-def _line_of(samples: Sequence[Sample]) -> Callable[[float], float]:
-    return mac_line([sample.macs for sample in samples], [sample.measured_ms for sample in samples])
-
-
-def leave_family_out(samples: Sequence[Sample], form: Sequence[Term] = FORM) -> tuple[Array, Array]:
-    """Predictions ``[s]`` by fits, and by MAC lines, that have not seen the sample's family."""
-    predicted_s, line_s = np.zeros(len(samples)), np.zeros(len(samples))
-    for family in {sample.family for sample in samples}:
-        others = [sample for sample in samples if sample.family != family]
-        values_t, line = fit_terms(others, form), _line_of(others)
-        for row, sample in enumerate(samples):
-            if sample.family == family:
-                predicted_s[row] = predict([sample], values_t, form)[0]
-                line_s[row] = line(sample.macs)
-    return predicted_s, line_s
-
-
-def multiplier_interval(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[float, float]:
-    """How many times cheaper and dearer some classes could be than their shared rates say, by the same figures.
-
-    All other numbers are fitted again for each multiplier; those that stay within a 90 % likelihood interval of the
-    best count as possible. Where even the largest multiplier tried is possible, the figures set no bound and the
-    largest is returned.
+    Raises:
+        CalibrationError: There is only one family, or too few figures remain without one.
     """
-    misfits = np.array([_misfit(samples, classes, multiplier) for multiplier in _MULTIPLIERS])
-    drop = len(samples) * np.log(misfits / misfits.min())
+    if len({sample.family for sample in samples}) < 2:
+        raise CalibrationError(f"all figures are of family `{samples[0].family}`, expected at least two families")
+    design_st, measured_s = _design(samples, form), _measured(samples)
+    predicted_s = np.zeros(len(samples))
+    for inside_s in _family_masks(samples):
+        seen = int((~inside_s).sum())
+        if seen < len(form):
+            raise CalibrationError(
+                f"{seen} figures remain without family `{samples[int(np.argmax(inside_s))].family}`, expected at least"
+                f" {len(form)} for the numbers of the fit"
+            )
+        predicted_s[inside_s] = design_st[inside_s] @ _solve(design_st[~inside_s], measured_s[~inside_s])
+    return predicted_s
+
+
+def leave_out(samples: Sequence[Sample], form: Form) -> LeftOut:
+    """Each sample's time and interval by a whole calibration, intervals included, that has not seen its family."""
+    ms_s, low_s, high_s = np.zeros((3, len(samples)))
+    for inside_s in _family_masks(samples):
+        calibration = calibrate([samples[row] for row in np.flatnonzero(~inside_s).tolist()], form)
+        for row in np.flatnonzero(inside_s).tolist():
+            ms_s[row], low_s[row], high_s[row] = calibration.predict(samples[row])
+    return LeftOut(ms_s, low_s, high_s, leave_families_out(samples, MAC_LINE))
+
+
+def mean_error(samples: Sequence[Sample], form: Form) -> float:
+    """The mean relative error on families left out."""
+    return float(np.abs(leave_families_out(samples, form) / _measured(samples) - 1).mean())
+
+
+def multiplier_interval(samples: Sequence[Sample], form: Form, classes: Iterable[str]) -> tuple[float, float]:
+    """How many times cheaper and dearer some classes could be than the fit says, by the same figures.
+
+    The classes' cost is held at each multiple of the fitted one while everything else is fitted again; multiples that
+    stay within a 90 % likelihood interval of the best count as possible. Where even the largest one tried is possible,
+    the figures set no bound and the largest is returned. Classes that the form does not price have no multiple: (1, 1).
+    """
+    measured_s = _measured(samples)
+    part_st = _design(samples, form, frozenset(classes))
+    rest_st = _design(samples, form) - part_st
+    held_s = part_st @ fit_terms(samples, form) / measured_s
+    if not held_s.any():
+        return 1.0, 1.0
+    misfits = []
+    for multiplier in _MULTIPLIERS:
+        wanted_s = 1 - multiplier * held_s
+        misfits.append(((rest_st / measured_s[:, None] @ _solve(rest_st, measured_s, wanted_s) - wanted_s) ** 2).sum())
+    drop = len(samples) * np.log(np.array(misfits) / max(min(misfits), 1e-300))
     possible = [multiplier for multiplier, loss in zip(_MULTIPLIERS, drop, strict=True) if loss <= _LIKELIHOOD_DROP]
     return min(*possible, 1.0), max(*possible, 1.0)
 
 
-def rooflines(samples: Sequence[Sample], form: Sequence[Term] = FORM) -> tuple[Roofline, ...]:
-    """A roofline for every class that the samples contain, for every class without evidence, and for all others."""
-    values_t = fit_terms(samples, form)
-    seen = {op for sample in samples for op in sample.features}
-    indirect = {op: multiplier_interval(samples, ops) for ops in INDIRECT.values() for op in ops}
-    classes = sorted(seen | set(indirect))
-    return tuple(_roofline(op, samples, values_t, form, indirect) for op in classes)
-
-
-def calibrated_table(header: Mapping[str, Any], samples: Sequence[Sample], form: Sequence[Term] = FORM) -> LatencyTable:
-    """Fit a table.
-
-    Args:
-        header: The table's fields that no fit decides: name, device, runtime, provenance and so on.
-        samples: Figures to fit, and figures to check only.
-        form: The free numbers.
-    """
-    fitted = [sample for sample in samples if sample.use == "fit"]
-    left_out_s, line_s = leave_family_out(fitted, form)
-    ratio_s = np.array([sample.measured_ms for sample in fitted]) / left_out_s
-    typical = [row for row, sample in enumerate(fitted) if "depthwise_conv.large" not in sample.features]
-    checks = [sample for sample in samples if sample.use != "fit"]
-    check_s, line = predict(checks, fit_terms(fitted, form), form), _line_of(fitted)
-    check_line_s = np.array([line(sample.macs) for sample in checks])
-    rows = zip([*fitted, *checks], [*left_out_s, *check_s], [*line_s, *check_line_s], strict=True)
-    document = {
-        **header,
-        "overhead_ms": 0.0,
-        "scale": 1.0,
-        "interval": Interval(
-            low=float(ratio_s[typical].min()) - 1,
-            high=float(ratio_s[typical].max()) - 1,
-            coverage=(len(typical) - 1) / (len(typical) + 1),
-        ),
-        "validation": _validation(fitted, left_out_s, line_s),
-        "rooflines": rooflines(fitted, form),
-        "figures": tuple(_figure(sample, float(ms), float(line_ms)) for sample, ms, line_ms in rows),
-    }
-    return LatencyTable.model_validate(document)
+def mac_line(macs: Sequence[int], measured_ms: Sequence[float]) -> Callable[[float], float]:
+    """The baseline: ``a + b * MACs`` in milliseconds, non-negative, fitted in relative error."""
+    design_st = np.column_stack([np.ones(len(macs)), np.array(macs) * _PER_MILLION])
+    constant, slope = _solve(design_st, np.asarray(measured_ms, dtype=np.float64)).tolist()
+    return lambda count: float(constant + slope * count * _PER_MILLION)
 
 
 def summary(how: str, rows: Sequence[ValidationRow]) -> Validation:
@@ -215,93 +291,80 @@ def summary(how: str, rows: Sequence[ValidationRow]) -> Validation:
     )
 
 
-def _class_design(op: str, form: Sequence[Term]) -> Array:
-    """What each term adds to each feature's coefficient of one class, ``[f, t]``, per million."""
-    columns = [term.features if term.classes is None or op in term.classes else (0.0,) * 4 for term in form]
+def _all_evidence(samples: Sequence[Sample], predicted_s: Array, form: Form) -> dict[str, Evidence]:
+    seen = {op for sample in samples for op in sample.features}
+    grouped = {
+        op: group for group, members in GROUPS.items() for op in seen if op in members or base_class(op) in members
+    }
+    groups: dict[str, set[str]] = {}
+    for op in sorted(seen):
+        groups.setdefault(grouped.get(op, op), set()).add(op)
+    evidence: dict[str, Evidence] = {}
+    for name, classes in groups.items():
+        inside_s = np.array([bool(classes & set(sample.features)) for sample in samples])
+        families = {sample.family for sample, inside in zip(samples, inside_s, strict=True) if inside}
+        low, high = multiplier_interval(samples, form, classes)
+        has_own_rate = LARGE_MACS in form and LARGE_WINDOWS in classes
+        if len(families) < _FAMILIES_OF_EVIDENCE:
+            low, high = min(low, 1 / _KNOWN_WITHIN), max(high, _KNOWN_WITHIN)
+        elif has_own_rate:  # learnt from few families, which disagree about it
+            ratio_s = (_measured(samples) / predicted_s)[inside_s]
+            low, high = min(low, float(ratio_s.min())), max(high, float(ratio_s.max()))
+        known = name not in GROUPS or (low >= 1 / _KNOWN_WITHIN and high <= _KNOWN_WITHIN and not has_own_rate)
+        direct = len(families) >= _FAMILIES_OF_EVIDENCE and known
+        evidence |= {op: Evidence(direct, low, high) for op in classes}
+    unknown = [item for op, item in evidence.items() if op in grouped] or list(evidence.values())
+    evidence["other"] = Evidence(False, min(item.low for item in unknown), max(item.high for item in unknown))
+    return evidence
+
+
+def _residual_interval(samples: Sequence[Sample], predicted_s: Array, form: Form) -> tuple[float, float]:
+    """The two ends of ``measured / predicted - 1`` between which a network of an unseen family is expected.
+
+    Each residual is that of a fit without the network's family, so it is a draw of what is asked for, around zero.
+    Families count alike, however many networks they have: squared logarithmic residuals are averaged within each, then
+    over families, and Student's t with a degree of freedom per family gives the width. Networks with large windows do
+    not count where these have a rate of their own, whose uncertainty is that of the class.
+    """
+    from scipy.stats import t as student_t
+
+    squares_s = np.log(_measured(samples) / predicted_s) ** 2
+    counts_s = np.array([LARGE_MACS not in form or LARGE_WINDOWS not in sample.features for sample in samples])
+    masks = [inside_s & counts_s for inside_s in _family_masks(samples) if (inside_s & counts_s).any()]
+    variance = np.mean([squares_s[inside_s].mean() for inside_s in masks])
+    width = student_t.ppf((1 + COVERAGE) / 2, len(masks)) * np.sqrt(variance)
+    return float(np.expm1(-width)), float(np.expm1(width))
+
+
+def _class_design(op: str, form: Form) -> Array:
+    """What each term adds to each feature's coefficient of one class, ``[f, t]``."""
+    columns = [term.features if term.features and term.prices(op) else (0.0,) * 4 for term in form]
     return np.asarray(np.array(columns, dtype=np.float64).T * _PER_MILLION)
 
 
-def _network_row(features: Mapping[str, Features], form: Sequence[Term]) -> Array:
-    rows = [np.array(features[op]) @ _class_design(op, form) for op in sorted(features)]
-    return np.asarray(np.sum(rows, axis=0), dtype=np.float64)
+def _design(samples: Sequence[Sample], form: Form, classes: frozenset[str] | None = None) -> Array:
+    """What each term multiplies in each network, ``[s, t]``; of some classes only, and then without constants."""
+    constant_t = np.array([float(term.features is None and classes is None) for term in form])
+    design_st = np.tile(constant_t, (len(samples), 1))
+    present = {op for sample in samples for op in sample.features}
+    for op in sorted(present if classes is None else present & classes):
+        features_sf = np.array([sample.features.get(op, (0.0,) * 4) for sample in samples])
+        design_st = design_st + features_sf @ _class_design(op, form)
+    return design_st
 
 
-def _misfit(samples: Sequence[Sample], classes: Sequence[str], multiplier: float) -> float:
-    def dearer(sample: Sample) -> Sample:
-        features: dict[str, Features] = {}
-        for op, (launches, macs, read, written) in sample.features.items():
-            factor = multiplier if any(op == name or op.startswith(f"{name}.") for name in classes) else 1.0
-            features[op] = (launches, macs * factor, read * factor, written * factor)
-        return replace(sample, features=features)
-
-    changed = [dearer(sample) for sample in samples]
-    measured_s = np.array([sample.measured_ms for sample in samples])
-    return float(((predict(changed, fit_terms(changed)) / measured_s - 1) ** 2).sum())
+def _measured(samples: Sequence[Sample]) -> Array:
+    return np.array([sample.measured_ms for sample in samples])
 
 
-def _roofline(
-    op: str,
-    samples: Sequence[Sample],
-    values_t: Array,
-    form: Sequence[Term],
-    indirect: Mapping[str, tuple[float, float]],
-) -> Roofline:
-    launch, macs, read, written = _class_design(op, form) @ values_t
-    present = [sample.features[op] for sample in samples if op in sample.features]
-    factors = indirect.get(op) or indirect.get(op.partition(".")[0])
-    if op == "depthwise_conv.large":
-        factors = _large_window_factors(samples, form)
-    low, high = factors or (1.0, 1.0)
-    # Sums over whole networks bound a single kernel from above; from below nothing does.
-    highest = np.max(present, axis=0).tolist() if present else [0.0] * 4
-    return Roofline(
-        op=op,
-        launch_us=launch * 1e3,
-        ms_per_million_macs=macs * 1e6,
-        ms_per_megabyte_read=read * 1e6,
-        ms_per_megabyte_written=written * 1e6,
-        lowest=(0.0, 0.0, 0.0, 0.0),
-        highest=tuple(highest),
-        direct=factors is None,
-        low=low,
-        high=high,
-        n_fit=len(present),
-    )
+def _solve(design_st: Array, measured_s: Array, wanted_s: Array | None = None) -> Array:
+    from scipy.optimize import nnls
+
+    ones_s = np.ones(len(measured_s))
+    values_t, _ = nnls(design_st / measured_s[:, None], ones_s if wanted_s is None else wanted_s)
+    return np.asarray(values_t, dtype=np.float64)
 
 
-def _large_window_factors(samples: Sequence[Sample], form: Sequence[Term]) -> tuple[float, float]:
-    left_out_s, _ = leave_family_out(samples, form)
-    pairs = zip(samples, left_out_s, strict=True)
-    ratios = [s.measured_ms / float(ms) for s, ms in pairs if "depthwise_conv.large" in s.features]
-    return min(*ratios, 1.0), max(*ratios, 1.0)
-
-
-def _validation(samples: Sequence[Sample], left_out_s: Array, line_s: Array) -> Validation:
-    rows = [
-        ValidationRow(
-            network=sample.model,
-            macs=sample.macs,
-            measured_ms=sample.measured_ms,
-            predicted_ms=float(ms),
-            mac_line_ms=float(line_ms),
-        )
-        for sample, ms, line_ms in zip(samples, left_out_s, line_s, strict=True)
-    ]
-    return summary("each family predicted by a fit without it", rows)
-
-
-def _figure(sample: Sample, left_out_ms: float, line_ms: float) -> Figure:
-    return Figure.model_validate(
-        {
-            "model": sample.model,
-            "family": sample.family,
-            "source": sample.source,
-            "measured_ms": sample.measured_ms,
-            "published_macs_m": sample.published_macs_m,
-            "macs": sample.macs,
-            "features": dict(sample.features),
-            "use": sample.use,
-            "left_out_ms": left_out_ms,
-            "mac_line_left_out_ms": line_ms,
-        }
-    )
+def _family_masks(samples: Sequence[Sample]) -> list[npt.NDArray[np.bool_]]:
+    families = np.array([sample.family for sample in samples])
+    return [families == family for family in sorted(set(families.tolist()))]

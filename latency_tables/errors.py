@@ -33,3 +33,11 @@ class ProfileError(LatencyError):
 
 class CalibrationError(LatencyError):
     """Published figures that do not determine a table."""
+
+
+class TransportError(LatencyError):
+    """A device that cannot be reached, or vanished before a command ended."""
+
+
+class CommandTimeoutError(TransportError):
+    """A command on a device that took longer than it was given."""

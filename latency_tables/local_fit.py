@@ -4,7 +4,8 @@ The profiler's own time is some microseconds per node, more than small kernels t
 whole networks, measured without profiler, say how much all kernels take together, and profiles say how it is shared
 out. Both are fitted at once by non-negative least squares in relative error, with one number for the profiler's time
 per node. A kernel's stored time leans on its own profile where it is long beside what the profiler disturbs, and on its
-class's roofline where it is short. Legend of array suffixes: f features of all classes, side by side.
+class's roofline where it is short. A class with many kernels has two rooflines: bytes that the cache still holds cost
+less. Legend of array suffixes: f features of all classes, side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latency_tables.errors import CalibrationError
-from latency_tables.kernels import Kernel
+from latency_tables.kernels import SMALL, Kernel
 from latency_tables.predictor import KernelPrices
 from latency_tables.profile import KernelSample
 from latency_tables.table import Features, KernelEntry, Roofline
@@ -37,6 +38,8 @@ _DISTURBANCE_MS = 0.3
 Chosen on two spaces, each on a quieter and a busier machine: held-out error was lower for 0.3 than for 0.02 or 0.1 on
 the large space (2.9 against 4.5 and 3.5 % when busy) and the same on the small one.
 """
+_FEWEST_OF_A_SIZE = 40
+"""Distinct kernels, small and large ones each, from which on a class has a roofline for either."""
 _UNITS = np.array([1.0, 1e-6, 1e-6, 1e-6])  # of the features inside the fit, so that numbers are of one order
 _DEFAULT_FACTORS = (0.5, 2.0)
 
@@ -89,11 +92,11 @@ def fit_local(observations: Sequence[Observation]) -> LocalFit:
             "sample more networks of the space",
         )
     samples = _by_key(observations)
-    classes = sorted({kernel.op for observation in observations for kernel in observation.kernels})
+    classes = _classes(observations)
     rates_f, profiler_ms = _joint_rates(observations, samples, classes)
     rooflines = [
-        _roofline(op, rates_f[4 * row : 4 * row + 4], _kernels_of(observations, op), samples, profiler_ms)
-        for row, op in enumerate(classes)
+        _roofline(op, rates_f[4 * row : 4 * row + 4], kernels, samples, profiler_ms)
+        for row, (op, kernels) in enumerate(classes.items())
     ]
     everything = {kernel.key: kernel for observation in observations for kernel in observation.kernels}
     other = _roofline("other", _common_rates(rooflines, everything), everything, samples, profiler_ms)
@@ -111,8 +114,16 @@ def _by_key(observations: Sequence[Observation]) -> dict[str, list[KernelSample]
     return samples
 
 
-def _kernels_of(observations: Sequence[Observation], op: str) -> dict[str, Kernel]:
-    return {k.key: k for observation in observations for k in observation.kernels if k.op == op}
+def _classes(observations: Sequence[Observation]) -> dict[str, dict[str, Kernel]]:
+    """The distinct kernels of each class by their keys; classes with enough of both are split into small and large."""
+    classes: dict[str, dict[str, Kernel]] = defaultdict(dict)
+    for observation in observations:
+        for kernel in observation.kernels:
+            classes[kernel.op + SMALL * kernel.is_small(BYTES_PER_ELEMENT)][kernel.key] = kernel
+    for op in {name.removesuffix(SMALL) for name in classes}:
+        if min(len(classes[op]), len(classes[op + SMALL])) < _FEWEST_OF_A_SIZE:
+            classes[op] |= classes.pop(op + SMALL)
+    return dict(sorted(classes.items()))
 
 
 def _features(kernel: Kernel) -> Array:
@@ -120,25 +131,25 @@ def _features(kernel: Kernel) -> Array:
 
 
 def _joint_rates(
-    observations: Sequence[Observation], samples: dict[str, list[KernelSample]], classes: Sequence[str]
+    observations: Sequence[Observation], samples: dict[str, list[KernelSample]], classes: dict[str, dict[str, Kernel]]
 ) -> tuple[Array, float]:
     """The rates of all classes, ``[f]``, and the profiler's time per node; milliseconds per unit of feature."""
     from scipy.optimize import nnls
 
-    columns = {op: slice(4 * row, 4 * row + 4) for row, op in enumerate(classes)}
+    columns = {key: slice(4 * row, 4 * row + 4) for row, kernels in enumerate(classes.values()) for key in kernels}
     profiler = 4 * len(classes)
     rows, targets = [], []
     for observation in observations:
         row = np.zeros(profiler + 1)
         for kernel in observation.kernels:
-            row[columns[kernel.op]] += _features(kernel)
+            row[columns[kernel.key]] += _features(kernel)
         rows.append(row / observation.measured_ms)
         targets.append(1.0)
     weight = _PROFILE_WEIGHT * np.sqrt(len(observations) / max(len(samples), 1))
     for group in samples.values():
         ms, nodes = _profiled(group)
         row = np.zeros(profiler + 1)
-        row[columns[group[0].kernel.op]] = _features(group[0].kernel)
+        row[columns[group[0].kernel.key]] = _features(group[0].kernel)
         row[profiler] = nodes
         rows.append(weight * row / (ms + _RESOLUTION_MS))
         targets.append(weight * ms / (ms + _RESOLUTION_MS))

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.kernels import FUSIONS, Kernel, base_class, fuse
+from latency_tables.kernels import FUSIONS, SMALL, Kernel, base_class, fuse
 from latency_tables.table import Features, KernelEntry, LatencyTable, Roofline
 from search_spaces.cost import CostTables
 from search_spaces.graph import Op, OpGraph
@@ -64,6 +64,26 @@ class KernelTime:
     how: str
 
 
+@dataclass(frozen=True)
+class ClassTime:
+    """What the kernels of one class contribute to a network's predicted time.
+
+    Attributes:
+        op: Kernel class.
+        launches: Number of kernels.
+        macs: Their multiply-accumulates.
+        ms: Their time in the network; extrapolated_ms that of those without evidence in the table.
+        share: Of the kernels' time in all.
+    """
+
+    op: str
+    launches: int
+    macs: int
+    ms: float
+    extrapolated_ms: float
+    share: float
+
+
 class KernelPrices:
     """The time of every kernel: stored where there is an entry, else by the roofline of its class; never a KeyError.
 
@@ -90,13 +110,17 @@ class KernelPrices:
         stored = self._medians.get(kernel.key)
         if stored is not None:
             return KernelTime(stored, stored, stored, "measured")
-        names = (name for name in (kernel.op, base_class(kernel.op), "other") if name in self._rooflines)
-        roofline = self._rooflines[next(names)]
+        roofline = self._roofline(kernel)
         features: Features = kernel.features(self._bytes_per_element)
         ms = roofline.milliseconds(features)
         if roofline.direct and roofline.op != "other" and roofline.covers(features):
             return KernelTime(ms, ms, ms, "interpolated")
         return KernelTime(ms, ms * roofline.low, ms * roofline.high, "extrapolated")
+
+    def _roofline(self, kernel: Kernel) -> Roofline:
+        sized = kernel.op + SMALL if kernel.is_small(self._bytes_per_element) else kernel.op
+        names = (sized, kernel.op, base_class(kernel.op), "other")
+        return next(self._rooflines[name] for name in names if name in self._rooflines)
 
 
 class LatencyPredictor:
@@ -117,6 +141,27 @@ class LatencyPredictor:
         totals = np.sum([self._block(ops) for _, ops in graph.blocks], axis=0)
         ms, low, high, outside = self._network(totals[:, None])
         return Latency(float(ms[0]), float(low[0]), float(high[0]), self.table.provenance.kind, bool(outside[0]))
+
+    def breakdown(self, graph: OpGraph) -> tuple[ClassTime, ...]:
+        """The network's time by kernel class, the largest share first; the table's overhead is in none of them."""
+        by_class: dict[str, list[tuple[Kernel, KernelTime]]] = {}
+        for _, ops in graph.blocks:
+            for kernel in fuse(ops, self._fusion):
+                by_class.setdefault(kernel.op, []).append((kernel, self.kernel(kernel)))
+        total = sum(time.ms for members in by_class.values() for _, time in members) or 1.0
+        scale = self.table.scale
+        classes = [
+            ClassTime(
+                op=op,
+                launches=len(members),
+                macs=sum(kernel.macs for kernel, _ in members),
+                ms=scale * sum(time.ms for _, time in members),
+                extrapolated_ms=scale * sum(time.ms for _, time in members if time.how == "extrapolated"),
+                share=sum(time.ms for _, time in members) / total,
+            )
+            for op, members in by_class.items()
+        ]
+        return tuple(sorted(classes, key=lambda entry: -entry.ms))
 
     def population(self, space: SearchSpace, genotypes: Genotypes) -> Latencies:
         """The latencies of valid genotypes ``[n, c]``; equal to `graph` of each lowered network."""

@@ -38,8 +38,12 @@ _KINDS = {
     "SkipLayerNormalization": "norm",
     "BatchNormalization": "batch_norm",
     "Add": "add",
+    "Sub": "add",
     "Sum": "add",
     "Mul": "multiply",
+    "Div": "multiply",
+    "Transpose": "transpose",
+    "DepthToSpace": "transpose",
     "GlobalAveragePool": "pool",
     "AveragePool": "pool",
     "MaxPool": "pool",
@@ -213,36 +217,41 @@ def match(kernels: Sequence[Kernel], nodes: Sequence[Node]) -> NetworkProfile:
 def kernel_signature(kernel: Kernel) -> Signature:
     """What a kernel and the node that runs it have in common."""
     base, output = base_class(kernel.op), kernel.output_shape
+    if base == "batch_norm" or (base == "depthwise_conv" and kernel.window == 1):
+        return _signature("batch_norm", kernel.input_shapes, output)
     if base in ("conv", "pointwise_conv", "depthwise_conv"):
-        groups = "depthwise" if base == "depthwise_conv" else "dense"
+        groups = "depthwise" if base == "depthwise_conv" else "grouped" if kernel.op == "conv.grouped" else "dense"
         return _conv_signature(groups, kernel.window, kernel.stride, kernel.input_shapes[0], output)
     if base in ("group_norm", "layer_norm"):
         return ("norm", prod(output))
-    return _signature(base, kernel.input_shapes, output)
+    return _signature("transpose" if kernel.op == "reshape.transpose" else base, kernel.input_shapes, output)
 
 
 def node_signature(node: Node) -> Signature:
     """The signature that the node's kernel must have; empty for operators that belong to other kernels."""
-    inputs, output = [shape[1:] for shape in node.input_shapes], node.output_shape[1:]
+    inputs, output = node.input_shapes, node.output_shape
     if node.operator in ("Conv", "FusedConv"):
-        groups = "depthwise" if node.groups > 1 else "dense"
-        return _conv_signature(groups, node.window, node.stride, inputs[0], output)
+        if node.groups > 1 and node.window == 1 and node.groups >= inputs[0][1]:
+            return _signature("batch_norm", inputs, output)  # what the blocked layout makes of a batch norm
+        groups = "dense" if node.groups == 1 else "depthwise" if node.groups >= inputs[0][1] else "grouped"
+        return _conv_signature(groups, node.window, node.stride, inputs[0][1:], output[1:])
     kind = _KINDS.get(node.operator)
     if kind is None:
         return ()
     if kind == "norm":
         return ("norm", prod(output))
-    if kind == "matmul" and (len(inputs) == 1 or len(node.input_shapes[1]) == 2):
+    if kind == "matmul" and (len(inputs) == 1 or len(inputs[1]) == 2):
         kind = "linear"  # the second factor is a weight
     return _signature(kind, inputs, output)
 
 
 def _signature(base: str, inputs: Sequence[Shape], output: Shape) -> Signature:
-    if base in ("linear", "pool"):
+    """Sizes that no reshape changes: where a runtime flattens or splits dimensions, kernel and node still agree."""
+    if base in ("linear", "pool", "transpose"):
         return (base, prod(inputs[0]), prod(output))
     if base == "matmul":
         return (base, *sorted((prod(inputs[0]), prod(inputs[1]))), prod(output))
-    return (base, tuple(side for side in output if side != 1))
+    return (base, prod(output))
 
 
 def _conv_signature(groups: str, window: int, stride: int, source: Shape, output: Shape) -> Signature:

@@ -62,6 +62,7 @@ class Provenance(_Model):
         status: One sentence for people, for example that no device was touched.
         protocol: Numbers of the measuring protocol or of the fit.
         notes: What was left out and why, and other limits.
+        transport: How the device was reached, for example ``ssh:pi@board``; empty for the machine itself.
     """
 
     kind: Kind
@@ -72,6 +73,7 @@ class Provenance(_Model):
     protocol: dict[str, int | float | str] = {}
     anchor_drift: float | None = None
     notes: tuple[str, ...] = ()
+    transport: str = ""
 
 
 class KernelEntry(_Model):
@@ -165,6 +167,8 @@ class Validation(_Model):
     Attributes:
         rmspe: Root mean square of the relative errors; mean_error the mean of their sizes.
         mac_line_rmspe: The same for a straight line through MACs, fitted on the same networks.
+        interval_coverage: Share of the networks inside intervals that have not seen them either; None where the table
+            does not say.
     """
 
     how: str
@@ -177,6 +181,7 @@ class Validation(_Model):
     worst: float
     mac_line_mean_error: float
     mac_line_rmspe: float
+    interval_coverage: Share | None = None
 
 
 class Figure(_Model):
@@ -186,6 +191,7 @@ class Figure(_Model):
         features: The network's features summed by kernel class.
         use: ``fit``, or ``check`` for figures of another protocol that the fit must not see.
         left_out_ms: Prediction by the fit that has not seen the network's family (for a check: by the whole fit).
+        left_out_low_ms: Low end of its interval, learnt without the family too; left_out_high_ms its high end.
     """
 
     model: str
@@ -197,6 +203,8 @@ class Figure(_Model):
     features: dict[str, Features]
     use: Literal["fit", "check"]
     left_out_ms: Positive
+    left_out_low_ms: Milliseconds | None = None
+    left_out_high_ms: Milliseconds | None = None
     mac_line_left_out_ms: float
 
 
@@ -259,13 +267,15 @@ class LatencyTable(_Model):
         except (OSError, UnicodeDecodeError) as error:
             raise TableError(f"latency table `{path}`: cannot be read: {error}") from error
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_unique_fields)
         except json.JSONDecodeError as error:
             raise TableError(
                 f"latency table `{path}`: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg};"
                 " expected one JSON object",
                 _REBUILD,
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise TableError(f"latency table `{path}`: {error}, expected one JSON object", _REBUILD) from error
         return cls.from_dict(data, str(path))
 
     @classmethod
@@ -311,6 +321,11 @@ def _check_unique(what: str, names: list[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _check_unique("field", [name for name, _ in pairs])
+    return dict(pairs)
 
 
 def _first_problem(subject: str, error: ValidationError) -> str:

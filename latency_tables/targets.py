@@ -18,6 +18,8 @@ LOCAL = "local"
 
 _SHIPPED = Path(__file__).parent / "tables"
 _KIND_RANK = {"measured": 2, "transferred": 1, "calibrated": 0}
+_DISTRIBUTIONS = {"ONNX Runtime": "onnxruntime", "PyTorch": "torch", "OpenVINO": "openvino"}
+"""Packages of the runtimes that run in this environment."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TargetInfo:
         kind: Of the table: ``measured``, ``calibrated``, ``transferred``; or ``not built``, or ``unreadable``.
         error: How wrong the table tends to be, or why there is none.
         path: The table's file; None where there is none.
+        table: The table; None where there is none.
+        alias_of: The name that an alias stands for; empty for a name.
     """
 
     name: str
@@ -35,6 +39,8 @@ class TargetInfo:
     description: str
     error: str
     path: Path | None
+    table: LatencyTable | None = None
+    alias_of: str = ""
 
 
 def cache_dir() -> Path:
@@ -57,8 +63,10 @@ def target_names() -> list[TargetInfo]:
     infos = []
     for name in sorted(tables):
         path, table = tables[name]
-        alias = "" if name == table.name else f"alias of {table.name}: "
-        infos.append(TargetInfo(name, table.provenance.kind, alias + _describe(table), error_summary(table), path))
+        alias_of = "" if name == table.name else table.name
+        description = f"alias of {alias_of}: {_describe(table)}" if alias_of else _describe(table)
+        kind, how_wrong = table.provenance.kind, error_summary(table)
+        infos.append(TargetInfo(name, kind, description, how_wrong, path, table, alias_of))
     for path, error in unreadable.items():
         infos.append(TargetInfo(path.stem, "unreadable", "table on this machine", str(error), path))
     if all(info.name != LOCAL for info in infos):
@@ -101,18 +109,59 @@ def provenance_line(table: LatencyTable) -> str:
 
 
 def staleness(table: LatencyTable) -> str:
-    """Why a table of this machine no longer describes it, in one phrase; empty where nothing speaks against it."""
-    if table.provenance.kind != "measured" or table.runtime.name != "ONNX Runtime":
+    """Why a table no longer describes the machine that it was measured on, in one phrase.
+
+    Empty where nothing speaks against it: for calibrated tables, and for devices behind a transport, which only a
+    connection to them could ask.
+    """
+    if table.provenance.kind != "measured" or table.provenance.transport:
+        return ""
+    package = _DISTRIBUTIONS.get(table.runtime.name)
+    if package is None:
         return ""
     if table.provenance.host != platform.node():
         return f"measured on `{table.provenance.host}`, this is `{platform.node()}`"
+    processor = processor_name()
+    if table.device.processor != processor:
+        return f"measured on the processor `{table.device.processor}`, this is `{processor}`"
     try:
-        installed = version("onnxruntime")
+        installed = version(package)
     except PackageNotFoundError:
-        return "ONNX Runtime is not installed any more"
+        return f"{table.runtime.name} is not installed any more"
     if table.runtime.version != installed:
-        return f"measured with ONNX Runtime {table.runtime.version}, installed is {installed}"
+        return f"measured with {table.runtime.name} {table.runtime.version}, installed is {installed}"
     return ""
+
+
+def require_comparable(first: LatencyTable, second: LatencyTable) -> None:
+    """Make sure that times of two tables may stand side by side.
+
+    Raises:
+        TableError: Their runtimes, precisions or thread counts differ.
+    """
+    facts = [
+        ("runtime", _runtime(first), _runtime(second)),
+        ("precision", first.precision, second.precision),
+        ("threads", first.threads, second.threads),
+    ]
+    differences = [f"{name} {ours} and {theirs}" for name, ours, theirs in facts if ours != theirs]
+    if differences:
+        raise TableError(
+            f"latency tables `{first.name}` and `{second.name}` cannot be compared: found {', '.join(differences)};"
+            " expected the same runtime, precision and threads",
+            "choose two tables of the same conditions, see `nas targets`",
+        )
+
+
+def processor_name() -> str:
+    """The name of this machine's processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def error_summary(table: LatencyTable) -> str:
@@ -126,6 +175,10 @@ def error_summary(table: LatencyTable) -> str:
 
 def _describe(table: LatencyTable) -> str:
     return f"{table.device.name} {table.device.processor}, {table.runtime.name} {table.runtime.version}".rstrip()
+
+
+def _runtime(table: LatencyTable) -> str:
+    return " ".join(filter(None, (table.runtime.name, table.runtime.version, table.runtime.provider)))
 
 
 def _missing_local() -> TableMissingError:

@@ -57,6 +57,10 @@ class LatencyBound:
         excess: npt.NDArray[np.float64] = self._high_ms(genotypes) - self.limit_ms
         return excess
 
+    def latency_ms(self, genotypes: Genotypes) -> npt.NDArray[np.float64]:
+        """The predicted latency of each genotype ``[n, c]`` in milliseconds, ``[n]``."""
+        return np.asarray(self.predictor.population(self.space, genotypes).ms, dtype=np.float64)
+
     def fastest(self) -> tuple[Genotypes, float]:
         """The network with the lowest upper latency that can be found, as one row ``[1, c]``, and that latency.
 

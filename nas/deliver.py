@@ -5,6 +5,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from latency_tables.apart import measure_network_apart
 from latency_tables.measure import Measurement
 from latency_tables.predictor import Latency
 from latency_tables.targets import LOCAL, load_target
-from nas.errors import RunError
+from nas.errors import RunError, UsageError
 from nas.evaluate import BATCH_SIZE, calibration_batches
 from nas.export import Export, ExportRequest, export_subnet
 from nas.files import write_json
 from nas.onnx_export import OnnxNetwork
-from nas.result import FrontMember, SearchResult
+from nas.result import FrontMember, SearchResult, load_result
 from nas.run_training import supernet_checkpoint
 from nas.settings import recorded_settings
-from search_spaces import SearchSpace, get_space
+from search_spaces import Architecture, SearchSpace, get_space
 from supernets.checkpoint import load_supernet
 from supernets.data import ImageData, load_data
 from supernets.family import family_of
@@ -65,13 +66,48 @@ def export_member(result: SearchResult, pick: str | int = "knee", folder: Path |
     if checkpoint is None:
         space = get_space(member.architecture.space)
         return export_subnet(ExportRequest(space, member.architecture, card=card, seed=seed), folder)
+    return _export_trained(checkpoint, member.architecture, settings.get("data"), card, seed, folder)
+
+
+def export_run(run: Path, pick: str | None = None, folder: Path | None = None) -> Export:
+    """Export from a run folder: a member of a search's front, or the network of a training.
+
+    Args:
+        run: The run folder.
+        pick: As in `SearchResult.pick`, for a search; the knee where None.
+        folder: Where to write; ``exports/<pick>`` or ``exports/network`` in the run folder unless given.
+
+    Raises:
+        UsageError: A member is picked of a training.
+        RunError: The folder holds a supernet, or nothing that can be exported.
+        NasError, SupernetError: As `export_member`.
+    """
+    settings = recorded_settings(run) or {}
+    if settings.get("command") != "train":
+        return export_member(load_result(run), pick or "knee", folder)
+    if pick is not None:
+        raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
+    if settings.get("architecture") is None:
+        raise RunError(
+            f"`{run}` holds a supernet, expected the training of one network or a search",
+            hint=f"search it with `nas search --supernet {run}`, then export from that run",
+        )
+    checkpoint = supernet_checkpoint(run)
+    architecture = Architecture.from_dict(settings["architecture"])
+    target = folder or run / "exports" / "network"
+    return _export_trained(checkpoint, architecture, settings["data"], {}, settings["seed"], target)
+
+
+def _export_trained(
+    checkpoint: Path, architecture: Architecture, data: str | None, card: Mapping[str, Any], seed: int, folder: Path
+) -> Export:
     supernet, metadata = load_supernet(checkpoint)
-    images = load_data(settings.get("data") or metadata["data"]["source"], metadata["data"]["image_side"])
+    images = load_data(data or metadata["data"]["source"], metadata["data"]["image_side"])
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
     request = ExportRequest(
         space=supernet.space,
-        architecture=member.architecture,
+        architecture=architecture,
         supernet=supernet,
         calibration=calibration_batches(images, seed),
         images_BCHW=sample_BCHW,

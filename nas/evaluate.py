@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
+from nas.networks import space_network
+from nas.scores.base import ScoreSubject, evaluate_score
 from nas.scores.registry import DEFAULT_SCORE, get_score
 from search_spaces import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     import torch
 
+    from nas.scores.asvit import AsvitScorer
     from supernets.data import ImageData
     from supernets.supernet import Supernet
 
 CALIBRATION_BATCHES = 4
 BATCH_SIZE = 128
+SCORE_REPEATS = 5
+"""Initialisations that a score is averaged over, as As-ViT takes."""
 CACHED_ELEMENTS = 1 << 28
 """Image batches are kept in memory up to so many numbers (1 GiB), and read anew for each network above."""
 
@@ -75,7 +81,48 @@ class ScoreEvaluator:
 
     def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
         """The score of one network."""
-        return EvaluationResult(self._score.function(self._space, architecture, seed), {})
+        subject = ScoreSubject.of(space_network(self._space, architecture, self._space.name))
+        return EvaluationResult(evaluate_score(subject, self._score.name, seed=seed, repeats=SCORE_REPEATS), {})
+
+
+class AsvitEvaluator:
+    """Judges untrained networks by As-ViT's two metrics, from the same weights.
+
+    The objective is the logarithm of their ratio, see `nas.scores.asvit`; both stand beside it, which is what As-ViT's
+    own controller learns from.
+
+    Args:
+        space: What the networks belong to.
+        workers: Processes that draws are spread over; the numbers do not depend on it.
+    """
+
+    score = "as-vit"
+    name = "as_vit"
+    is_free = False
+
+    def __init__(self, space: SearchSpace, workers: int = 1) -> None:
+        self._space = space
+        self._workers = workers
+        self._scorers: dict[tuple[int, int], AsvitScorer] = {}
+
+    def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
+        """Both metrics of one network."""
+        from supernets.family import build_network
+
+        side = self._space.input_shape(dict(architecture.settings))[-1]
+        scores = self._scorer(side, seed).score(partial(build_network, self._space, architecture))
+        if scores.failure:
+            raise EvaluationError(scores.failure)
+        beside = {"ntk_condition": scores.ntk.value, "length_distortion": scores.length_distortion.value}
+        return EvaluationResult(scores.ratio, beside)
+
+    def _scorer(self, image_side: int, seed: int) -> AsvitScorer:
+        from nas.scores.asvit import AsvitScorer
+
+        key = (image_side, seed)
+        if key not in self._scorers:
+            self._scorers[key] = AsvitScorer(image_side=image_side, seed=seed, workers=self._workers)
+        return self._scorers[key]
 
 
 class SupernetEvaluator:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.bound import LatencyBound
-from nas.controllers import Controller, Outcome
+from nas.controllers import Controller, Outcome, SettlingController
 from nas.errors import EvaluationError, NasError, RunError
 from nas.evaluate import EvaluationResult, Evaluator
 from nas.journal import Journal
@@ -117,6 +117,13 @@ class SearchLoop:
         self._progress(SearchFinished(run.path, self._evaluated, len(self._front), reason))
         return reason
 
+    def settled(self) -> Trial | None:
+        """What the controller settles on, evaluated now if it never was; None for controllers that only propose."""
+        genotype = self._controller.settle() if isinstance(self._controller, SettlingController) else None
+        if genotype is None:
+            return None
+        return self._by_genotype.get(genotype.tobytes()) or self._try(len(self.trials), genotype)
+
     @property
     def front(self) -> list[Trial]:
         """The evaluated trials that no other one dominates, by ascending latency."""
@@ -190,6 +197,7 @@ class SearchLoop:
             latency_ms=latency.ms,
             excess_ms=-math.inf if limit_ms is None else latency.high_ms - limit_ms,
             is_repeated=is_repeated,
+            scores=trial.scores,
         )
 
     def _announce(self, budget: Budget) -> None:

@@ -74,6 +74,19 @@ class SearchResult:
             raise RunError(f"`{self.run / 'front.json'}` is damaged: {type(error).__name__}: {error}") from error
 
     @property
+    def settled(self) -> FrontMember | None:
+        """The network that the controller itself ended with; None where it only proposes.
+
+        Raises:
+            RunError: The document lacks a field.
+        """
+        entry = self.document.get("settled")
+        try:
+            return None if entry is None else _member(entry)
+        except (KeyError, TypeError, SearchSpaceError) as error:
+            raise RunError(f"`{self.run / 'front.json'}` is damaged: {type(error).__name__}: {error}") from error
+
+    @property
     def target(self) -> str:
         """The device that latencies are predicted for."""
         return str(self.document["target"])
@@ -92,13 +105,16 @@ class SearchResult:
         """One member of the front.
 
         Args:
-            which: ``knee`` (where more latency stops paying), ``best`` (highest objective), ``fastest``, or an index
-                into `front`.
+            which: ``knee`` (where more latency stops paying), ``best`` (highest objective), ``fastest``, an index
+                into `front`, or ``settled`` where the controller ended with a network of its own.
 
         Raises:
             UsageError: There is no such member.
             NasError: The front is empty.
         """
+        settled = self.settled if which == "settled" else None
+        if settled is not None:
+            return settled
         front = self.front
         if not front:
             raise NasError(f"the front of `{self.run}` is empty", hint="go on with a larger budget and `--resume`")
@@ -167,9 +183,13 @@ def front_document(
     evaluated: int,
     front: Sequence[Trial],
     sources: Sequence[str],
+    settled: Trial | None = None,
 ) -> dict[str, Any]:
-    """What ``front.json`` holds: the front of a search and where its numbers come from, ready for JSON."""
-    return {
+    """What ``front.json`` holds: the front of a search and where its numbers come from, ready for JSON.
+
+    ``settled`` is the network that the controller itself ended with, where it did.
+    """
+    document = {
         "schema": FRONT_SCHEMA,
         "space": space,
         "run": str(run),
@@ -178,19 +198,21 @@ def front_document(
         "limit_ms": limit_ms,
         "objectives": {"maximise": objective, "minimise": "latency"},
         "evaluated": evaluated,
-        "front": [
-            {
-                "number": trial.number,
-                "architecture": trial.architecture.to_dict(),
-                "params": trial.params,
-                "macs": trial.macs,
-                "latency": {name: asdict(latency) for name, latency in trial.latency.items()},
-                "objectives": dict(trial.objectives),
-                "scores": {name: value if math.isfinite(value) else None for name, value in trial.scores.items()},
-            }
-            for trial in front
-        ],
+        "front": [_entry(trial) for trial in front],
         "sources": list(sources),
+    }
+    return document if settled is None else {**document, "settled": _entry(settled)}
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "architecture": trial.architecture.to_dict(),
+        "params": trial.params,
+        "macs": trial.macs,
+        "latency": {name: asdict(latency) for name, latency in trial.latency.items()},
+        "objectives": dict(trial.objectives),
+        "scores": {name: value if math.isfinite(value) else None for name, value in trial.scores.items()},
     }
 
 

@@ -13,7 +13,7 @@ from nas.annotate import with_length_distortion
 from nas.bound import LatencyBound
 from nas.controllers import SearchProblem, get_controller
 from nas.errors import NasError, UsageError
-from nas.evaluate import Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.files import write_json
 from nas.loop import Budget, SearchLoop
 from nas.progress import Progress, StageStarted, ignore
@@ -54,6 +54,7 @@ def search(
     resume: bool = False,
     force: bool = False,
     device: str | None = None,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Find the networks of a space with the best trade-offs between quality and latency on a device.
@@ -69,19 +70,23 @@ def search(
         limit_ms: Hard limit on the upper end of the predicted latency, in milliseconds; none unless given.
         data: ``digits``, a folder of images, or a dataset of timm.data.
         supernet: Run folder or checkpoint with trained weights of the space.
-        score: What ranks untrained networks, see `nas.scores.registry`; ``capacity`` unless given. Where
+        score: What ranks untrained networks, see `nas.scores.registry`; ``capacity``, or what the controller's paper
+            searches with, unless given. Where
             it comes from a table, networks of the front are given their length distortion as well.
         evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table, unless this or
             ``budget_seconds`` is given. Networks over the limit are free.
         budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
         seed: Of everything random; 0 unless given.
-        controller: Name of the controller; ``nsga2`` unless given.
+        controller: Name of the controller; ``nsga2`` unless given. ``reinforce`` is As-ViT's, with its 500 evaluations,
+            its seed 8 and its two metrics unless others are given.
         output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
         resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``
             and ``budget_seconds`` may differ.
         force: Throw away what ``output`` holds first.
         device: Where networks run, for example ``cuda``; the first GPU if there is one, else the CPU.
+        workers: Processes that draws of a network are spread over, where ``score`` is ``as-vit``; the numbers do not
+            depend on it.
         progress: Receives the events of `nas.progress` and those of training and table building.
 
     Returns:
@@ -116,7 +121,7 @@ def search(
         settings = resume_settings(given, recorded, folder)
     else:
         settings = resolve_settings(given)
-    return _Search(settings, device, progress or ignore)(folder, resume, force)
+    return _Search(settings, device, workers, progress or ignore)(folder, resume, force)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class _Question:
 
     bound: LatencyBound
     problem: SearchProblem
-    untrained: ScoreEvaluator | None
+    untrained: ScoreEvaluator | AsvitEvaluator | None
     images: ImageData | None
     supernet: Supernet | None
     identity: Mapping[str, Any]
@@ -135,9 +140,10 @@ class _Question:
 class _Search:
     """One call of `search`."""
 
-    def __init__(self, settings: SearchSettings, device: str | None, progress: Progress) -> None:
+    def __init__(self, settings: SearchSettings, device: str | None, workers: int, progress: Progress) -> None:
         self.settings = settings
         self.device = device
+        self.workers = workers
         self.progress = progress
 
     def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
@@ -181,7 +187,7 @@ class _Search:
         if images is not None:
             classes = images.classes
         space = get_space(settings.space, classes=classes)
-        untrained = None if settings.score is None else ScoreEvaluator(space, settings.score)
+        untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
         started = time.monotonic()
         bound = load_bound(space, settings.target, settings.limit_ms, build=True, progress=self.progress)
         table_seconds = time.monotonic() - started
@@ -192,8 +198,13 @@ class _Search:
             "data_digest": None if images is None else images.describe()["digest"],
             "supernet_digest": supernet_digest,
         }
-        problem = SearchProblem(space, settings.seed, bound.excess_ms, fastest)
+        problem = SearchProblem(
+            space, settings.seed, bound.excess_ms, bound.latency_ms, fastest, settings.evaluations
+        )
         return _Question(bound, problem, untrained, images, supernet, identity, table_seconds)
+
+    def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
+        return AsvitEvaluator(space, self.workers) if score == AsvitEvaluator.score else ScoreEvaluator(space, score)
 
     def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
         from supernets.checkpoint import load_supernet
@@ -277,6 +288,7 @@ class _Search:
             evaluated=loop.evaluated,
             front=front,
             sources=[question.bound.source],
+            settled=None if is_interrupted else loop.settled(),
         )
         if training is not None:
             document["training"] = dict(training)

@@ -20,6 +20,9 @@ SEARCH_SHARE = 0.1
 DELIVERY_SHARE = 0.06
 """Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
 BUDGET_SETTINGS = ("evaluations", "budget_seconds")
+_ASVIT: Mapping[str, Any] = {"score": "as-vit", "evaluations": 500, "seed": 8}
+CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"reinforce": _ASVIT, "reinforce-value": _ASVIT}
+"""What a controller's paper searches with, where networks are ranked untrained."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         UsageError: A value is out of range.
     """
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not {"data", "supernet"} & set(chosen):
+        defaults = dict(CONTROLLER_DEFAULTS.get(chosen.get("controller", ""), {}))
+        if "budget_seconds" in chosen:
+            defaults.pop("evaluations", None)
+        chosen = {**defaults, **chosen}
     settings = SearchSettings(**chosen)
     if settings.score is None and settings.data is None and settings.supernet is None:
         settings = replace(settings, score=DEFAULT_SCORE)

@@ -5,6 +5,7 @@ from search_spaces.cost import CostTables, PopulationCost, population_cost
 from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
 from search_spaces.registry import find_architecture, get_space, register, space_names
+from search_spaces.single import SingleSpace
 from search_spaces.space import BlockSpec, Choice, Genotypes, SearchSpace, Slot
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PopulationCost",
     "SearchSpace",
     "SearchSpaceError",
+    "SingleSpace",
     "Slot",
     "UnknownNameError",
     "find_architecture",

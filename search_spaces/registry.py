@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from search_spaces.architecture import Architecture
+from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
 from search_spaces.errors import UnknownNameError
 from search_spaces.space import SearchSpace
@@ -14,6 +16,9 @@ SpaceFactory = Callable[[int | None], SearchSpace]
 """Makes a space for a number of classes; None takes the space's own."""
 
 _factories: dict[str, SpaceFactory] = {
+    "asvit": lambda classes: AsvitSpace(ASVIT, classes),
+    "asvit-grown": lambda classes: AsvitSpace(ASVIT_GROWN, classes),
+    "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
     "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
     "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
 }
@@ -52,14 +57,19 @@ def get_space(name: str, classes: int | None = None) -> SearchSpace:
 
 
 def find_architecture(reference: str, classes: int | None = None) -> tuple[SearchSpace, Architecture]:
-    """The space and architecture behind ``space/name``, for example ``elastic/M`` or ``elastic-mini/largest``.
+    """The space and architecture behind ``space/name`` or, where a space has a short form, ``space:text``.
+
+    For example ``elastic/M``, ``elastic-mini/largest`` or ``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``. The space may name
+    networks of a larger one, so the space that is returned can be another one.
 
     Raises:
         UnknownNameError: There is no such space, or no architecture of that name in it.
+        ArchitectureError: The text names no network.
     """
-    space_name, _, name = reference.partition("/")
+    space_name, separator, name = re.match(r"([^/:]*)([/:]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     space = get_space(space_name, classes)
-    return space, space.find(name)
+    architecture = space.from_text(name) if separator == ":" else space.find(name)
+    return get_space(architecture.space, classes), architecture
 
 
 def _all_factories() -> dict[str, SpaceFactory]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.architecture import Architecture
-from search_spaces.errors import ArchitectureError, UnknownNameError
+from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
 from search_spaces.graph import Op, OpGraph, Shape
 
 Genotypes = npt.NDArray[np.int8]
@@ -105,6 +105,11 @@ class SearchSpace(ABC):
     @property
     def named(self) -> Mapping[str, Architecture]:
         """Published networks of the space by name."""
+        return {}
+
+    @property
+    def related(self) -> Mapping[str, Architecture]:
+        """Published networks of other spaces that `find` gives as well, by name."""
         return {}
 
     # -- choices -------------------------------------------------------------------------------------------------
@@ -215,10 +220,18 @@ class SearchSpace(ABC):
     def find(self, name: str) -> Architecture:
         """The published architecture called ``name``, or `smallest`, `middle`, `largest`."""
         special = {"smallest": self.smallest, "middle": self.middle, "largest": self.largest}
-        table = {**special, **self.named}
+        table = {**special, **self.related, **self.named}
         if name not in table:
             raise UnknownNameError(f"architecture of space `{self.name}`", name, table)
         return table[name]
+
+    def from_text(self, text: str) -> Architecture:
+        """The architecture that ``text`` names in the space's own short form; most spaces have none.
+
+        Raises:
+            ArchitectureError: The space has no such form, or the text names no network of it.
+        """
+        raise ArchitectureError(f"space `{self.name}` has no short form for architectures, found `{text}`")
 
     def _indices(self, architecture: Architecture) -> list[int]:
         if (architecture.space, architecture.version) != (self.name, self.version):
@@ -255,7 +268,17 @@ class SearchSpace(ABC):
             for number in range(slot.start, values[slot.repeats]):
                 yield f"{slot.name}.{number}", spec
 
-    def lower(self, architecture: Architecture) -> OpGraph:
-        """The op graph of one architecture."""
-        blocks = [(name, spec.ops()) for name, spec in self.blocks(architecture)]
+    def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
+        """The blocks with the same weights on patches that are ``coarseness`` times as far apart; 1 changes nothing.
+
+        Raises:
+            SearchSpaceError: The space has no patch embedding whose stride can change.
+        """
+        if coarseness > 1:
+            raise SearchSpaceError(f"space `{self.name}` has no patch embedding whose stride can change")
+        return self.blocks(architecture)
+
+    def lower(self, architecture: Architecture, coarseness: int = 1) -> OpGraph:
+        """The op graph of one architecture, on coarser patches where asked, see `coarse_blocks`."""
+        blocks = [(name, spec.ops()) for name, spec in self.coarse_blocks(architecture, coarseness)]
         return OpGraph(blocks, self.input_shape(dict(architecture.settings)))

@@ -1,5 +1,6 @@
 """How shared weights are laid out, trained and sliced."""
 
+from supernets import asvit as _asvit
 from supernets import elastic as _elastic
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
@@ -21,4 +22,4 @@ __all__ = [
     "register_family",
 ]
 
-del _elastic
+del _asvit, _elastic

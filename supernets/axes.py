@@ -5,9 +5,10 @@ An axis description names the dimensions of a tensor in order, for example::
     (head channel) embed . .          a fused projection: rows are heads times channels of a head
     hidden . kernel:centre kernel:centre     a depthwise convolution whose kernel shrinks towards its centre
 
-A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones; ``.`` is an axis
-that never changes; parentheses merge several axes into one dimension. Nothing is masked: the result is a view of the
-shared tensor, or a copy where merged axes no longer lie in one piece.
+A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones and, where none are
+exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``.`` is an axis that never changes;
+parentheses merge several axes into one dimension. Nothing is masked: the result is a view of the shared tensor, or a
+copy where merged axes no longer lie in one piece.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from math import prod
 
 from torch import Tensor
 
+MODES = ("centre", "late-centre")
 _DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One named axis; ``name`` is empty for an axis that never changes."""
+    """One named axis.
+
+    Attributes:
+        name: Empty for an axis that never changes.
+        mode: Which entries are kept; empty for the first ones.
+    """
 
     name: str
-    centre: bool = False
+    mode: str = ""
 
 
 @cache
@@ -39,9 +46,9 @@ def parse_axes(description: str) -> tuple[tuple[Axis, ...], ...]:
         axes = []
         for word in (merged or single).split():
             name, _, mode = word.partition(":")
-            if mode not in ("", "centre"):
-                raise ValueError(f"axes `{description}`: unknown mode `{mode}`, expected `centre`")
-            axes.append(Axis("" if name == "." else name, mode == "centre"))
+            if mode not in ("", *MODES):
+                raise ValueError(f"axes `{description}`: unknown mode `{mode}`, expected `{'` or `'.join(MODES)}`")
+            axes.append(Axis("" if name == "." else name, mode))
         dimensions.append(tuple(axes))
     return tuple(dimensions)
 
@@ -111,5 +118,5 @@ def make_narrowing(
 def _active_slice(axis: Axis, full: int, active: int) -> slice:
     if not 0 < active <= full:
         raise ValueError(f"axis `{axis.name}`: active size {active}, expected 1 to {full}")
-    start = (full - active) // 2 if axis.centre else 0
+    start = {"": 0, "centre": (full - active) // 2, "late-centre": (full - active + 1) // 2}[axis.mode]
     return slice(start, start + active)

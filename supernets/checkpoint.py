@@ -17,7 +17,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor
 
-from search_spaces import SearchSpaceError, get_space
+from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
 from supernets.errors import CheckpointError
 from supernets.supernet import Supernet
 
@@ -28,7 +28,12 @@ _MODEL, _OPTIMIZER = "model.", "optimizer."
 _TRAIN_AGAIN = "take an intact copy of the file, or train the supernet again"
 
 
-class CheckpointMetadata(TypedDict):
+class _NetworkMetadata(TypedDict, total=False):
+    architecture: dict[str, Any] | None
+    """The network, where the checkpoint is of a single one; absent or null for a supernet."""
+
+
+class CheckpointMetadata(_NetworkMetadata):
     """What a checkpoint says about itself; the JSON in its header."""
 
     schema: int
@@ -123,6 +128,7 @@ def restore_weights(checkpoint: Checkpoint, supernet: Supernet) -> None:
         CheckpointError: The checkpoint is of another space, version or number of classes.
     """
     metadata, space = checkpoint.metadata, supernet.space
+    _check_network(checkpoint, space)
     found = (metadata["space"], metadata["version"], metadata["classes"])
     expected = (space.name, space.version, space.classes)
     if found != expected:
@@ -153,6 +159,9 @@ def load_supernet(path: Path | str, device: torch.device | str = "cpu") -> tuple
     metadata = checkpoint.metadata
     try:
         space = get_space(metadata["space"], metadata["classes"])
+        network = metadata.get("architecture")
+        if network is not None:
+            space = SingleSpace(space, space.parse(network))
     except SearchSpaceError as error:
         raise CheckpointError(
             f"checkpoint `{path}`: {error}", hint=getattr(error, "hint", "") or "install the package that has the space"
@@ -160,6 +169,17 @@ def load_supernet(path: Path | str, device: torch.device | str = "cpu") -> tuple
     supernet = Supernet(space)
     restore_weights(checkpoint, supernet)
     return supernet.to(device).eval(), metadata
+
+
+def _check_network(checkpoint: Checkpoint, space: SearchSpace) -> None:
+    found = checkpoint.metadata.get("architecture")
+    expected = space.architecture.to_dict() if isinstance(space, SingleSpace) else None
+    if found != expected:
+        described = ["a supernet" if network is None else f"the network {network}" for network in (found, expected)]
+        raise CheckpointError(
+            f"checkpoint `{checkpoint.path}`: found weights of {described[0]}, expected {described[1]}",
+            hint="train into a new run folder",
+        )
 
 
 def write_atomically(path: Path, contents: bytes) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from torch import nn
 
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, BlockSpec, SearchSpace, SingleSpace
 from supernets.errors import SupernetError
 
 
@@ -56,6 +56,8 @@ def family_of(space: SearchSpace) -> NetworkFamily:
     Raises:
         SupernetError: None is registered.
     """
+    if isinstance(space, SingleSpace):
+        return family_of(space.base)
     for space_type in type(space).__mro__:
         if space_type in _families:
             return _families[space_type]
@@ -67,12 +69,18 @@ def family_of(space: SearchSpace) -> NetworkFamily:
 
 def network_config(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
     """The JSON-ready description from which the family's network class builds the architecture."""
+    input_side = space.input_shape(dict(architecture.settings))[-1]
+    return blocks_config(input_side, space.classes, space.blocks(architecture))
+
+
+def blocks_config(input_side: int, classes: int, blocks: Iterable[tuple[str, BlockSpec]]) -> dict[str, Any]:
+    """The JSON-ready description of a network with these blocks."""
     return {
-        "input_side": space.input_shape(dict(architecture.settings))[-1],
-        "classes": space.classes,
+        "input_side": input_side,
+        "classes": classes,
         "blocks": [
             {"name": name, "kind": type(spec).__name__, **asdict(spec)}  # type: ignore[call-overload]
-            for name, spec in space.blocks(architecture)
+            for name, spec in blocks
         ],
     }
 

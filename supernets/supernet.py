@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from search_spaces import Architecture, BlockSpec, SearchSpace
+from search_spaces import Architecture, BlockSpec, SearchSpace, SingleSpace
 from supernets.axes import Narrowing, make_narrowing
 from supernets.errors import SupernetError
 from supernets.family import NetworkFamily, family_of, network_config
@@ -105,15 +105,19 @@ class Supernet(nn.Module):
         return self._subnet(architecture, blocks)(x_BCHW)
 
     @contextmanager
-    def borrow(self, architecture: Architecture) -> Iterator[BorrowedSubnet]:
+    def borrow(self, architecture: Architecture, coarseness: int = 1) -> Iterator[BorrowedSubnet]:
         """The subnet of ``architecture`` on detached leaves, the cheap way to train.
 
         Gradients that ``backward`` leaves in them are added to the shared tensors' ``grad`` when the context ends
         without an error. Running statistics are views and change in place.
+
+        Args:
+            architecture: A valid architecture of the space.
+            coarseness: How much further apart than usual patches are, see `SearchSpace.coarse_blocks`.
         """
         leaves: list[tuple[Tensor, Tensor, Narrowing]] = []
         blocks: list[_Block] = []
-        for block, plan in self._plans(architecture):
+        for block, plan in self._plans(architecture, coarseness):
             tensors = {}
             for name, shared, narrowing in self._shared(block, plan):
                 tensors[name] = narrowing.narrow(shared.detach())
@@ -152,10 +156,15 @@ class Supernet(nn.Module):
         input_side = self.space.input_shape(dict(architecture.settings))[-1]
         return BorrowedSubnet(self.family, blocks, input_side, self.training)
 
-    def _plans(self, architecture: Architecture) -> Iterator[tuple[str, BlockPlan]]:
+    def _plans(self, architecture: Architecture, coarseness: int = 1) -> Iterator[tuple[str, BlockPlan]]:
         if architecture.space != self.space.name:
             raise SupernetError(f"architecture of space `{architecture.space}`, expected one of `{self.space.name}`")
-        for name, spec in self.space.blocks(architecture):
+        if isinstance(self.space, SingleSpace) and architecture != self.space.architecture:
+            raise SupernetError(
+                f"these are the weights of one network of `{self.space.name}`, found another architecture",
+                hint=f"train a supernet with `nas train --space {self.space.name}`",
+            )
+        for name, spec in self.space.coarse_blocks(architecture, coarseness):
             yield name, _plan_block(self.family, self._largest_blocks[name], spec)
 
     def _shared(self, block: str, plan: BlockPlan, constants: bool = True) -> Iterator[tuple[str, Tensor, Narrowing]]:

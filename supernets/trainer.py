@@ -11,16 +11,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces import Architecture
+from search_spaces import Architecture, SingleSpace
 from supernets.checkpoint import (
     CHECKPOINT_NAME,
     SCHEMA,
@@ -35,79 +34,19 @@ from supernets.data import Batch, ImageData
 from supernets.errors import CheckpointError, TrainingError
 from supernets.interruptions import deferred_interrupt, reproducible
 from supernets.losses import distillation_loss, label_loss
+from supernets.optimizer import load_optimizer_state, make_optimizer, optimizer_state
+from supernets.progressive import mean_of_rest, phase_at, phase_costs, training_phases
 from supernets.sampling import get_policy
 from supernets.schedule import Schedule, is_check, keep_pace, steps_within
 from supernets.supernet import Supernet
+from supernets.training_settings import CHANGEABLE, TrainingSettings
 
 LOG_NAME = "training.jsonl"
 COLD_STEPS, TIMED_STEPS, TIMED_SHARE = 8, 10, 0.05
 """A budget is turned into steps by timing up to this many, after some cold ones, or this share of the budget."""
 PACE_STEPS = 20
-CHANGEABLE = ("checkpoint_every_seconds", "log_every_steps")
-"""Settings that do not change what is computed, so a resumed run may have others."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train a supernet; JSON-ready through `to_dict`.
-
-    Attributes:
-        epochs: Passes over the training images.
-        budget_seconds: Time to train for, in place of ``epochs``; turned once into a number of steps.
-        batch_size: Images per step; every architecture of the step sees all of them.
-        learning_rate: Peak of the schedule, for AdamW.
-        weight_decay: Of matrices and kernels; biases and other one-dimensional tensors have none.
-        label_smoothing: Share of each label that is spread over all classes.
-        warmup: Share of the training in which the learning rate rises.
-        gradient_clip: Largest norm of the gradient.
-        seed: Of architectures, order and augmentation.
-        policy: Name of the sampling policy.
-        checkpoint_every_seconds: Least time between checkpoints.
-        log_every_steps: Steps between lines of the training log.
-    """
-
-    epochs: int = 22
-    budget_seconds: float | None = None
-    batch_size: int = 32
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    warmup: float = 0.1
-    gradient_clip: float = 1.0
-    seed: int = 0
-    policy: str = "sandwich"
-    checkpoint_every_seconds: float = 30.0
-    log_every_steps: int = 10
-
-    def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "learning_rate", "gradient_clip", "log_every_steps")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"training setting `{name}`: found {getattr(self, name)}, expected more than 0")
-        if self.budget_seconds is not None and not self.budget_seconds > 0:
-            raise TrainingError(f"training setting `budget_seconds`: found {self.budget_seconds}, expected more than 0")
-        for name in ("label_smoothing", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"training setting `{name}`: found {getattr(self, name)}, expected 0 to 1")
-        if not (self.weight_decay >= 0 and self.seed >= 0):
-            raise TrainingError("training settings `weight_decay` and `seed`: expected 0 or more")
-        get_policy(self.policy)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` gives back equal settings."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainingSettings:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            TrainingError: There is a setting that is not known, or one out of range.
-        """
-        unknown = sorted(data.keys() - {field.name for field in fields(cls)})
-        if unknown:
-            raise TrainingError(f"training setting `{unknown[0]}`: not known to this release")
-        return cls(**data)
+_SETTINGS_OF_OLD = {"progressive": False}
+"""What trainings were that were begun by a release without these settings."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +144,10 @@ class _Training:
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.schedule = Schedule(settings.epochs * self.steps_per_epoch, settings.warmup)
         self.optimizer = make_optimizer(supernet, settings)
+        self.phases = training_phases(settings.progressive)
+        costs = phase_costs(supernet.space, supernet.space.largest, self.phases)
+        self.weights = [cost.share for cost in costs]
+        """Seconds of a step in each phase up to a common factor; a guess from MACs until steps are timed."""
         self.step = 0
         self.elapsed = 0.0
         self.loss = math.nan
@@ -215,12 +158,17 @@ class _Training:
     def seconds(self) -> float:
         return self.elapsed + time.monotonic() - self.started
 
+    @property
+    def phase(self) -> int:
+        """The index of the phase that the next step is in."""
+        return phase_at(self.phases, self.schedule.progress(self.step))
+
     def begin(self) -> None:
         """Fix the number of steps and write it down, before the first step that depends on it."""
         budget = self.settings.budget_seconds
         if budget is not None:
-            per_step = self._time_steps(TIMED_SHARE * budget)
-            steps = steps_within(budget - self.seconds, per_step)
+            self.weights = self._time_phases(TIMED_SHARE * budget)
+            steps = steps_within(budget - self.seconds, mean_of_rest(self.phases, self.weights, 0.0))
             self.schedule = Schedule(steps, self.settings.warmup)
         self._append_log("w", "")
         self.save()
@@ -232,6 +180,7 @@ class _Training:
         self.schedule = Schedule(**state["schedule"])
         self.step, self.elapsed = checkpoint.metadata["step"], state["seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
+        self.weights = state.get("phase_weights", self.weights)
         self._rewind_log()
 
     def run(self, progress: Callable[[TrainingProgress], None] | None, interrupted: threading.Event) -> TrainingResult:
@@ -241,10 +190,14 @@ class _Training:
         while self.step < self.schedule.total_steps:
             began = time.monotonic()
             self._keep_pace(durations)
-            self.loss = self._train_step(self.step, self.schedule.rate(self.step), next(batches))
+            phase = self.phase
+            coarseness = self.phases[phase].coarseness
+            self.loss = self._train_step(self.step, self.schedule.rate(self.step), next(batches), coarseness)
             self.step += 1
             durations.append(time.monotonic() - began)
-            self._report(progress, sum(durations) / len(durations))
+            self._report(progress, durations, phase)
+            if self.phase != phase:
+                durations.clear()
             is_last = self.step == self.schedule.total_steps
             due = time.monotonic() - saved >= self.settings.checkpoint_every_seconds
             if is_last or due or interrupted.is_set():
@@ -258,6 +211,7 @@ class _Training:
     def save(self) -> None:
         space = self.supernet.space
         metadata = CheckpointMetadata(
+            architecture=space.architecture.to_dict() if isinstance(space, SingleSpace) else None,
             schema=SCHEMA,
             space=space.name,
             version=space.version,
@@ -270,6 +224,7 @@ class _Training:
                 "schedule": self.schedule.to_dict(),
                 "seconds": self.seconds,
                 "loss": None if math.isnan(self.loss) else self.loss,
+                "phase_weights": self.weights,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
@@ -277,7 +232,7 @@ class _Training:
         state = optimizer_state(self.optimizer, self.supernet)
         save_checkpoint(self.folder / CHECKPOINT_NAME, self.supernet, state, metadata)
 
-    def _train_step(self, step: int, rate: float, batch: Batch) -> float:
+    def _train_step(self, step: int, rate: float, batch: Batch, coarseness: int) -> float:
         device = self.supernet.device
         # Colours last: convolutions on the CPU take a quarter less time.
         images = batch[0].to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -288,7 +243,7 @@ class _Training:
         first_logits: Tensor | None = None
         first_loss = math.nan
         for assignment in assignments:
-            with self.supernet.borrow(assignment.architecture) as subnet:
+            with self.supernet.borrow(assignment.architecture, coarseness) as subnet:
                 logits = subnet(images)
                 if assignment.target == "labels" or first_logits is None:
                     loss = label_loss(logits, labels, self.settings.label_smoothing)
@@ -315,29 +270,40 @@ class _Training:
             f" {self.folder / CHECKPOINT_NAME}",
         )
 
-    def _time_steps(self, limit: float) -> float:
-        """Seconds of one of the first steps, whose effects on the supernet are undone.
+    def _time_phases(self, limit: float) -> list[float]:
+        """Seconds of a step in each phase, timed on some of the first steps, whose effects are undone."""
+        before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
+        count = len(self.phases)
+        ends = [self.seconds + limit * (index + 1) / count for index in range(count)]
+        seconds = [self._time_steps(phase.coarseness, end) for phase, end in zip(self.phases, ends, strict=True)]
+        self.supernet.load_state_dict(before)
+        self.optimizer = make_optimizer(self.supernet, self.settings)
+        return seconds
+
+    def _time_steps(self, coarseness: int, end: float) -> float:
+        """Seconds of a step, timed until ``end`` at most.
 
         The lower quartile: what made the slower ones slow is mostly gone later, and a schedule that turns out too long
         is shortened, while one that is too short would leave time unused.
         """
-        before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
         batches = self._batches(0)
         durations: list[float] = []
-        while len(durations) < COLD_STEPS + TIMED_STEPS and (len(durations) <= COLD_STEPS or self.seconds < limit):
+        while len(durations) < COLD_STEPS + TIMED_STEPS and (len(durations) <= COLD_STEPS or self.seconds < end):
             began = time.monotonic()
-            self._train_step(len(durations), 0.0, next(batches))
+            self._train_step(len(durations), 0.0, next(batches), coarseness)
             durations.append(time.monotonic() - began)
-        self.supernet.load_state_dict(before)
-        self.optimizer = make_optimizer(self.supernet, self.settings)
-        timed = durations[COLD_STEPS:]
-        return float(np.quantile(timed, 0.25))
+        return float(np.quantile(durations[COLD_STEPS:], 0.25))
+
+    def _step_seconds(self, durations: deque[float], phase: int) -> float:
+        """Expected seconds of a step, on average over the rest of the training, from those of steps of one phase."""
+        rest = mean_of_rest(self.phases, self.weights, self.schedule.progress(self.step))
+        return sum(durations) / len(durations) * rest / self.weights[phase]
 
     def _keep_pace(self, durations: deque[float]) -> None:
         budget = self.settings.budget_seconds
         if budget is None or not durations or not is_check(self.schedule, self.step):
             return
-        schedule = keep_pace(self.schedule, self.step, self.seconds, sum(durations) / len(durations), budget)
+        schedule = keep_pace(self.schedule, self.step, self.seconds, self._step_seconds(durations, self.phase), budget)
         if schedule != self.schedule:
             self.schedule = schedule
             self.save()
@@ -348,21 +314,23 @@ class _Training:
             yield from self.data.train_batches(self.settings.batch_size, self.settings.seed, epoch, start)
             epoch, start = epoch + 1, 0
 
-    def _report(self, progress: Callable[[TrainingProgress], None] | None, step_seconds: float) -> None:
+    def _report(self, progress: Callable[[TrainingProgress], None] | None, durations: deque[float], phase: int) -> None:
         done, total = self.step, self.schedule.total_steps
-        speed = min(self.settings.batch_size, self.data.splits["train"]) / step_seconds
+        speed = min(self.settings.batch_size, self.data.splits["train"]) * len(durations) / sum(durations)
         if done % self.settings.log_every_steps == 0 or done == total:
             line = {
                 "step": done,
                 "total_steps": total,
                 "loss": self.loss,
+                "coarseness": self.phases[phase].coarseness,
                 "learning_rate": self.schedule.rate(done - 1) * self.settings.learning_rate,
                 "images_per_second": round(speed, 2),
                 "seconds": round(self.seconds, 2),
             }
             self._append_log("a", json.dumps(line) + "\n")
         if progress:
-            progress(TrainingProgress(done, total, self.loss, speed, (total - done) * step_seconds))
+            eta = (total - done) * self._step_seconds(durations, phase)
+            progress(TrainingProgress(done, total, self.loss, speed, eta))
 
     def _append_log(self, mode: str, text: str) -> None:
         try:
@@ -386,36 +354,10 @@ class _Training:
             raise CheckpointError(f"`{path}`: cannot be written: {error.strerror or error}") from error
 
 
-def make_optimizer(supernet: Supernet, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and kernels only."""
-    parameters = list(supernet.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, supernet: Supernet) -> dict[str, Tensor]:
-    """The moments of every parameter that has some, as ``{"PARAMETER/MOMENT": tensor}``."""
-    return {
-        f"{name}/{moment}": tensor
-        for name, parameter in supernet.named_parameters()
-        for moment, tensor in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, supernet: Supernet, state: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_state` gave."""
-    parameters = dict(supernet.named_parameters())
-    for key, tensor in state.items():
-        name, _, moment = key.rpartition("/")
-        optimizer.state[parameters[name]][moment] = tensor.to(parameters[name].device)
-
-
 def _check_same(checkpoint: Checkpoint, data: ImageData, settings: TrainingSettings) -> None:
     data.check(checkpoint.metadata["data"])
-    recorded, asked = checkpoint.metadata["settings"], settings.to_dict()
+    recorded = {**_SETTINGS_OF_OLD, **checkpoint.metadata["settings"]}
+    asked = settings.to_dict()
     for name in asked:
         if name not in CHANGEABLE and recorded.get(name) != asked[name]:
             raise TrainingError(

@@ -21,6 +21,12 @@ def test_centre_keeps_the_middle() -> None:
     assert narrowing.narrow(torch.arange(10).reshape(5, 2)).flatten().tolist() == [2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize(("active", "kept"), [(4, [0, 1, 2, 3]), (3, [1, 2, 3]), (2, [1, 2]), (1, [2])])
+def test_late_centre_keeps_the_later_middle(active: int, kept: list[int]) -> None:
+    narrowing = make_narrowing("kernel:late-centre", (4,), {"kernel": 4}, {"kernel": active})
+    assert narrowing.narrow(torch.arange(4)).tolist() == kept
+
+
 def test_gradient_lands_in_the_active_part() -> None:
     sizes = {"head": 3, "channel": 4}, {"head": 2, "channel": 3}
     narrowing = make_narrowing("(head channel)", (12,), *sizes)

@@ -69,8 +69,8 @@ def test_help_answers_at_once() -> None:
         (["report", "nowhere"], 4, "nowhere", ""),
         (["latency", "show", "pixel"], 2, "unknown target: `pixel`", "did you mean"),
         (["latency", "show", "local"], 4, "`local` has no latency table yet", "nas latency build --target local"),
-        (["latency", "build", "--target", "moon"], 2, "`moon` cannot be built", "local"),
-        (["latency", "build", "--spaces", "elastik"], 2, "unknown search space: `elastik`", "did you mean `elastic`?"),
+        (["latency", "build", "--target", "moon"], 1, "target `moon`: expected `local`", "adb devices"),
+        (["latency", "build", "--spaces", "elastik"], 2, "networks: `elastik`", "did you mean `elastic`?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -208,7 +208,7 @@ def test_lists(tmp_path: Path) -> None:
         assert expected in plain.stdout
         assert json.loads(document.stdout)["schema"] == 1
     shown = nas("latency", "show", "pixel6", folder=tmp_path)
-    assert "no phone was touched" in shown.stdout
+    assert "nobody touched the device" in shown.stdout
     assert "MobileNetV4 paper" in shown.stderr
 
 

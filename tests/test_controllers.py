@@ -31,7 +31,11 @@ MINI = get_space("elastic-mini")
 
 def make_problem(space: SearchSpace, limit: float, seed: int = 0) -> SearchProblem:
     return SearchProblem(
-        space, seed, lambda genotypes: latency(space, genotypes) - limit, space.encode([space.smallest])
+        space,
+        seed,
+        excess_ms=lambda genotypes: latency(space, genotypes) - limit,
+        latency_ms=lambda genotypes: latency(space, genotypes),
+        fastest=space.encode([space.smallest]),
     )
 
 

@@ -10,12 +10,16 @@ from test_latency_measure import network_ops, save_network
 from test_latency_table import document
 
 from latency_tables import LatencyPredictor, LatencyTable, fuse
-from latency_tables.build import FOLDS, SampledNetwork, build_local_table, table_from_observations
-from latency_tables.errors import CalibrationError
+from latency_tables.build import FOLDS, Conditions, SampledNetwork, build_table, table_from_observations
+from latency_tables.campaign import Bench
+from latency_tables.errors import BusyMachineError, CalibrationError
 from latency_tables.kernels import FUSIONS, Kernel
 from latency_tables.local_fit import Observation, fit_local
 from latency_tables.measure import Protocol
 from latency_tables.profile import KernelSample
+from latency_tables.runtimes import get_runtime
+from latency_tables.transports import open_transport
+from latency_tables.visit_journal import VisitJournal
 from search_spaces import OpGraph, get_space
 
 PROFILER_MS = 0.004
@@ -77,11 +81,16 @@ def test_what_was_sampled_is_not_extrapolated_and_another_space_is() -> None:
     assert predictor.graph(large.lower(large.largest)).extrapolated
 
 
-def test_too_few_networks_are_refused() -> None:
+def test_too_few_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="2 measured networks, expected at least 4"):
         fit_local(made_up(2))
-    with pytest.raises(CalibrationError, match=f"0 networks, expected at least {FOLDS}"):
-        build_local_table([])
+    with open_transport("local") as transport, pytest.raises(CalibrationError, match=f"0 networks.* least {FOLDS}"):
+        build_table([], Bench(get_runtime("onnxruntime"), transport), tmp_path)
+
+
+def _other_programs_are_running(journal: VisitJournal) -> None:
+    for record in journal.of_kind("visit"):
+        record["others_busy"] = 1.0
 
 
 def test_the_whole_way_on_this_machine(tmp_path: Path) -> None:
@@ -92,7 +101,17 @@ def test_the_whole_way_on_this_machine(tmp_path: Path) -> None:
         graph = OpGraph([("network", network_ops(width, depth))], (8, 16, 16))
         networks.append(SampledNetwork(path.stem, graph, path))
     protocol = Protocol(rounds=3, warm_up_runs=3, warm_up_seconds=0.0, runs=10, seconds=0.01, restarts=0)
-    table = build_local_table(networks, protocol=protocol)
+    journal = VisitJournal(tmp_path / "journal.jsonl")
+    with open_transport("local") as transport:
+        bench = Bench(get_runtime("onnxruntime"), transport)
+        table = build_table(
+            networks, bench, tmp_path, conditions=Conditions(allow_busy=True), protocol=protocol, journal=journal
+        )
+        _other_programs_are_running(journal)
+        with pytest.raises(BusyMachineError, match="other processors busy during 100% of the measurements") as caught:
+            build_table(networks, bench, tmp_path, protocol=protocol, journal=journal)
+    assert "--allow-busy" in caught.value.hint
+    assert journal.records == VisitJournal(tmp_path / "journal.jsonl").records == []  # to be measured again
     table.save(tmp_path / "local.json")
     assert LatencyTable.load(tmp_path / "local.json") == table
     assert (table.name, table.provenance.kind, table.precision) == ("local", "measured", "fp32")

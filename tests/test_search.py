@@ -74,7 +74,7 @@ def run_fake_search(
     stop: Callable[[], bool] = lambda: False,
 ) -> SearchLoop:
     bound = make_bound(limit_ms)
-    problem = SearchProblem(SPACE, seed, bound.excess_ms, bound.check())
+    problem = SearchProblem(SPACE, seed, bound.excess_ms, bound.latency_ms, bound.check())
     with Run(folder, {"command": "search", "seed": seed}, seed=seed, resume=resume) as run:
         chosen = get_controller(controller)(problem)
         loop = SearchLoop(run, bound, evaluator or FakeEvaluator(), chosen, seed, progress, stop)

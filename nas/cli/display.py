@@ -53,8 +53,13 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", left: int = 1) -> None:
-    """A table on standard output; the first ``left`` columns are text, the others numbers."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", left: int = 1, whole: int = 0
+) -> None:
+    """A table on standard output; the first ``left`` columns are text, the others numbers.
+
+    Text is wrapped where the terminal is narrow, but for the first ``whole`` columns.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -62,7 +67,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     table = Table(box=SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
     for position, column in enumerate(columns):
         is_text = position < left
-        table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        no_wrap = not is_text or position < whole
+        table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold", no_wrap=no_wrap)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     output().print(table)

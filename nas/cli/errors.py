@@ -34,7 +34,7 @@ def handles_errors(command: Command) -> Command:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            show_error("interrupted", "finished work is kept; go on with `--resume`")
+            show_error("interrupted", "finished work is kept: go on with `--resume`, or `nas latency build` as before")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output has gone, for example `nas spaces | head -1`; that is no failure of ours.
@@ -58,13 +58,13 @@ def handles_errors(command: Command) -> Command:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that nobody foresaw."""
-    from latency_tables.errors import BusyMachineError, LatencyError
+    from latency_tables.errors import BusyMachineError, LatencyError, TransportError
     from nas.errors import NasError
     from search_spaces.errors import SearchSpaceError
 
     if isinstance(error, NasError):
         return error.exit_code
-    if isinstance(error, BusyMachineError):
+    if isinstance(error, (BusyMachineError, TransportError)):
         return FAILED
     if isinstance(error, LatencyError):
         return UNREADABLE

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.units import format_count
+
+if TYPE_CHECKING:
+    from latency_tables import TargetInfo
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -50,16 +53,32 @@ def spaces(json: Json = False) -> None:
 
 @handles_errors
 def targets(json: Json = False) -> None:
-    """List the devices with latency tables."""
+    """List the devices with latency tables, and how wrong these tend to be on networks that they have not seen."""
     from latency_tables import target_names
 
     infos = target_names()
     if json:
-        names = ("name", "kind", "description", "error")
+        names = ("name", "alias_of", "kind", "description", "error")
         display.print_json({"schema": 1, "targets": [{name: getattr(info, name) for name in names} for info in infos]})
         return
-    rows = [[info.name, info.kind, info.description, info.error] for info in infos]
-    display.print_table(["target", "kind", "device and runtime", "error"], rows, left=4)
+    shown = {info.alias_of: info for info in reversed(infos) if info.alias_of}  # the short name of every table
+    rows = [_target_row(info) for info in infos if shown.get(info.name, shown.get(info.alias_of, info)) is info]
+    display.print_table(["target", "kind", "runs on", "error", "MAC line"], rows, left=3, whole=2)
+
+
+def _target_row(info: TargetInfo) -> list[str]:
+    table = info.table
+    if table is None:
+        return [info.name, info.kind, f"{info.description}: {info.error}", "", ""]
+    threads = "" if table.threads == 1 else f", {table.threads} threads"
+    processor = table.device.processor.partition(" (")[0]
+    return [
+        info.name,
+        info.kind,
+        f"{processor}, {table.runtime.name} {table.precision}{threads}",
+        f"{table.validation.mean_error:.1%}",
+        f"{table.validation.mac_line_mean_error:.1%}",
+    ]
 
 
 @handles_errors

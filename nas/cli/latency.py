@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from nas.cli import display
-from nas.cli.errors import USAGE, handles_errors, show_error
-from nas.cli.progress import ProgressPrinter
+from nas.cli.errors import handles_errors
+from nas.cli.latency_build import build
+from nas.cli.latency_calibrate import calibrate
+from nas.cli.latency_check import check
+from nas.cli.latency_predict import predict
 
 app = typer.Typer(help="Build and show latency tables.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,9 +30,10 @@ def show(
         display.print_json(table.model_dump(mode="json", by_alias=True))
         return
     provenance, validation = table.provenance, table.validation
+    runtime = " ".join(filter(None, (table.runtime.name, table.runtime.version)))
     facts = [
         ["device", f"{table.device.name}, {table.device.processor}"],
-        ["runtime", f"{table.runtime.name} {table.runtime.version}, {table.precision}, {table.threads} thread(s)"],
+        ["runtime", f"{runtime}, {table.precision}, {table.threads} thread(s)"],
         ["kind", f"{provenance.kind}: {provenance.status}"],
         ["date", provenance.date],
         ["mean error", f"{validation.mean_error:.1%} on {len(validation.rows)} networks ({validation.how})"],
@@ -59,25 +63,7 @@ def show(
         display.say(f"source: {source}")
 
 
-@app.command()
-@handles_errors
-def build(
-    target: Annotated[str, typer.Option(help="Only `local`, this machine.")] = "local",
-    spaces: Annotated[str, typer.Option(help="Search spaces to cover, with commas.")] = "elastic,elastic-mini",
-    networks: Annotated[int, typer.Option(min=12, help="Networks to measure of each space.")] = 24,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-) -> None:
-    """Measure this machine through ONNX Runtime, on one thread."""
-    if target != "local":
-        show_error(f"target `{target}` cannot be built", "only `local`, this machine, can be measured so far")
-        raise typer.Exit(USAGE)
-    from nas.latency import build_local
-
-    with ProgressPrinter(quiet) as progress:
-        table = build_local([name.strip() for name in spaces.split(",")], networks=networks, progress=progress)
-    from latency_tables import provenance_line
-    from latency_tables.targets import user_table_path
-
-    typer.echo(provenance_line(table))
-    display.say(f"written to {user_table_path('local')}")
-    display.say("next: nas latency show local")
+app.command("build")(build)
+app.command("calibrate")(calibrate)
+app.command("predict")(predict)
+app.command("check")(check)

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from nas.cli import inspect, latency, outcome, search, train
+from nas.cli import correlate, inspect, latency, outcome, scale, score, search, train
 
 app = typer.Typer(
     name="nas",
@@ -18,9 +18,12 @@ app = typer.Typer(
 )
 app.command("search")(search.search)
 app.command("train")(train.train)
+app.command("scale")(scale.scale)
 app.command("export")(outcome.export)
 app.command("report")(outcome.report)
 app.add_typer(latency.app, name="latency")
+app.command("score")(score.score)
+app.command("correlate")(correlate.correlate)
 app.command("spaces")(inspect.spaces)
 app.command("targets")(inspect.targets)
 app.command("env")(inspect.environment)

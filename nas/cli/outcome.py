@@ -15,18 +15,19 @@ from nas.cli.errors import handles_errors
 
 @handles_errors
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of `nas search`.")],
-    pick: Annotated[str, typer.Option(help="knee, best, fastest, or a number from the front's table.")] = "knee",
+    run: Annotated[Path, typer.Argument(help="Run folder of `nas search`, or of `nas train --arch`.")],
+    pick: Annotated[
+        str | None, typer.Option(help="knee, best, fastest, or a number from the front's table; knee unless given.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write; RUN/exports/PICK unless given.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write a network of the front as checkpoint and ONNX file, proven to agree."""
-    import nas
-    from nas.deliver import export_member
+    """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
+    from nas.deliver import export_run
 
-    exported = export_member(nas.load_result(run), pick, output)
+    exported = export_run(run, pick, output)
     if json:
         display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof)})
         return

@@ -7,7 +7,7 @@ import sys
 import time
 from types import TracebackType
 
-from nas.cli.units import format_duration
+from nas.cli.units import format_count, format_duration
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -55,6 +55,16 @@ class ProgressPrinter:
         name, done, total = (getattr(event, field) for field in ("name", "done", "total"))
         self._update(f"{name} {done}/{total}", is_new=name != self._stage)
         self._stage = name
+
+    def _on_PhaseCost(self, event: object) -> None:
+        start, end, coarseness, macs, share = (
+            getattr(event, name) for name in ("start", "end", "coarseness", "macs", "share")
+        )
+        self._end_line()
+        self._say(
+            f"  from {start:.0%} to {end:.0%}: patches {coarseness} x as far apart, {format_count(macs)} MACs per image"
+            f" ({share:.1%} of full)"
+        )
 
     def _on_TrainingProgress(self, event: object) -> None:
         step, total, loss, speed, left = (

@@ -10,10 +10,11 @@ import typer
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, check_run, handles_errors
 from nas.cli.progress import ProgressPrinter
+from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count, parse_duration, parse_latency
 
 if TYPE_CHECKING:
-    from nas.result import SearchResult
+    from nas.result import FrontMember, SearchResult
 
 QUESTION, RUN, OUTPUT = "Question", "Run", "Output"
 
@@ -40,7 +41,13 @@ def search(
         float | None,
         typer.Option(parser=parse_duration, metavar="TIME", help="Time for everything, for example 6m or 2h."),
     ] = None,
-    controller: Annotated[str | None, typer.Option(help="What proposes networks: nsga2 or random.")] = None,
+    controller: Annotated[
+        str | None, typer.Option(help="What proposes networks: nsga2, random, or reinforce (As-ViT's).")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes for the score as-vit; one per processor unless given.", show_default=False),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
     run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
     resume: Annotated[
@@ -80,6 +87,7 @@ def search(
             output=resume or run,
             resume=resume is not None,
             force=force,
+            workers=workers or available_processors(),
             progress=progress,
         )
     if json:
@@ -130,6 +138,8 @@ def _show(result: SearchResult) -> None:
     if len(shown) < len(result.front):
         everything = display.short(result.run / "front.json")
         display.say(f"{len(shown)} of the {len(result.front)} networks on the front; all are in {everything}")
+    if result.settled is not None:
+        display.say(f"the controller settled on {_settled_text(result.settled)}; `--pick settled` exports it")
     for source in document["sources"]:
         display.say(source)
     if any(entry["latency"][result.target]["extrapolated"] for entry in document["front"]):
@@ -141,6 +151,12 @@ def _show(result: SearchResult) -> None:
         display.say(f"exported to {display.short(result.run / document['verified']['export'])}")
     else:
         display.say(f"      nas export {display.short(result.run)} --pick knee")
+
+
+def _settled_text(member: FrontMember) -> str:
+    numbers = {**member.objectives, **member.scores}
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+    return f"{network_text(member.architecture)} ({figures})" if figures else network_text(member.architecture)
 
 
 def _show_verified(verified: dict[str, Any] | None) -> None:

@@ -17,6 +17,13 @@ from nas.cli.units import format_duration, parse_duration
 def train(
     space: Annotated[str | None, typer.Option(help="Search space, see `nas spaces`.")] = None,
     data: Annotated[str | None, typer.Option(help="`digits`, a folder of images, or a dataset of timm.")] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Train this network alone: `space/name`, the space's text form, a JSON file, or RUN:knee."),
+    ] = None,
+    progressive: Annotated[
+        bool, typer.Option("--progressive", help="Begin on large patches, for spaces with a patch embedding.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     budget: Annotated[
         float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
@@ -29,7 +36,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Train the supernet of a search space on images."""
+    """Train the supernet of a search space, or one network, on images."""
     if resume is not None and run is not None:
         raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
     if resume is not None:
@@ -40,6 +47,8 @@ def train(
         result = nas.train(
             space,
             data,
+            arch=arch,
+            progressive=progressive,
             epochs=epochs,
             budget_seconds=budget,
             seed=seed,
@@ -53,7 +62,9 @@ def train(
         display.print_json(result.to_dict())
         return
     rows = [[name, f"{accuracy:.2%}"] for name, accuracy in result.accuracy.items()]
-    display.print_table(["subnet", "accuracy on the search part"], rows)
+    display.print_table(["network", "accuracy on the search part"], rows)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")
-    display.say(f"next: nas search --supernet {display.short(result.run)} --target local")
+    folder = display.short(result.run)
+    is_single = result.architecture is not None
+    display.say(f"next: nas export {folder}" if is_single else f"next: nas search --supernet {folder} --target local")

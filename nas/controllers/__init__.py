@@ -1,6 +1,6 @@
 """Controllers propose networks and learn from results; registered by name, also from other packages."""
 
-from nas.controllers.base import Controller, ControllerFactory, Outcome, SearchProblem
+from nas.controllers.base import Controller, ControllerFactory, Outcome, SearchProblem, SettlingController
 from nas.controllers.registry import controller_names, get_controller, register_controller
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "ControllerFactory",
     "Outcome",
     "SearchProblem",
+    "SettlingController",
     "controller_names",
     "get_controller",
     "register_controller",

@@ -20,7 +20,24 @@ def _random(problem: SearchProblem) -> Controller:
     return RandomController(problem)
 
 
-_factories: dict[str, ControllerFactory] = {"nsga2": _nsga2, "random": _random}
+def _reinforce(problem: SearchProblem) -> Controller:
+    from nas.controllers.reinforce import ReinforceController
+
+    return ReinforceController(problem)
+
+
+def _reinforce_value(problem: SearchProblem) -> Controller:
+    from nas.controllers.reinforce import ReinforceController, ReinforceOptions
+
+    return ReinforceController(problem, ReinforceOptions(rewards_value=True, settles_on_best=True))
+
+
+_factories: dict[str, ControllerFactory] = {
+    "nsga2": _nsga2,
+    "random": _random,
+    "reinforce": _reinforce,
+    "reinforce-value": _reinforce_value,
+}
 
 
 def register_controller(name: str, factory: ControllerFactory) -> None:

@@ -1,63 +1,54 @@
-"""Scores by name; one file each beside this one, and whatever others register."""
+"""Scores by name: ours, one line each, and those that other packages register as entry points `nas.scores`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
-from nas.scores import size
-from search_spaces import Architecture, SearchSpace, UnknownNameError
+from nas.scores.base import Score
+from search_spaces import UnknownNameError
 
 DEFAULT_SCORE = "capacity"
+GROUP = "nas.scores"
 
-
-@dataclass(frozen=True)
-class Score:
-    """A number from an untrained network; higher is better.
-
-    Attributes:
-        name: What users type, for example ``length-distortion``.
-        function: Gives the score of an architecture of a space; the same seed gives the same number.
-        is_free: Whether it takes no more time than looking up a table.
-    """
-
-    name: str
-    function: Callable[[SearchSpace, Architecture, int], float]
-    is_free: bool = False
-
-    @property
-    def key(self) -> str:
-        """The name under which results are recorded, for example ``length_distortion``."""
-        return self.name.replace("-", "_")
-
-
-def _length_distortion(space: SearchSpace, architecture: Architecture, seed: int) -> float:
-    # Imported here: the scores that need no network must not wait for torch.
-    from nas.scores.length_distortion import score_architecture
-
-    return score_architecture(space, architecture, seed)
-
-
-_scores: dict[str, Score] = {
-    score.name: score
-    for score in (
-        Score("capacity", size.capacity, is_free=True),
-        Score("params", size.params, is_free=True),
-        Score("macs", size.macs, is_free=True),
-        Score("length-distortion", _length_distortion),
-    )
+_OURS = {
+    "params": "nas.scores.size:PARAMS",
+    "macs": "nas.scores.size:MACS",
+    "capacity": "nas.scores.size:CAPACITY",
+    "depth": "nas.scores.size:DEPTH",
+    "width": "nas.scores.size:WIDTH",
+    "length-distortion": "nas.scores.circle_scores:LENGTH_DISTORTION",
+    "length-distortion-norms": "nas.scores.circle_scores:LENGTH_DISTORTION_WITH_NORMS",
+    "curvature": "nas.scores.circle_scores:CURVATURE",
+    "gauss-map-length": "nas.scores.circle_scores:GAUSS_MAP_LENGTH",
+    "ntk": "nas.scores.circle_scores:NTK",
+    "as-vit": "nas.scores.asvit:AS_VIT",
+    "synflow": "nas.scores.synflow:SYNFLOW",
+    "dss": "nas.scores.dss:DSS",
+    "snip": "nas.scores.gradients:SNIP",
+    "grad-norm": "nas.scores.gradients:GRADIENT_NORM",
+    "zico": "nas.scores.zico:ZICO",
+    "naswot": "nas.scores.naswot:NASWOT",
+    "near": "nas.scores.activation_ranks:NEAR",
+    "w-pca": "nas.scores.activation_ranks:W_PCA",
+    "az-expressivity": "nas.scores.az_nas:EXPRESSIVITY",
+    "az-progressivity": "nas.scores.az_nas:PROGRESSIVITY",
+    "az-trainability": "nas.scores.az_nas:TRAINABILITY",
 }
+"""Where each score stands, as an entry point names it, so that a score's module is imported when it is used."""
+
+_registered: dict[str, Score] = {}
 
 
 def register_score(score: Score) -> None:
-    """Register a score.
+    """Register a score for this process.
 
     Raises:
         ValueError: Its name is taken.
     """
-    if score.name in _scores:
+    if score.name in score_names():
         raise ValueError(f"score `{score.name}` is registered already")
-    _scores[score.name] = score
+    _registered[score.name] = score
 
 
 def get_score(name: str) -> Score:
@@ -66,11 +57,26 @@ def get_score(name: str) -> Score:
     Raises:
         UnknownNameError: There is none.
     """
-    if name not in _scores:
-        raise UnknownNameError("score", name, _scores)
-    return _scores[name]
+    if name in _registered:
+        return _registered[name]
+    points = _entry_points()
+    if name not in points:
+        raise UnknownNameError("score", name, score_names())
+    return _load(points[name])
 
 
 def score_names() -> list[str]:
-    """The names of all registered scores."""
-    return sorted(_scores)
+    """The names of all scores: size first, then ours by kind, then other packages'."""
+    return [*_entry_points(), *_registered]
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    ours = {name: EntryPoint(name, where, GROUP) for name, where in _OURS.items()}
+    return {**ours, **{point.name: point for point in entry_points(group=GROUP) if point.name not in ours}}
+
+
+@cache
+def _load(point: EntryPoint) -> Score:
+    score: Score = point.load()
+    return score

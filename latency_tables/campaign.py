@@ -1,0 +1,341 @@
+"""Running the worker on a device: what it is asked, what it answers, and the record that survives a kill.
+
+The worker takes times and decides nothing; which visits are due follows from the record alone
+(`latency_tables.visits`), so that a campaign that was killed asks for what is missing, and for nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from latency_tables.errors import ProfileError
+from latency_tables.runtimes.base import Runtime, RuntimeMissingError
+from latency_tables.transports.base import Transport
+from latency_tables.transports.local import LocalTransport
+from latency_tables.visit_journal import VisitJournal
+from latency_tables.visits import (
+    Campaign,
+    Progress,
+    Protocol,
+    Round,
+    Statistic,
+    Visit,
+    accept_rounds,
+    quiet_share,
+    round_plan,
+    rounds_wanted,
+    summarise_all,
+)
+
+_WORKER = Path(__file__).with_name("worker.py")
+PROFILE_GROUP = 12
+"""Networks that are profiled at a time, in turns; what a kill loses at most."""
+PROFILE_TURNS, PROFILE_RUNS, PROFILE_WARM_UP = 3, 4, 2
+PRECISION = "fp32"
+TOLERANCE = 1e-3
+"""Outputs on the device may differ from PyTorch's by so much of the largest one."""
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A network as a runtime's file.
+
+    Attributes:
+        path: The file on this machine.
+        input_shape: Batch, colours, rows and columns; None where the file itself says it.
+        expected: Outputs of PyTorch, as the worker's ``digest`` has them; None where nobody computed them.
+    """
+
+    path: Path
+    input_shape: tuple[int, ...] | None = None
+    expected: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Bench:
+    """Where networks are measured, and with what.
+
+    Attributes:
+        python: The Python on the device that has the runtime.
+        pin: Whether to stay on one core, where the device lets us.
+    """
+
+    runtime: Runtime
+    transport: Transport
+    python: str = sys.executable
+    threads: int = 1
+    pin: bool = True
+    _sent: dict[Path, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What the device says about itself, with the runtime's version under ``runtime_version``.
+
+        Raises:
+            RuntimeMissingError: The runtime is not installed there.
+            TransportError: The device does not answer.
+        """
+        found: list[dict[str, Any]] = []
+        self.ask({"task": "facts"}, found.append)
+        facts = {name: value for name, value in found[0].items() if name != "kind"}
+        if facts.get("runtime_version") is None:
+            raise self._missing(f"`{self.runtime.distribution}` is not installed")
+        return facts
+
+    def send(self, path: Path) -> str:
+        """Have a file on the device, and say where."""
+        if isinstance(self.transport, LocalTransport):
+            return str(path.resolve())
+        if path not in self._sent:
+            remote = self.transport.scratch / f"{len(self._sent)}{path.suffix}"
+            self.transport.push(path, remote)
+            self._sent[path] = str(remote)
+        return self._sent[path]
+
+    def ask(self, request: Mapping[str, Any], on_record: Callable[[dict[str, Any]], None]) -> None:
+        """Run the worker and pass on what it says.
+
+        Raises:
+            ProfileError: It failed.
+            RuntimeMissingError: Python or a package is missing on the device.
+            TransportError: The device has gone.
+        """
+        loader = self.runtime.loader
+        request = {
+            "runtime": self.runtime.name,
+            "distribution": self.runtime.distribution,
+            "loader": None if loader is None else self.send(loader),
+            "threads": self.threads,
+            "pin": self.pin,
+            **request,
+        }
+        ended = False
+
+        def on_line(line: str) -> None:
+            nonlocal ended
+            try:
+                record = json.loads(line)
+            except ValueError:
+                return  # a runtime's own remark
+            if isinstance(record, dict) and "kind" in record:
+                ended |= record["kind"] == "done"
+                on_record(record)
+
+        with tempfile.TemporaryDirectory(prefix="nas-request-") as folder:
+            file = Path(folder) / "request.json"
+            file.write_text(json.dumps(request), encoding="utf-8")
+            remote, worker = self.transport.scratch / "request.json", self.transport.scratch / "worker.py"
+            self.transport.push(file, remote)
+            self.transport.push(_WORKER, worker)  # even here: beside it, Python would find our modules for its own
+        result = self.transport.run([self.python, str(worker), str(remote)], on_line=on_line)
+        if not ended:
+            raise self._ended_early(result.returncode, result.stderr)
+
+    def problem(self, path: Path, message: str) -> ProfileError | RuntimeMissingError:
+        """The error for a network that the worker could not run."""
+        if message.startswith(("ModuleNotFoundError", "ImportError")):
+            return self._missing(message)
+        return ProfileError(f"network `{path}`: {self.runtime.title} cannot load it: {message}")
+
+    def _ended_early(self, code: int, stderr: str) -> ProfileError | RuntimeMissingError:
+        last = (stderr.strip().splitlines() or ["no message"])[-1]
+        if code == 127 or "ModuleNotFoundError" in last:
+            return self._missing(last)
+        if code in (137, -9):
+            return ProfileError(f"the measuring worker was killed (exit code {code})", "the device may lack memory")
+        return ProfileError(f"the measuring worker ended with exit code {code}: {last}")
+
+    def _missing(self, reason: str) -> RuntimeMissingError:
+        packages = " ".join(self.runtime.packages)
+        if isinstance(self.transport, LocalTransport):
+            hint = self.runtime.install_commands()
+        else:
+            hint = f"on the device: python3 -m pip install {packages}; name its Python with --python"
+        return RuntimeMissingError(f"`{self.python}` cannot run {self.runtime.title}: {reason}", hint)
+
+
+def measure(
+    bench: Bench,
+    networks: Sequence[NetworkFile],
+    protocol: Protocol,
+    *,
+    journal: VisitJournal | None = None,
+    progress: Progress | None = None,
+    statistic: Statistic | None = None,
+) -> Campaign:
+    """Measure networks in interleaved rounds; the first one is the anchor.
+
+    Args:
+        bench: Where, and with what.
+        networks: Their files, in the same order whenever the same journal is given.
+        protocol: How long and how often to measure.
+        journal: What has been measured already; what is measured now is added.
+        progress: Told of every visit.
+        statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
+
+    Raises:
+        BusyMachineError: With several threads, fewer than half of a network's runs were clean.
+        ProfileError: A network cannot be run, or does not compute what it should.
+        RuntimeMissingError: The runtime is not installed on the device.
+        TransportError: The device has gone.
+    """
+    journal = journal or VisitJournal()
+    names = [network.path.stem for network in networks]
+    plan = round_plan(len(networks))
+    while True:
+        rounds = _rounds(journal)
+        accepted = accept_rounds(list(rounds.values()), plan, protocol)
+        wanted = rounds_wanted(names, accepted, protocol)
+        if not wanted:
+            break
+        steps = _due_steps(rounds, plan, wanted)
+        known = len(journal.of_kind("visit"))
+        _visit(bench, networks, plan, steps, protocol, journal, progress)
+        if len(journal.of_kind("visit")) < known + len(steps):
+            raise ProfileError("the measuring worker left visits out", "build again")
+    measurements = summarise_all(names, accepted.visits, protocol.threads, statistic)
+    return Campaign(measurements, accepted.drift, accepted.restarted, quiet_share(accepted.visits))
+
+
+def profile(
+    bench: Bench,
+    networks: Sequence[NetworkFile],
+    folder: Path,
+    journal: VisitJournal,
+    progress: Progress | None = None,
+) -> list[tuple[Path, Path]]:
+    """Profile networks with ONNX Runtime.
+
+    Args:
+        folder: Where to keep what is fetched from the device.
+
+    Returns:
+        Per network, the file of the profiler's events and the optimised graph without its weights.
+
+    Raises:
+        ProfileError: A network cannot be run.
+        TransportError: The device has gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {record["position"] for record in journal.of_kind("profiled")}
+    found = {position for position in done if all(path.exists() for path in _profile_files(folder, position))}
+    due = [position for position in range(len(networks)) if position not in found]
+    for start in range(0, len(due), PROFILE_GROUP):
+        group = due[start : start + PROFILE_GROUP]
+        for record in _profile_group(bench, networks, group):
+            position = int(record["network"])
+            events, graph = _profile_files(folder, position)
+            bench.transport.pull(PurePosixPath(record["events"]), events)
+            bench.transport.pull(PurePosixPath(record["graph"]), graph)
+            journal.append({"kind": "profiled", "position": position})
+            if progress is not None:
+                progress("profile", len(networks) - len(due) + due.index(position) + 1, len(networks))
+    return [_profile_files(folder, position) for position in range(len(networks))]
+
+
+def _rounds(journal: VisitJournal) -> dict[int, Round]:
+    visits: dict[int, dict[int, Visit]] = {}
+    for record in journal.of_kind("visit"):
+        number, step = record["step"]
+        visit = Visit(tuple(record["wall_ms"]), tuple(record["cpu_ms"]), record["others_busy"])
+        visits.setdefault(number, {})[step] = visit
+    return {number: Round(steps) for number, steps in sorted(visits.items())}
+
+
+def _due_steps(rounds: Mapping[int, Round], plan: Sequence[int], wanted: int) -> list[tuple[int, int]]:
+    """Round and step of every visit that is due: what a kill left out first, then new rounds."""
+    open_rounds = [number for number, each in rounds.items() if not each.is_complete(plan)]
+    new = range(len(rounds), len(rounds) + max(0, wanted - len(open_rounds)))
+    taken = {(number, step) for number, each in rounds.items() for step in each.visits}
+    return [
+        (number, step) for number in [*open_rounds, *new] for step in range(len(plan)) if (number, step) not in taken
+    ]
+
+
+def _visit(
+    bench: Bench,
+    networks: Sequence[NetworkFile],
+    plan: Sequence[int],
+    steps: Sequence[tuple[int, int]],
+    protocol: Protocol,
+    journal: VisitJournal,
+    progress: Progress | None,
+) -> None:
+    done = len(journal.of_kind("visit"))
+    total = done + len(steps)
+
+    def on_record(record: dict[str, Any]) -> None:
+        nonlocal done
+        if record["kind"] == "error":
+            raise bench.problem(networks[int(record["network"])].path, record["message"])
+        if record["kind"] == "loaded":
+            _check_loaded(networks[int(record["network"])], record, bench.runtime)
+        if record["kind"] in ("facts", "loaded", "visit", "done"):
+            journal.append(record)
+        if record["kind"] == "visit":
+            done += 1
+            if progress is not None:
+                progress("measure", done, total)
+
+    used = sorted({plan[step] for _, step in steps})
+    times = {name: value for name, value in asdict(protocol).items() if name not in ("rounds", "threads")}
+    request = {
+        "task": "measure",
+        **times,
+        "networks": {str(position): _entry(bench, networks[position]) for position in used},
+        "steps": [[step, str(plan[step[1]])] for step in steps],
+    }
+    bench.ask(request, on_record)
+
+
+def _profile_group(bench: Bench, networks: Sequence[NetworkFile], group: Sequence[int]) -> list[dict[str, Any]]:
+    records = []
+
+    def on_record(record: dict[str, Any]) -> None:
+        if record["kind"] == "error":
+            raise bench.problem(networks[int(record["network"])].path, record["message"])
+        if record["kind"] == "profile":
+            records.append(record)
+
+    request = {
+        "task": "profile",
+        "networks": {str(position): _entry(bench, networks[position]) for position in group},
+        "folder": str(bench.transport.scratch),
+        "turns": PROFILE_TURNS,
+        "runs": PROFILE_RUNS,
+        "warm_up": PROFILE_WARM_UP,
+    }
+    bench.ask(request, on_record)
+    return records
+
+
+def _entry(bench: Bench, network: NetworkFile) -> dict[str, Any]:
+    return {"path": bench.send(network.path), "input_shape": network.input_shape}
+
+
+def _profile_files(folder: Path, position: int) -> tuple[Path, Path]:
+    return folder / f"{position}.events.json", folder / f"{position}.onnx"
+
+
+def _check_loaded(network: NetworkFile, record: Mapping[str, Any], runtime: Runtime) -> None:
+    if record["precision"] != PRECISION:
+        raise ProfileError(
+            f"network `{network.path}`: {runtime.title} computes in {record['precision']}, expected {PRECISION}"
+        )
+    expected, output = network.expected, record["output"]
+    if expected is None:
+        return
+    problem = f"network `{network.path}`: {runtime.title} computes something else than PyTorch"
+    if output["count"] != expected["count"]:
+        raise ProfileError(f"{problem}: found {output['count']} numbers, expected {expected['count']}")
+    largest = max(abs(value) for value in expected["picked"])
+    pairs = zip(output["picked"], expected["picked"], strict=True)
+    difference = max(abs(found - wanted) for found, wanted in pairs)
+    limit = TOLERANCE * largest
+    if not difference <= limit:  # a NaN is no agreement
+        raise ProfileError(f"{problem}: found differences of {difference:.2g}, expected at most {limit:.2g}")

@@ -1,0 +1,109 @@
+"""Exported programs of PyTorch, and their conversion by another environment's Python.
+
+The converter (`latency_tables.converter`, one file that imports nothing of ours) is started once per process and
+converter, since its imports take longer than most conversions, and answers one JSON line per request.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from latency_tables.errors import ProfileError
+from latency_tables.runtimes.base import Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CONVERTER = Path(__file__).parent.parent / "converter.py"
+
+
+def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
+    """Write a network as an exported program for one image per batch.
+
+    Raises:
+        ProfileError: PyTorch cannot export it.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(network, (torch.zeros(1, *input_shape),))
+            temporary = path.with_name(f".{os.getpid()}.{path.stem}.pt2")  # the writer insists on this ending
+            try:
+                torch.export.save(program, temporary)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ProfileError(f"the network cannot be exported: {_first_line(str(error))}") from error
+
+
+def convert_program(runtime: Runtime, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
+    """Write a network as a runtime's file, through the runtime's own environment.
+
+    Raises:
+        ProfileError: PyTorch or the converter cannot convert it.
+        RuntimeMissingError: There is no such environment.
+    """
+    converter = _converter(runtime.name, runtime.python())
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    with tempfile.TemporaryDirectory(prefix="nas-convert-") as folder:
+        program = Path(folder) / "network.pt2"
+        write_program(network, input_shape, program)
+        try:
+            converter.convert(program, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class _Converter:
+    """A running converter; it ends with us, since its standard input does."""
+
+    def __init__(self, runtime: str, python: str) -> None:
+        self._runtime = runtime
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._process = subprocess.Popen(
+            [python, str(_CONVERTER), runtime],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        atexit.register(self._process.kill)
+
+    def convert(self, program: Path, path: Path) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"program": str(program), "path": str(path)}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the answer, or its absence, says why
+        answer = self._process.stdout.readline()
+        if not answer:
+            self._errors.seek(0)
+            lines = self._errors.read().strip().splitlines()
+            raise ProfileError(
+                f"the converter of `{self._runtime}` ended: {lines[-1] if lines else 'no message'}",
+                "check the runtime's environment",
+            )
+        error = json.loads(answer)["error"]
+        if error:
+            raise ProfileError(f"the network cannot be converted for `{self._runtime}`: {_first_line(error)}")
+
+
+_converter = cache(_Converter)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[0]

@@ -1,0 +1,273 @@
+"""What the timed runs of networks say: robust statistics, steady or not, and which rounds count. Nothing here measures.
+
+Every run is timed twice, by the wall clock and by the CPU time of the calling thread, in which runtimes compute when
+they are given one thread. A run is clean when the two agree. Networks take turns in rounds, so that drift hits all of
+them alike, and an anchor network that runs throughout each round shows it.
+
+A neighbour on the same physical core or memory slows a run without taking its CPU, which no clock of ours can tell; it
+makes medians jump by tens of per cent, while the fastest twentieth of many short visits repeats within 1 %. Where most
+networks of a campaign are unsteady all are therefore given by their 5th percentile, and say so. Where other processors
+were busy during nearly all visits, not even that helps; `Campaign.quiet_share` says how many were undisturbed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from latency_tables.errors import BusyMachineError
+
+Clock = Literal["wall", "thread_cpu", "device"]
+Statistic = Literal["median", "p5"]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+CLEAN_FACTOR, CLEAN_SLACK_MS = 1.02, 0.005
+ANCHOR_EVERY = 20
+QUIET_OTHERS = 0.5
+"""Busy share of the other processors up to which a visit is undisturbed."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long and how often to measure.
+
+    Attributes:
+        rounds: Rounds at least; each visits every network once. While most networks are unsteady there are more, up
+            to ``rounds_limit``.
+        warm_up_runs: Untimed runs at least, before a network's first visit; warm_up_seconds likewise. A later visit
+            takes a tenth of both.
+        runs: Timed runs of a visit at least; seconds likewise; at most ``seconds_limit``.
+        drift_limit: Relative drift of the anchor within a round that makes the round start again.
+        restarts: Number of times that rounds may start again.
+    """
+
+    rounds: int = 3
+    rounds_limit: int = 3
+    warm_up_runs: int = 10
+    warm_up_seconds: float = 0.3
+    runs: int = 30
+    seconds: float = 0.5
+    seconds_limit: float = 5.0
+    threads: int = 1
+    drift_limit: float = 0.05
+    restarts: int = 2
+
+
+STANDARD = Protocol()
+QUICK = Protocol(rounds=8, rounds_limit=24, warm_up_seconds=0.05, runs=15, seconds=0.03, seconds_limit=1.0, restarts=1)
+"""For many networks of a few milliseconds: short visits, and more of them, so that a disturbance hits few of them."""
+ONE = Protocol(rounds=40, rounds_limit=120, runs=15, seconds=0.05)
+"""For a single network: as many short visits, spread over seconds, as the networks of a table get."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The timed runs of one network in one round, in milliseconds.
+
+    Attributes:
+        others_busy: Mean share of the visit that the processors besides ours were busy; None where nobody knows.
+    """
+
+    wall_ms: tuple[float, ...]
+    cpu_ms: tuple[float, ...]
+    others_busy: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Robust statistics of one network's latency.
+
+    Attributes:
+        ms: The measured latency: the median of the rounds' medians, or the 5th percentile of all runs.
+        statistic: Which of the two.
+        round_spread: Largest minus smallest round median, relative to ``ms``.
+        clock: ``wall`` over the clean runs, ``thread_cpu`` over all where fewer than half of them are clean, or
+            ``device`` where a tool on the device took the times.
+        clean_share: Share of runs that nobody disturbed.
+        steady: Whether runs spread by at most 10 % (interquartile range) and rounds by at most 5 %.
+    """
+
+    name: str
+    ms: float
+    statistic: Statistic
+    iqr_ms: float
+    p5_ms: float
+    p95_ms: float
+    min_ms: float
+    runs: int
+    rounds: int
+    round_spread: float
+    clock: Clock
+    clean_share: float
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The measurements of several networks taken together.
+
+    Attributes:
+        anchor_drift: Largest relative drift of the anchor within an accepted round.
+        restarted: Number of rounds that were started again.
+        quiet_share: Share of visits during which the other processors were mostly idle; None where nobody knows.
+    """
+
+    measurements: tuple[Measurement, ...]
+    anchor_drift: float
+    restarted: int
+    quiet_share: float | None = None
+
+
+def round_plan(networks: int) -> list[int]:
+    """Which network each visit of a round goes to: all of them once, and the first one, the anchor, in between."""
+    plan = []
+    for position in range(networks):
+        plan.append(position)
+        if position and (position % ANCHOR_EVERY == 0 or position == networks - 1):
+            plan.append(0)
+    return plan
+
+
+@dataclass(frozen=True)
+class Round:
+    """The visits of one round, in the order of its `round_plan`; those that have not happened are missing."""
+
+    visits: dict[int, Visit]
+
+    def is_complete(self, plan: Sequence[int]) -> bool:
+        """Whether every visit of the plan has happened."""
+        return len(self.visits) == len(plan)
+
+    def drift(self, plan: Sequence[int]) -> float:
+        """Relative drift of the anchor."""
+        # By CPU time: what other programs take from the wall clock is not drift of the machine.
+        medians = [statistics.median(self.visits[step].cpu_ms) for step, network in enumerate(plan) if network == 0]
+        return max(medians) / min(medians) - 1
+
+    def of_networks(self, plan: Sequence[int]) -> list[Visit]:
+        """One visit per network."""
+        first = {network: step for step, network in reversed(list(enumerate(plan)))}
+        return [self.visits[first[network]] for network in range(len(first))]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What of a campaign's rounds counts.
+
+    Attributes:
+        visits: Per network, one visit per accepted round.
+        drift: Largest anchor drift of an accepted round.
+        restarted: Rounds thrown away because the anchor drifted.
+    """
+
+    visits: list[list[Visit]]
+    drift: float
+    restarted: int
+
+    @property
+    def rounds(self) -> int:
+        """Number of accepted rounds."""
+        return len(self.visits[0])
+
+
+def accept_rounds(rounds: Sequence[Round], plan: Sequence[int], protocol: Protocol) -> Accepted:
+    """Decide which rounds count: complete ones whose anchor held, and drifting ones after the last restart."""
+    networks = len(set(plan))
+    visits: list[list[Visit]] = [[] for _ in range(networks)]
+    worst, restarted = 0.0, 0
+    for one in rounds:
+        if not one.is_complete(plan):
+            continue
+        drift = one.drift(plan)
+        if drift > protocol.drift_limit and restarted < protocol.restarts:
+            restarted += 1
+            continue
+        worst = max(worst, drift)
+        for collected, visit in zip(visits, one.of_networks(plan), strict=True):
+            collected.append(visit)
+    return Accepted(visits, worst, restarted)
+
+
+def rounds_wanted(names: Sequence[str], accepted: Accepted, protocol: Protocol) -> int:
+    """How many more rounds there should be: up to the least number, then as many again while most are unsteady."""
+    if accepted.rounds < protocol.rounds:
+        return protocol.rounds - accepted.rounds
+    left = protocol.rounds_limit - accepted.rounds
+    if left <= 0 or mostly_steady([summarise(*each) for each in zip(names, accepted.visits, strict=True)]):
+        return 0
+    return min(left, protocol.rounds)
+
+
+def quiet_share(visits: Sequence[Sequence[Visit]]) -> float | None:
+    """Share of visits during which the other processors were mostly idle; None where it is not known of any."""
+    known = [visit.others_busy for each in visits for visit in each if visit.others_busy is not None]
+    return sum(busy <= QUIET_OTHERS for busy in known) / len(known) if known else None
+
+
+def summarise_all(
+    names: Sequence[str], visits: Sequence[Sequence[Visit]], threads: int = 1, statistic: Statistic | None = None
+) -> tuple[Measurement, ...]:
+    """The statistics of a campaign: medians, or 5th percentiles where fewer than half of the networks are steady."""
+    named = list(zip(names, visits, strict=True))
+    measurements = tuple(summarise(name, collected, threads) for name, collected in named)
+    if statistic == "median" or (statistic is None and mostly_steady(measurements)):
+        return measurements
+    return tuple(summarise(name, collected, threads, "p5") for name, collected in named)
+
+
+def mostly_steady(measurements: Sequence[Measurement]) -> bool:
+    """Whether at least half of the networks of a campaign are steady."""
+    return 2 * sum(measurement.steady for measurement in measurements) >= len(measurements)
+
+
+def is_clean(wall_ms: float, cpu_ms: float) -> bool:
+    """Whether a run was undisturbed: its wall time is its CPU time, but for the clocks' own error."""
+    return wall_ms <= CLEAN_FACTOR * cpu_ms + CLEAN_SLACK_MS
+
+
+def summarise(name: str, visits: Sequence[Visit], threads: int = 1, statistic: Statistic = "median") -> Measurement:
+    """The statistics of a network's visits, one per round.
+
+    Raises:
+        BusyMachineError: With several threads, fewer than half of the runs were clean.
+    """
+    flags = [[is_clean(*times) for times in zip(visit.wall_ms, visit.cpu_ms, strict=True)] for visit in visits]
+    share = statistics.fmean(flag for row in flags for flag in row)
+    clock: Clock = "wall" if share >= 0.5 else "thread_cpu"
+    if threads > 1 and clock != "wall":
+        raise BusyMachineError(
+            f"network `{name}`: {share:.0%} of runs were undisturbed, expected at least half with {threads} threads",
+            "stop other programs, or measure with one thread, whose CPU time can be told apart",
+        )
+    rounds = [_chosen(visit, row, clock) for visit, row in zip(visits, flags, strict=True)]
+    medians = [statistics.median(times) for times in rounds if times]
+    pooled = np.array([ms for times in rounds for ms in times])
+    low, quarter, three_quarters, high = np.percentile(pooled, [5, 25, 75, 95])
+    median = statistics.median(medians)
+    iqr, spread = float(three_quarters - quarter), (max(medians) - min(medians)) / median
+    return Measurement(
+        name=name,
+        ms=median if statistic == "median" else float(low),
+        statistic=statistic,
+        iqr_ms=iqr,
+        p5_ms=float(low),
+        p95_ms=float(high),
+        min_ms=float(pooled.min()),
+        runs=len(pooled),
+        rounds=len(medians),
+        round_spread=spread,
+        clock=clock,
+        clean_share=share,
+        steady=iqr <= 0.1 * median and spread <= 0.05,
+    )
+
+
+def _chosen(visit: Visit, clean: Sequence[bool], clock: Clock) -> list[float]:
+    if clock == "thread_cpu":
+        return list(visit.cpu_ms)
+    return [ms for ms, flag in zip(visit.wall_ms, clean, strict=True) if flag]

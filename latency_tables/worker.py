@@ -1,0 +1,510 @@
+"""The measuring worker: one file that runs on the device, with Python 3.8 or later, numpy and the runtime.
+
+``python worker.py request.json`` does what the request says and prints one JSON object per line: ``facts`` about the
+device, ``loaded`` for every network, ``visit`` for every visit with the wall and CPU time of each run, ``profile`` for
+every profiled network, ``error`` where a network fails, and ``done`` at the end. What to visit and what the times mean
+is decided by whoever asks; here they are only taken. Nothing else of the project is imported, so that a board needs no
+more than this file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # what stands here may be newer than the Python of a board
+    from collections.abc import Callable
+    from typing import Any
+
+    Run = Callable[[Any], Any]
+    Loader = Callable[[str, int, Any], tuple[Run, str]]
+    Ticks = dict[int, tuple[int, int]]
+
+KEPT_SHARE = 1 / 6  # of the memory that is free, for files of networks that stay loaded; loaded they take thrice that
+PATIENCE_SECONDS = 10.0  # for which we stay on a core before we look for a quieter one
+THERMAL = "/sys/class/thermal"
+
+
+# --------------------------------------------------------------------------------------------------- runtimes
+# A loader takes (path, threads, input shape) and gives (run, precision): `run(array)` computes the output for
+# one image, and the precision is the one that it really computes in.
+
+
+def load_onnxruntime(path: str, threads: int, shape: list[int] | None) -> tuple[Run, str]:
+    """ONNX Runtime on the CPU; it knows the inputs that its file wants, of which there may be several."""
+    return _session_runner(make_session(path, threads), shape)
+
+
+def load_openvino(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
+    """OpenVINO on the CPU. It computes in bf16 wherever the processor can, unless it is told not to."""
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    infer = compiled.create_infer_request()
+
+    def run(array: Any) -> Any:
+        infer.infer({0: array}, share_inputs=True)
+        return infer.get_output_tensor(0).data
+
+    kinds = {str(node.get_rt_info()["runtimePrecision"].astype(str)) for node in compiled.get_runtime_model().get_ops()}
+    got = "fp32" if not kinds & {"bf16", "f16"} else "+".join(sorted(kinds))
+    return run, got
+
+
+def load_torch(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
+    """PyTorch without compilation, from an exported program that holds tensors only."""
+    import torch
+
+    check_program(path)
+    torch.set_num_threads(threads)
+    module = torch.export.load(path).module()
+
+    def run(array: Any) -> Any:
+        with torch.inference_mode():
+            return module(torch.from_numpy(array)).numpy()
+
+    return run, "fp32"
+
+
+def load_litert(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
+    """LiteRT (TensorFlow Lite) with XNNPACK."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if list(source["shape"]) != list(shape) or source["dtype"] is not np.float32:
+        raise ValueError(
+            "input is {} {}, expected float32 {}".format(source["dtype"], list(source["shape"]), list(shape))
+        )
+
+    def run(array: Any) -> Any:
+        interpreter.set_tensor(source["index"], array)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run, "fp32"
+
+
+def load_executorch(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
+    """ExecuTorch with XNNPACK."""
+    import torch
+    from executorch.runtime import Runtime
+
+    _set_executorch_threads(threads)
+    method = Runtime.get().load_program(path).load_method("forward")
+
+    def run(array: Any) -> Any:
+        return method.execute([torch.from_numpy(array)])[0].numpy()
+
+    return run, "fp32"
+
+
+def _set_executorch_threads(threads: int) -> None:
+    """Its Python interface has no way to say it, so the library's own function is called, and checked."""
+    import executorch.runtime
+
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(executorch.runtime.__file__)))
+    try:
+        library = ctypes.CDLL(os.path.join(folder, "lib", "libexecutorch_threadpool.so"))
+        space = "_ZN10executorch9extension10threadpool"
+        find, reset = library[space + "14get_threadpoolEv"], library[space + "10ThreadPool24_unsafe_reset_threadpoolEj"]
+        count = library["_ZNK10executorch9extension10threadpool10ThreadPool16get_thread_countEv"]
+    except (OSError, AttributeError) as error:
+        raise ValueError(f"this version of ExecuTorch cannot be told a number of threads: {error}") from error
+    find.restype, count.restype = ctypes.c_void_p, ctypes.c_size_t
+    pool = ctypes.c_void_p(find())
+    reset(pool, ctypes.c_uint32(threads))
+    if count(pool) != threads:
+        raise ValueError(f"ExecuTorch computes on {count(pool)} threads, expected {threads}")
+
+
+LOADERS: dict[str, Loader] = {
+    "onnxruntime": load_onnxruntime,
+    "openvino": load_openvino,
+    "torch": load_torch,
+    "litert": load_litert,
+    "executorch": load_executorch,
+}
+
+
+def find_loader(runtime: str, file: str | None = None) -> Loader:
+    """The loader of a runtime: one of ours, or the function ``load`` of a Python file that came with the request."""
+    if file is None:
+        return LOADERS[runtime]
+    spec = importlib.util.spec_from_file_location("nas_runtime_loader", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"`{file}` is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    loader: Loader = module.load
+    return loader
+
+
+def make_session(path: str, threads: int = 1, profile_prefix: str | None = None, optimised: str | None = None) -> Any:
+    """An ONNX Runtime session on the CPU: sequential, all optimisations.
+
+    Args:
+        path: The ONNX file.
+        threads: Threads within an operator.
+        profile_prefix: Where given, profiling is on and its files start with this path.
+        optimised: Where given, the optimised graph is written to this path, its weights beside it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+        weights = os.path.basename(str(optimised)) + ".weights"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def random_inputs(session: Any) -> dict[str, Any]:
+    """Normal random inputs of an ONNX Runtime session's fixed shapes.
+
+    Raises:
+        ValueError: An input has a free dimension or is not fp32.
+    """
+    inputs = {}
+    for value in session.get_inputs():
+        if value.type != "tensor(float)" or not all(isinstance(side, int) for side in value.shape):
+            raise ValueError(f"input `{value.name}`: found {value.type} {value.shape}, expected fixed float sizes")
+        inputs[value.name] = random_image(value.shape)
+    return inputs
+
+
+def random_image(shape: list[int]) -> Any:
+    """The same normal random numbers wherever it is called."""
+    return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+
+
+def check_program(path: str) -> None:
+    """Make sure that loading an exported program of PyTorch unpickles nothing but tensors.
+
+    Raises:
+        ValueError: The archive holds an object of another kind.
+    """
+    import io
+
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            folder, _, file = name.rpartition("/")
+            if file.endswith("_config.json"):
+                for entry in json.loads(archive.read(name))["config"].values():
+                    if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
+                        raise ValueError(f"`{path}` holds a pickled object, expected tensors only")
+            elif folder.endswith(("data/weights", "data/constants")) and file.endswith(".pt"):
+                raise ValueError(f"`{path}` holds pickled weights, expected tensors only")
+            elif folder.endswith("data/sample_inputs"):
+                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+
+
+def _session_runner(session: Any, shape: list[int] | None) -> tuple[Run, str]:
+    inputs = random_inputs(session)
+    found = [list(array.shape) for array in inputs.values()]
+    if shape is not None and found != [list(shape)]:
+        raise ValueError(f"inputs are {found}, expected {[list(shape)]}")
+
+    def run(array: Any) -> Any:
+        return session.run(None, inputs)[0]
+
+    return run, "fp32"
+
+
+# -------------------------------------------------------------------------------------------------- the device
+
+
+def device_facts(core: int = 0) -> dict[str, Any]:
+    """What the device says about itself; what it does not say is left out."""
+    cpufreq = f"/sys/devices/system/cpu/cpu{core}/cpufreq/"
+    facts = {
+        "host": platform.node(),
+        "processor": processor_name(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "governor": _read(cpufreq + "scaling_governor"),
+        "clock_khz": _number(_read(cpufreq + "scaling_cur_freq")),
+        "highest_clock_khz": _number(_read(cpufreq + "cpuinfo_max_freq")),
+        "celsius": hottest_celsius(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def processor_name() -> str:
+    """The processor's name, or the board's where the processor has none."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    board = _read("/proc/device-tree/model")
+    return board.strip("\0") if board else platform.processor() or platform.machine()
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def hottest_celsius() -> float | None:
+    """Temperature of the hottest zone that the kernel reports; None where it reports none."""
+    try:
+        zones = [name for name in os.listdir(THERMAL) if name.startswith("thermal_zone")]
+    except OSError:
+        return None
+    degrees = [_number(_read(os.path.join(THERMAL, zone, "temp"))) for zone in zones]
+    return max((value / 1000 for value in degrees if value is not None), default=None)
+
+
+def busy_ticks() -> Ticks:
+    """Ticks of the clock that each processor was busy, and all its ticks, as ``{core: (busy, all)}``."""
+    ticks = {}
+    for line in (_read("/proc/stat") or "").splitlines():
+        name, _, rest = line.partition(" ")
+        if name.startswith("cpu") and name[3:].isdigit():
+            times = [int(value) for value in rest.split()[:8]]
+            ticks[int(name[3:])] = (sum(times) - times[3] - times[4], sum(times))
+    return ticks
+
+
+def busy_shares(before: Ticks, after: Ticks) -> dict[int, float]:
+    """Share of the time between two `busy_ticks` that each processor was busy; without those that did not tick."""
+    spent = {core: (after[core][0] - before[core][0], after[core][1] - before[core][1]) for core in before}
+    return {core: min(1.0, busy / total) for core, (busy, total) in spent.items() if total > 0}
+
+
+class Cores:
+    """The cores that we compute on: the quietest of the fastest class, chosen anew when others disturb us."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.chosen: list[int] = []
+        self.chosen_at = -PATIENCE_SECONDS
+        try:
+            self.allowed = sorted(os.sched_getaffinity(0))
+        except (AttributeError, OSError):
+            self.allowed = []  # this system does not let us choose
+
+    def choose(self, seconds: float = 0.3) -> None:
+        """Move to the quietest cores, judged by what they do while we wait."""
+        if len(self.allowed) <= self.count or time.monotonic() - self.chosen_at < PATIENCE_SECONDS:
+            return
+        before = busy_ticks()
+        time.sleep(seconds)
+        shares = busy_shares(before, busy_ticks())
+        clocks = {
+            core: _number(_read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")) or 0
+            for core in self.allowed
+        }
+        ranked = sorted(self.allowed, key=lambda core: (-clocks[core], round(shares.get(core, 0.0), 1), core))
+        try:
+            os.sched_setaffinity(0, ranked[: self.count])
+        except OSError:
+            self.allowed = []
+            return
+        self.chosen = sorted(ranked[: self.count])
+        self.chosen_at = time.monotonic()
+
+
+def others_busy(before: Ticks, after: Ticks, cores: list[int]) -> float | None:
+    """Mean share that the processors besides ours were busy; None where it cannot be known."""
+    shares = busy_shares(before, after)
+    if cores:
+        others = [share for core, share in shares.items() if core not in cores]
+        return sum(others) / len(others) if others else None
+    return None
+
+
+def free_bytes() -> int | None:
+    """Memory that programs can still have; None where it cannot be known."""
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+# --------------------------------------------------------------------------------------------------- measuring
+
+
+class Network:
+    """One network, loaded when it is first visited."""
+
+    def __init__(self, name: str, entry: dict[str, Any], request: dict[str, Any]) -> None:
+        self.name = name
+        self.path = entry["path"]
+        self.shape = entry.get("input_shape")
+        self.bytes = os.path.getsize(self.path) if os.path.exists(self.path) else 0
+        self.threads = request["threads"]
+        self.loader = find_loader(request["runtime"], request.get("loader"))
+        self.run: Run | None = None
+        self.visited = False
+
+    def load(self) -> None:
+        """Load the network and compute once."""
+        start = time.perf_counter()
+        if not os.path.exists(self.path):
+            raise ValueError(f"there is no file `{self.path}`")
+        self.run, precision = self.loader(self.path, self.threads, self.shape)
+        self.image = None if self.shape is None else random_image(self.shape)
+        output = np.asarray(self.run(self.image), dtype=np.float64)
+        self.visited = False
+        seconds = round(time.perf_counter() - start, 3)
+        say("loaded", network=self.name, seconds=seconds, precision=precision, output=digest(output))
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self.run = None
+        gc.collect()
+
+    def visit(self, request: dict[str, Any]) -> tuple[list[float], list[float]]:
+        """Warm up, then time runs until there are enough: wall and CPU times in milliseconds."""
+        share = 0.1 if self.visited else 1.0
+        self.visited = True
+        warm_ups = max(1, int(share * request["warm_up_runs"]))
+        self.timed(warm_ups, share * request["warm_up_seconds"], request["seconds_limit"])
+        return self.timed(request["runs"], request["seconds"], request["seconds_limit"])
+
+    def timed(self, runs: int, seconds: float, limit: float) -> tuple[list[float], list[float]]:
+        """At least so many runs and seconds, at most ``limit`` seconds."""
+        run, image = self.run, self.image
+        assert run is not None  # loaded before it is visited
+        wall, cpu = [], []
+        start = time.perf_counter()
+        while True:
+            wall_before, cpu_before = time.perf_counter_ns(), time.thread_time_ns()
+            run(image)
+            cpu_after, wall_after = time.thread_time_ns(), time.perf_counter_ns()
+            wall.append(round((wall_after - wall_before) * 1e-6, 6))
+            cpu.append(round((cpu_after - cpu_before) * 1e-6, 6))
+            elapsed = time.perf_counter() - start
+            if elapsed > limit or (len(wall) >= runs and elapsed >= seconds):
+                return wall, cpu
+
+
+def digest(output: Any) -> dict[str, Any]:
+    """What two outputs that agree have in common: how many numbers, and up to 64 of them, evenly picked."""
+    flat = output.ravel()
+    picked = flat[np.linspace(0, len(flat) - 1, min(64, len(flat))).astype(int)]
+    return {"count": len(flat), "picked": picked.tolist()}
+
+
+def measure(request: dict[str, Any]) -> None:
+    """Visit networks in the order of the request's steps; a network that fails is reported and left out."""
+    cores = Cores(request["threads"])
+    if request["pin"]:
+        cores.choose()
+    networks = {name: Network(name, entry, request) for name, entry in request["networks"].items()}
+    kept_bytes, limit = 0, (free_bytes() or float("inf")) * KEPT_SHARE
+    failed = set()
+    for key, name in request["steps"]:
+        if name in failed:
+            continue
+        network = networks[name]
+        try:
+            if network.run is None:
+                network.load()
+                kept_bytes += network.bytes
+            before = busy_ticks()
+            wall, cpu = network.visit(request)
+        except Exception as error:
+            failed.add(name)
+            say("error", network=name, message=f"{type(error).__name__}: {error}")
+            continue
+        busy = others_busy(before, busy_ticks(), cores.chosen)
+        say("visit", step=key, network=name, wall_ms=wall, cpu_ms=cpu, others_busy=busy, cores=cores.chosen)
+        if kept_bytes > limit:
+            network.drop()
+            kept_bytes -= network.bytes
+        if request["pin"] and request["threads"] == 1 and sum(wall) > 1.5 * sum(cpu):
+            cores.choose()  # somebody else computes here
+
+
+def profile(request: dict[str, Any]) -> None:
+    """Profile networks with ONNX Runtime; they take turns, and each leaves its events and optimised graph."""
+    if request["pin"]:
+        Cores(1).choose()
+    sessions = {}
+    for name, entry in request["networks"].items():
+        graph = os.path.join(request["folder"], f"{name}.optimised.onnx")
+        try:
+            session = make_session(entry["path"], 1, graph + ".events", graph)
+            sessions[name] = (session, random_inputs(session), graph)
+        except Exception as error:
+            say("error", network=name, message=f"{type(error).__name__}: {error}")
+    for turn in range(request["turns"]):
+        for session, inputs, _ in sessions.values():
+            for _ in range(request["runs"] + request["warm_up"] * (turn == 0)):
+                session.run(None, inputs)
+    for name, (session, _, graph) in sessions.items():
+        say("profile", network=name, events=os.path.abspath(session.end_profiling()), graph=graph)
+
+
+def say(kind: str, **fields: Any) -> None:
+    """Print one line of output."""
+    sys.stdout.write(json.dumps({"kind": kind, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+TASKS = {"measure": measure, "profile": profile}
+
+
+def main() -> None:
+    """Do what the request in the file named on the command line says."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        request = json.load(file)
+    say("facts", runtime_version=installed_version(request["distribution"]), **device_facts())
+    if request["task"] != "facts":
+        TASKS[request["task"]](request)
+    say("done", **{name: value for name, value in device_facts().items() if name in ("celsius", "clock_khz", "load")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`nas latency build`: measure a device and keep its table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.progress import ProgressPrinter
+from nas.cli.units import format_duration
+
+if TYPE_CHECKING:
+    from latency_tables import LatencyTable
+    from nas.progress import StageProgress
+
+SHARES = {"write networks": (0.0, 0.4), "measure networks": (0.4, 0.85), "profile networks": (0.85, 1.0)}
+"""Begin and end of each stage as shares of a build's time on a quiet machine; a phone's stages have none."""
+BAR_WIDTH = 20
+
+
+@handles_errors
+def build(
+    target: Annotated[
+        str, typer.Option(help="`local`, this machine; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a phone.")
+    ] = "local",
+    spaces: Annotated[
+        str, typer.Option(help="Search spaces and other groups of networks (`vit`, `probes`) to cover, with commas.")
+    ] = "elastic,elastic-mini,vit",
+    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each.")] = 24,
+    runtime: Annotated[
+        str, typer.Option(help="`onnxruntime`, `openvino`, `torch`, `litert` or `executorch`; a phone's is `litert`.")
+    ] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
+    name: Annotated[str, typer.Option(help="Name of the new target; otherwise made from device and runtime.")] = "",
+    python: Annotated[str, typer.Option(help="The Python on the device that has the runtime.")] = "",
+    program: Annotated[
+        Path | None, typer.Option(help="For a phone: the `benchmark_model` program on this machine.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the networks' draw.")] = 0,
+    allow_busy: Annotated[
+        bool, typer.Option("--allow-busy", help="Accept that other programs are running; the table says so.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Measure a device, fp32, and fit its latency table. Stopped at any moment, the same command goes on."""
+    from latency_tables.targets import user_table_path
+    from nas.latency import BuildRequest
+    from nas.latency import build as build_table
+
+    groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
+    request = BuildRequest(
+        groups, target, runtime, threads, networks, name, python, program, seed, allow_busy
+    ).completed()
+    with BuildProgress(quiet) as progress:
+        table = build_table(request, progress)
+    show_summary(table)
+    display.say(f"written to {user_table_path(table.name)}")
+    display.say(f"next: nas latency show {table.name}")
+
+
+def show_summary(table: LatencyTable) -> None:
+    """How wrong the table is on networks held out of its fit, beside a straight line through MACs."""
+    from latency_tables.calibrate import summary
+
+    rows = table.validation.rows
+    line = summary("", [row.model_copy(update={"predicted_ms": max(row.mac_line_ms, 1e-9)}) for row in rows])
+    columns = ["", "RMSPE", "within 5 %", "within 10 %", "Spearman", "worst"]
+    lines = [
+        [
+            label,
+            f"{each.rmspe:.1%}",
+            f"{each.within_5_percent:.0%}",
+            f"{each.within_10_percent:.0%}",
+            f"{each.spearman:.3f}",
+            f"{each.worst:.1%}",
+        ]
+        for label, each in (("this table", table.validation), ("a line through MACs", line))
+    ]
+    display.print_table(columns, lines, title=f"{table.name}: error on {len(rows)} held-out networks")
+    for note in table.provenance.notes:
+        display.say(f"note: {note}")
+
+
+class BuildProgress(ProgressPrinter):
+    """One bar over all of a build, with the time that is left."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(quiet)
+        self._share = 0.0
+        self._start: tuple[float, float] | None = None
+
+    def _on_StageProgress(self, event: object) -> None:
+        stage = cast("StageProgress", event)
+        if stage.name not in SHARES:
+            super()._on_StageProgress(event)
+            return
+        share = self._share = max(share_done(stage), self._share)  # rounds that are added would set it back
+        filled = round(share * BAR_WIDTH)
+        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
+        text = f"{bar} {share:4.0%}  {stage.name} {stage.done}/{stage.total}{self._left(share)}"
+        self._update(text, is_new=stage.name != self._stage)
+        self._stage = stage.name
+
+    def _left(self, share: float) -> str:
+        now = time.monotonic()
+        start, share_then = self._start = self._start or (now, share)
+        if share - share_then < 0.02:
+            return ""
+        return f", {format_duration((now - start) * (1 - share) / (share - share_then))} left"
+
+
+def share_done(event: StageProgress) -> float:
+    """How much of a whole build is done; what an earlier process did counts."""
+    begin, end = SHARES[event.name]
+    return begin + (end - begin) * event.done / max(event.total, 1)

@@ -1,0 +1,71 @@
+"""`nas latency calibrate`: a table of a device that one has published figures of, but not in hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.progress import ProgressPrinter
+
+
+@handles_errors
+def calibrate(
+    figures: Annotated[
+        Path, typer.Argument(help="CSV with the columns model and latency_ms; one device and runtime per file.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the new target.")],
+    device: Annotated[str, typer.Option(help="The device, where the file does not say.")] = "",
+    processor: Annotated[str, typer.Option(help="Its processor, likewise.")] = "",
+    runtime: Annotated[str, typer.Option(help="The runtime, likewise.")] = "",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, likewise.")] = "",
+    threads: Annotated[str, typer.Option(help="Number of threads, likewise.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Fit a table to published latencies of whole networks, without the device.
+
+    A model is a timm name, a published name such as `MNv4-Conv-S`, `space/name`, or the path of an ONNX file. Optional
+    columns: family, input_px, macs_m, source, device, processor, runtime, precision, threads.
+    """
+    from latency_tables.targets import error_summary
+    from nas.calibration import calibrate_target
+
+    given = {"device": device, "processor": processor, "runtime": runtime, "precision": precision, "threads": threads}
+    with ProgressPrinter(quiet) as progress:
+        result = calibrate_target(figures, name, given, progress)
+    table = result.table
+    if json:
+        display.print_json(
+            {
+                "schema": 1,
+                "target": table.name,
+                "path": str(result.path),
+                "left_out": list(result.left_out),
+                "ignored_columns": list(result.ignored),
+                "validation": table.validation.model_dump(mode="json"),
+            }
+        )
+        return
+    rows = [
+        [
+            figure.model,
+            figure.family,
+            f"{figure.measured_ms:.3g}",
+            f"{figure.left_out_ms:.3g}",
+            f"{figure.left_out_ms / figure.measured_ms - 1:+.1%}",
+            f"{figure.mac_line_left_out_ms / figure.measured_ms - 1:+.1%}",
+        ]
+        for figure in table.figures
+    ]
+    display.print_table(["network", "family", "published ms", "left out ms", "error", "MAC line"], rows, left=2)
+    if result.ignored:
+        display.say(f"columns that mean nothing here: {', '.join(result.ignored)}")
+    for note in table.provenance.notes:
+        display.say(f"note: {note}")
+    coverage = table.validation.interval_coverage
+    display.say(f"{error_summary(table)}; {coverage:.0%} inside their {table.interval.coverage:.0%} interval")
+    display.say(f"wrote {display.short(result.path)}; use it with `--target {table.name}`")

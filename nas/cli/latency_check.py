@@ -1,0 +1,93 @@
+"""`nas latency check`: predicted beside measured, on networks that the table has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.progress import ProgressPrinter
+
+if TYPE_CHECKING:
+    from nas.check import CheckResult
+
+
+@handles_errors
+def check(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Networks by name, as for `nas latency predict`.", show_default=False),
+    ] = None,
+    target: Annotated[str, typer.Option(help="A table that was measured on this machine.")] = "local",
+    spaces: Annotated[
+        str | None,
+        typer.Option(help="Groups to sample, with commas; `elastic,elastic-mini,vit` where no network is named."),
+    ] = None,
+    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each group.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample; another one than the table's.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Measure networks that the table has not seen, and compare with what it predicts."""
+    from nas.check import check_target
+    from nas.files import write_json
+
+    listed = spaces if spaces is not None else "" if models else "elastic,elastic-mini,vit"
+    groups = list(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
+    with ProgressPrinter(quiet or json) as progress:
+        result = check_target(target, models or (), groups, networks=networks, seed=seed, progress=progress)
+    if output is not None:
+        write_json(output, result.to_dict())
+    if json:
+        display.print_json(result.to_dict())
+        return
+    display.say(result.source)
+    _show(result)
+    if output is not None:
+        display.say(f"written to {display.short(output)}")
+
+
+def _show(result: CheckResult) -> None:
+    from nas.check import NAMED
+
+    rows = [
+        [
+            group,
+            str(len(summary.rows)),
+            f"{summary.rmspe:.1%}",
+            f"{summary.within_5_percent:.0%}",
+            f"{summary.within_10_percent:.0%}",
+            f"{summary.spearman:.3f}" if len(summary.rows) > 2 else "-",
+            f"{summary.worst:.1%}",
+            f"{summary.mac_line_rmspe:.1%}",
+        ]
+        for group, summary in result.summaries().items()
+    ]
+    columns = ["group", "networks", "RMSPE", "within 5 %", "within 10 %", "Spearman", "worst", "MAC line's RMSPE"]
+    display.print_table(columns, rows)
+    outside = [network for network in result.networks if not network.is_inside]
+    shown = [network for network in result.networks if network.group == NAMED or not network.is_inside]
+    columns = ["network", "why it may be off", "measured ms", "predicted ms", "interval ms", "error"]
+    lines = [
+        [
+            network.name,
+            network.reason or ("unknown" if not network.is_inside else ""),
+            f"{network.measured_ms:.3g}",
+            f"{network.prediction.latency.ms:.3g}",
+            f"{network.prediction.latency.low_ms:.3g} to {network.prediction.latency.high_ms:.3g}",
+            f"{network.error:+.1%}",
+        ]
+        for network in shown
+    ]
+    if lines:
+        display.print_table(columns, lines, left=2)
+    display.say(
+        f"{len(outside)} of {len(result.networks)} networks lie outside their interval;"
+        f" measured is the {'median' if result.statistic == 'median' else '5th percentile'} of the runs"
+    )
+    if result.skipped:
+        display.say(f"left out, since the table was fitted to them: {', '.join(result.skipped)}")

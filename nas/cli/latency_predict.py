@@ -1,0 +1,87 @@
+"""`nas latency predict`: what a target's table says about any network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors
+from nas.cli.units import format_count
+
+if TYPE_CHECKING:
+    from nas.predict import Prediction
+
+
+@handles_errors
+def predict(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            help="A timm model, `space/name`, an architecture's JSON file, a run folder (`RUN:knee`) or an ONNX file.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[str, typer.Option(help="A target, see `nas targets`.")] = "local",
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the image in pixels, for timm models; otherwise their own.")
+    ] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Show the time of each class of kernels.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Predict the latency of networks that nobody measured."""
+    from latency_tables import LatencyPredictor, load_target, provenance_line, staleness
+    from nas.networks import resolve_network
+    from nas.predict import predict_network
+
+    table = load_target(target)
+    predictor = LatencyPredictor(table)
+    named = [resolve_network(text, image_size) for text in networks]
+    predictions = [predict_network(predictor, network) for network in named]
+    stale = staleness(table)
+    if stale:
+        display.say(f"warning: table `{table.name}` is out of date: {stale}; run `nas latency build` again")
+    if json:
+        entries = [prediction.to_dict() for prediction in predictions]
+        document = {"schema": 1, "target": table.name, "source": provenance_line(table), "stale": stale or None}
+        display.print_json({**document, "networks": entries})
+        return
+    display.say(provenance_line(table))
+    _show(predictions)
+    if kernels:
+        for prediction in predictions:
+            _show_kernels(prediction)
+
+
+def _show(predictions: list[Prediction]) -> None:
+    rows = [
+        [
+            prediction.network,
+            prediction.describe_extrapolation() or "none",
+            f"{prediction.latency.ms:.3g}",
+            f"{prediction.latency.low_ms:.3g} to {prediction.latency.high_ms:.3g}",
+            str(prediction.input_shape[-1]),
+            format_count(prediction.params),
+            format_count(prediction.macs),
+        ]
+        for prediction in predictions
+    ]
+    columns = ["network", "extrapolated share of time", "ms", "interval ms", "px", "parameters", "MACs"]
+    display.print_table(columns, rows, left=2)
+
+
+def _show_kernels(prediction: Prediction) -> None:
+    rows = [
+        [
+            entry.op,
+            str(entry.launches),
+            format_count(entry.macs),
+            f"{entry.ms:.3g}",
+            f"{entry.share:.1%}",
+            f"{entry.extrapolated_ms / entry.ms:.0%}" if entry.ms else "0%",
+        ]
+        for entry in prediction.classes
+    ]
+    columns = ["kernel class", "kernels", "MACs", "ms", "share", "extrapolated"]
+    display.print_table(columns, rows, title=prediction.network)

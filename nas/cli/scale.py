@@ -1,0 +1,113 @@
+"""`nas scale`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import INTERRUPTED, check_run, handles_errors
+from nas.cli.progress import ProgressPrinter
+
+if TYPE_CHECKING:
+    from nas.result import SearchResult
+    from search_spaces import Architecture
+
+
+@handles_errors
+def scale(
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="NETWORK", help="What to grow, for example asvit/seed, 'asvit:TOPOLOGY' or elastic/S1."
+        ),
+    ] = None,
+    up_to: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="How far: 80M parameters, 1.2G MACs, or 30ms.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Device whose latency counts, see `nas targets`.")] = None,
+    ties: Annotated[str | None, typer.Option(help="How ties are broken: published or sensible.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Draws of the weights per network.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per processor unless given.", show_default=False)
+    ] = None,
+    run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Grow a network into a family of larger ones, without training."""
+    if resume is not None and run is not None:
+        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
+    if resume is not None:
+        check_run(resume)
+    elif start is None:
+        raise typer.BadParameter("`--from NETWORK` is missing, for example `--from asvit/seed`")
+    from nas.scale import grow_family
+
+    with ProgressPrinter(quiet) as progress:
+        result = grow_family(
+            start,
+            up_to,
+            target=target,
+            seed=seed,
+            repeats=repeats,
+            ties=ties,
+            output=resume or run,
+            resume=resume is not None,
+            force=force,
+            workers=workers or available_processors(),
+            progress=progress,
+        )
+    if json:
+        display.print_json(result.document)
+    else:
+        _show(result)
+    if result.is_interrupted:
+        display.say(f"interrupted; go on with: nas scale --resume {display.short(result.run)}")
+        raise typer.Exit(INTERRUPTED)
+
+
+def available_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _show(result: SearchResult) -> None:
+    rows = []
+    for position, (entry, member) in enumerate(zip(result.document["front"], result.front, strict=True)):
+        rows.append(
+            [
+                f"{position}",
+                network_text(member.architecture),
+                *display.size_text(member.params, member.macs),
+                display.latency_text(entry["latency"][result.target]),
+                f"{member.scores['ntk_condition']:.3g}",
+                f"{member.scores['length_distortion']:.3g}",
+                f"{entry['candidates']}",
+            ]
+        )
+    columns = ["", "network", "params", "MACs", f"latency {result.target}", "NTK condition", "length distortion", "of"]
+    display.print_table(columns, rows, left=2)
+    for source in result.document["sources"]:
+        display.say(source)
+    folder = display.short(result.run)
+    display.say(f"written to {folder}")
+    if rows:
+        last = len(rows) - 1
+        display.say(f"next: nas train --arch {folder}:{last} --data DATA")
+        display.say(f"      nas export {folder} --pick {last}")
+
+
+def network_text(architecture: Architecture) -> str:
+    """An As-ViT network as its topology, any other in one short line."""
+    from search_spaces import get_space
+    from search_spaces.asvit import AsvitSpace
+
+    space = get_space(architecture.space)
+    return str(space.topology(architecture)) if isinstance(space, AsvitSpace) else display.describe(architecture)

@@ -1,0 +1,51 @@
+"""A space that holds one network of another space, so that whatever works on spaces works on a single network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from search_spaces.architecture import Architecture
+from search_spaces.graph import Shape
+from search_spaces.space import BlockSpec, Choice, SearchSpace, Slot
+
+
+class SingleSpace(SearchSpace):
+    """The space that holds nothing but ``architecture``.
+
+    Its architectures are those of ``base``, under the same name and version, and every choice has one value.
+
+    Args:
+        base: The space of the network.
+        architecture: A valid architecture of ``base``.
+    """
+
+    def __init__(self, base: SearchSpace, architecture: Architecture) -> None:
+        self.base = base
+        self.architecture = architecture
+        self.name = base.name
+        self.version = base.version
+        self.description = f"one network of {base.name}"
+        self.image_side = base.image_side
+        self.classes = base.classes
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The choices of ``base``, each with the network's value."""
+        return tuple(Choice(name, (value,)) for name, value in self.architecture.settings)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots of ``base``."""
+        return self.base.slots
+
+    def block(self, slot: str, values: Mapping[str, int]) -> BlockSpec | None:
+        """The block in ``slot``."""
+        return self.base.block(slot, values)
+
+    def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
+        """The blocks with the same weights on patches that are ``coarseness`` times as far apart."""
+        return self.base.coarse_blocks(architecture, coarseness)
+
+    def input_shape(self, values: Mapping[str, int]) -> Shape:
+        """``(channels, side, side)`` of the image that the network computes on."""
+        return self.base.input_shape(values)

@@ -1,0 +1,186 @@
+"""The few-label predictor: what it learns, how sure it is, and how architectures become features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, WhiteKernel
+from sklearn.linear_model import Ridge
+
+from nas.errors import UsageError
+from nas.predictors import FewLabelPredictor, SettingsEncoder, SpaceEncoder, cross_validated
+from nas.predictors.encoding import EncodedArchitectures
+from nas.predictors.few_label import _Regression
+from nas.statistics import kendall_tau
+from search_spaces import get_space
+
+
+def architectures(count: int, generator: np.random.Generator) -> list[dict[str, object]]:
+    """Made-up transformers: a width, and heads and ratios per block, 8 to 10 blocks deep."""
+    made: list[dict[str, object]] = []
+    for depth in generator.integers(8, 11, count).tolist():
+        heads, ratios = generator.choice([3, 4], depth), generator.choice([2.0, 3.0, 4.0], depth)
+        width = int(generator.choice([192, 256]))
+        made.append({"width": width, "heads": heads.tolist(), "ratios": ratios.tolist()})
+    return made
+
+
+def quality(architecture: dict[str, object], generator: np.random.Generator) -> float:
+    """Late ratios and early heads count most; a saturating function of that, with a little noise."""
+    heads, ratios = np.array(architecture["heads"]), np.array(architecture["ratios"])
+    gain = heads @ np.linspace(1.0, 0.0, len(heads)) + 0.7 * ratios @ np.linspace(0.0, 1.0, len(ratios))
+    return float(80.0 - 20.0 * np.exp(-gain / 12.0) + 0.02 * generator.standard_normal())
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[list[dict[str, object]], np.ndarray]:
+    generator = np.random.default_rng(0)
+    settings = architectures(400, generator)
+    return settings, np.array([quality(each, generator) for each in settings])
+
+
+def one_hot(settings: list[dict[str, object]]) -> np.ndarray:
+    encoded = SettingsEncoder(settings)(settings)  # groups: single one-hot, single ordinal, one-hot of the sequences
+    width_single, width_ordinal, width_places = encoded.widths[:3]
+    columns = [
+        *range(width_single),
+        *range(width_single + width_ordinal, sum((width_single, width_ordinal, width_places))),
+    ]
+    return encoded.features_nf[:, columns]
+
+
+def test_fifty_labels_beat_ridge_on_the_one_hot_encoding(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:
+    settings, truth = problem
+    encoded, plain = SettingsEncoder(settings)(settings), one_hot(settings)
+    taus, ridge_taus = [], []
+    for draw in range(5):
+        order = np.random.default_rng(draw).permutation(len(truth))
+        known, rest = order[:50], order[50:]
+        mean = FewLabelPredictor().fit(encoded[known], truth[known]).predict(encoded[rest]).mean_n
+        taus.append(kendall_tau(mean, truth[rest]))
+        ridge_taus.append(kendall_tau(Ridge(1.0).fit(plain[known], truth[known]).predict(plain[rest]), truth[rest]))
+    assert np.mean(taus) > 0.85
+    assert np.mean(taus) > np.mean(ridge_taus) + 0.05
+
+
+def test_intervals_hold_what_they_promise(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:
+    settings, truth = problem
+    encoded = SettingsEncoder(settings)(settings)
+    held = []
+    for draw in range(8):
+        order = np.random.default_rng(draw).permutation(len(truth))
+        known, rest = order[:50], order[50:]
+        prediction = FewLabelPredictor().fit(encoded[known], truth[known]).predict(encoded[rest])
+        low, high = prediction.interval(0.8)
+        held.append(np.mean((low <= truth[rest]) & (truth[rest] <= high)))
+        assert (prediction.std_n > 0).all()
+    assert 0.68 < np.mean(held) < 0.92
+
+
+def test_regression_is_a_gaussian_process() -> None:
+    """The same mean and spread as scikit-learn's exact process with the same kernel and noise."""
+    generator = np.random.default_rng(1)
+    features = generator.standard_normal((70, 6))
+    encoded = EncodedArchitectures(features, (6,))
+    scores = features @ generator.standard_normal(6) + 0.3 * generator.standard_normal(70)
+    scores = (scores - scores[:40].mean()) / scores[:40].std()
+    regression = _Regression(encoded[:40], scores[:40])
+    mean, std = regression.predict(encoded[40:])
+
+    centred = (features - features[:40].mean(axis=0)) * regression._unit_f
+    kernel = ConstantKernel(1.0) * DotProduct(sigma_0=1e-10) + WhiteKernel(regression._noise)
+    process = GaussianProcessRegressor(kernel, optimizer=None).fit(centred[:40], scores[:40])
+    expected_mean, expected_std = process.predict(centred[40:], return_std=True)
+    np.testing.assert_allclose(mean, expected_mean, atol=1e-6)
+    np.testing.assert_allclose(std, expected_std, rtol=1e-6)
+
+
+def test_only_the_order_of_labels_decides_the_ranking(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:
+    settings, truth = problem
+    encoded = SettingsEncoder(settings)(settings)
+    first = FewLabelPredictor().fit(encoded[:60], truth[:60]).predict(encoded[60:])
+    second = FewLabelPredictor().fit(encoded[:60], np.exp(truth[:60] / 3)).predict(encoded[60:])
+    assert kendall_tau(first.mean_n, second.mean_n) == pytest.approx(1.0)
+    assert truth.min() - 5 < first.mean_n.min() < first.mean_n.max() < truth.max() + 5
+
+
+def test_labels_with_many_ties_still_give_an_order(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:
+    settings, truth = problem
+    encoded = SettingsEncoder(settings)(settings)
+    rough = (truth > np.median(truth)).astype(float)
+    mean = FewLabelPredictor().fit(encoded[:100], rough[:100]).predict(encoded[100:]).mean_n
+    assert len(np.unique(mean)) > 290
+    assert kendall_tau(mean, truth[100:]) > 0.6
+
+
+def test_genotypes_of_a_space() -> None:
+    space, generator = get_space("elastic-mini"), np.random.default_rng(0)
+    encoder, genotypes = SpaceEncoder(space), space.sample(300, generator)
+    encoded = encoder(genotypes)
+    weights = generator.standard_normal(genotypes.shape[1])
+    truth = genotypes @ weights + 0.2 * generator.standard_normal(300)
+    predictor = FewLabelPredictor().fit(encoded[:80], truth[:80])
+    assert kendall_tau(predictor.predict(encoded[80:]).mean_n, truth[80:]) > 0.6
+    alone = predictor.predict(encoder(genotypes[299:]))
+    assert alone.mean_n[0] == pytest.approx(predictor.predict(encoded[299:]).mean_n[0])
+    assert len(predictor.predict(encoder(genotypes[:0])).mean_n) == 0
+
+
+def test_more_labels_than_scales_are_learned_on() -> None:
+    space, generator = get_space("elastic-mini"), np.random.default_rng(0)
+    genotypes = space.sample(700, generator)
+    encoded, truth = SpaceEncoder(space)(genotypes), genotypes.sum(axis=1) + generator.standard_normal(700)
+    few = FewLabelPredictor().fit(encoded[:50], truth[:50]).predict(encoded[500:]).mean_n
+    many = FewLabelPredictor().fit(encoded[:500], truth[:500]).predict(encoded[500:]).mean_n
+    assert kendall_tau(many, truth[500:]) > kendall_tau(few, truth[500:])
+
+
+def test_cross_validation_never_sees_its_own_label(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:
+    settings, truth = problem
+    encoded = SettingsEncoder(settings[:60])(settings[:60])
+    noise = np.random.default_rng(3).standard_normal(60)
+    assert abs(kendall_tau(cross_validated(encoded, noise).mean_n, noise)) < 0.3
+    assert kendall_tau(cross_validated(encoded, truth[:60]).mean_n, truth[:60]) > 0.7
+
+
+def test_neighbouring_places_are_close() -> None:
+    """The blended groups make networks that differ in neighbouring places more alike than in distant ones."""
+    base = [0] * 8
+    changed = [[int(place == position) for place in range(8)] for position in (2, 3, 7)]
+    settings = [{"heads": each} for each in (base, *changed)]
+    encoded = SettingsEncoder(settings)(settings)
+    assert encoded.widths == (16, 8, 16, 8)
+    blended = encoded.features_nf[:, 24:40]
+    second, third, seventh = (row - blended[0] for row in blended[1:])
+    assert second @ third / (second @ second) == pytest.approx(np.exp(-0.125), abs=1e-4)
+    assert second @ seventh / (second @ second) == pytest.approx(np.exp(-25 / 8), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], "found 4 labels, expected at least 5"),
+        ([2.0] * 8, "8 labels that are all 2"),
+        ([1.0, 2.0, 3.0, 4.0, float("nan")], "not finite"),
+    ],
+)
+def test_labels_that_teach_nothing(labels: list[float], message: str) -> None:
+    settings: list[dict[str, float]] = [{"depth": number} for number in range(len(labels))]
+    with pytest.raises(UsageError, match=message):
+        FewLabelPredictor().fit(SettingsEncoder(settings)(settings), labels)
+
+
+def test_architectures_that_are_all_alike() -> None:
+    settings = [{"depth": 3}] * 6
+    with pytest.raises(UsageError, match="all alike"):
+        FewLabelPredictor().fit(SettingsEncoder(settings)(settings), np.arange(6.0))
+
+
+def test_settings_that_cannot_be_encoded() -> None:
+    with pytest.raises(UsageError, match="found no architecture"):
+        SettingsEncoder([])
+    with pytest.raises(UsageError, match=r"`heads.1`: found 'many', expected a finite number"):
+        SettingsEncoder([{"heads": [1, "many"]}])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="`width` is unknown"):
+        SettingsEncoder([{"depth": 1}, {"depth": 2}])([{"width": 3}])

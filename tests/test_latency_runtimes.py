@@ -1,0 +1,152 @@
+"""Runtimes: how a missing one is told, and, for each that is installed, that it computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.errors import ProfileError
+from latency_tables.runtimes import RuntimeMissingError, get_runtime, register_runtime, runtime_names
+from latency_tables.runtimes.onnx_file import write_onnx
+from latency_tables.transports import open_transport
+from latency_tables.visit_journal import VisitJournal
+from latency_tables.visits import Protocol
+from latency_tables.worker import check_program, digest, make_session, random_image
+from search_spaces import UnknownNameError, get_space
+
+ONCE = Protocol(rounds=1, rounds_limit=1, warm_up_runs=1, warm_up_seconds=0.0, runs=3, seconds=0.0, restarts=0)
+OWN_ENVIRONMENT = ("litert", "executorch")
+
+
+class Mixed(nn.Module):
+    """Convolutions with squeeze-and-excitation, then attention: the operators of our spaces in small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.Hardswish(), nn.Conv2d(16, 16, 3, 1, 1, groups=16))
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 16, 1), nn.Hardsigmoid())
+        self.norm, self.qkv, self.head = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 10)
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        x_BCHW = self.stem(x_BCHW)
+        x_BCHW = x_BCHW * self.gate(x_BCHW)
+        x_BNC = self.norm(x_BCHW.flatten(2).transpose(1, 2))
+        query, key, value = self.qkv(x_BNC).chunk(3, dim=-1)
+        x_BNC = x_BNC + nn.functional.scaled_dot_product_attention(query, key, value)
+        logits: torch.Tensor = self.head(nn.functional.gelu(x_BNC).mean(dim=1))
+        return logits
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Mixed().eval()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in OWN_ENVIRONMENT else ()) for name in runtime_names()],
+)
+def test_a_runtime_computes_what_pytorch_computes(name: str, network: nn.Module, tmp_path: Path) -> None:
+    runtime = get_runtime(name)
+    try:
+        python = runtime.python()
+    except RuntimeMissingError as error:
+        pytest.skip(f"{error}; {error.hint}")
+    with torch.inference_mode():
+        output = network(torch.from_numpy(random_image([1, 3, 32, 32]))).double().numpy()
+    path = tmp_path / f"mixed{runtime.suffix}"
+    runtime.write(network, (3, 32, 32), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing temporary is left
+    journal = VisitJournal()
+    with open_transport("local") as transport:
+        bench = Bench(runtime, transport, python)
+        assert bench.facts()["runtime_version"]
+        campaign = measure(bench, [NetworkFile(path, (1, 3, 32, 32), digest(output))], ONCE, journal=journal)
+    (loaded,) = journal.of_kind("loaded")
+    assert loaded["precision"] == "fp32"
+    assert loaded["output"]["picked"] == pytest.approx(digest(output)["picked"], rel=1e-4, abs=1e-5)
+    assert campaign.measurements[0].ms > 0
+
+
+def test_a_missing_environment_is_told_with_the_commands_that_make_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("NAS_LITERT_PYTHON", raising=False)
+    with pytest.raises(RuntimeMissingError, match="`litert`: `ai_edge_litert` is not installed") as caught:
+        get_runtime("litert").python()
+    folder = tmp_path / "environments" / "litert"
+    assert f"python -m venv {folder} && {folder}/bin/pip install " in caught.value.hint
+    assert "litert-torch==0.10.0" in caught.value.hint
+    assert "NAS_LITERT_PYTHON" in caught.value.hint
+    monkeypatch.setenv("NAS_LITERT_PYTHON", str(tmp_path / "no-python"))
+    with pytest.raises(RuntimeMissingError, match="found no program"):
+        get_runtime("litert").python()
+
+
+def test_runtimes_are_found_by_name() -> None:
+    assert {"onnxruntime", "openvino", "torch", "litert", "executorch"} <= set(runtime_names())
+    with pytest.raises(UnknownNameError, match="onnxruntim"):
+        get_runtime("onnxruntim")
+    with pytest.raises(ValueError, match="registered already"):
+        register_runtime(get_runtime("torch"))
+
+
+@pytest.mark.slow  # the newer exporter takes its time
+def test_both_exporters_give_the_same_kernels(tmp_path: Path) -> None:
+    from nas.onnx_export import export_onnx
+    from supernets import build_network
+
+    space = get_space("elastic-mini")
+    network = build_network(space, space.smallest).eval()
+    channels, side, _ = space.input_shape(dict(space.smallest.settings))
+    write_onnx(network, (channels, side, side), tmp_path / "fast.onnx")
+    export_onnx(network, side, tmp_path / "delivered.onnx")
+    fast, delivered = (kernels(tmp_path / f"{name}.onnx") for name in ("fast", "delivered"))
+    assert fast == delivered
+    assert fast["ReduceMean"] > 1
+
+
+def kernels(path: Path) -> Counter[str]:
+    """Operators of the optimised graph, but for those that move no data."""
+    optimised = path.with_suffix(".optimised.onnx")
+    make_session(str(path), optimised=str(optimised))
+    nodes = onnx.load(str(optimised), load_external_data=False).graph.node
+    return Counter(node.op_type for node in nodes if node.op_type not in ("Reshape", "Squeeze", "Unsqueeze"))
+
+
+def test_a_program_with_a_pickled_object_is_refused(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "network.pt2"
+    get_runtime("torch").write(network, (3, 32, 32), path)
+    check_program(str(path))
+    opaque = b'{"config": {"x": {"path_name": "opaque_obj_0", "use_pickle": true}}}'
+    for member, content in (
+        ("model/data/weights/model.pt", pickle.dumps(print)),
+        ("model/data/constants/opaque_constants_config.json", opaque),
+    ):
+        tampered = tmp_path / "tampered.pt2"
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(tampered, "w") as archive:
+            for name in source.namelist():
+                archive.writestr(name, source.read(name))
+            archive.writestr(member, content)
+        with pytest.raises(ValueError, match="expected tensors only"):
+            check_program(str(tampered))
+
+
+def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
+    class Choosing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if bool(x.sum() > 0) else -x
+
+    with pytest.raises(ProfileError, match="cannot be exported"):
+        get_runtime("torch").write(Choosing(), (3, 8, 8), tmp_path / "choosing.pt2")
+    assert list(tmp_path.iterdir()) == []
