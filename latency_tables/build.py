@@ -29,8 +29,10 @@ from latency_tables.visits import QUICK, Campaign, Measurement, Progress, Protoc
 from search_spaces.graph import OpGraph
 
 FOLDS = 6
-LEAST_QUIET_SHARE = 0.1
+LEAST_UNDISTURBED = 0.1
 """Share of undisturbed visits below which not even the fastest runs of a network say what it takes."""
+MOSTLY = 0.5
+"""Share of visits with idle neighbours below which a table says so."""
 _COVERAGE = 0.9
 
 
@@ -99,7 +101,10 @@ def build_table(
     journal = journal or VisitJournal()
     facts = bench.facts()
     files = [NetworkFile(network.path, (1, *network.graph.source_shape), network.expected) for network in networks]
-    measured = campaign.measure(bench, files, protocol, journal=journal, progress=progress)
+    least_undisturbed = 0.0 if conditions.allow_busy else LEAST_UNDISTURBED
+    measured = campaign.measure(
+        bench, files, protocol, journal=journal, progress=progress, least_undisturbed=least_undisturbed
+    )
     if not conditions.allow_busy:
         _require_quiet(measured, journal)
     profiles: list[tuple[Path, Path] | None] = [None] * len(files)
@@ -194,12 +199,12 @@ def held_out_rows(observations: Sequence[Observation]) -> list[ValidationRow]:
 
 
 def _require_quiet(measured: Campaign, journal: VisitJournal) -> None:
-    share = measured.quiet_share
-    if share is not None and share < LEAST_QUIET_SHARE:
+    share = measured.undisturbed_share
+    if share is not None and share < LEAST_UNDISTURBED:
         journal.clear()
         raise BusyMachineError(
-            f"other programs kept the other processors busy during {1 - share:.0%} of the measurements,"
-            f" expected at most {1 - LEAST_QUIET_SHARE:.0%}: they slow the caches and memory that all share",
+            f"other programs kept all processors busy during {1 - share:.0%} of the measurements, expected at most"
+            f" {1 - LEAST_UNDISTURBED:.0%}: they slow the core, the caches and the memory that all share",
             "stop them and try again; or accept the numbers with `nas latency build --allow-busy`",
         )
 
@@ -221,8 +226,9 @@ def _header(
         "median of round medians" if statistic == "median" else "5th percentile of the runs, since the machine was busy"
     )
     notes = [f"latency is the {how}; {steady} of {len(measurements)} networks were steady"]
-    if measured.quiet_share is not None and measured.quiet_share < LEAST_QUIET_SHARE:
-        notes.append(f"other programs were running during {1 - measured.quiet_share:.0%} of the measurements")
+    if measured.quiet_share is not None and measured.quiet_share < MOSTLY:
+        busy = 1 - measured.quiet_share
+        notes.append(f"other programs kept the other processors busy during {busy:.0%} of the measurements")
     if unmatched:
         notes.append(f"{unmatched} kernels had no counterpart in the profiles and are priced by their class")
     if not runtime.profiles:

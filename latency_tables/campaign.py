@@ -31,6 +31,7 @@ from latency_tables.visits import (
     round_plan,
     rounds_wanted,
     summarise_all,
+    undisturbed_share,
 )
 
 _WORKER = Path(__file__).with_name("worker.py")
@@ -167,6 +168,7 @@ def measure(
     journal: VisitJournal | None = None,
     progress: Progress | None = None,
     statistic: Statistic | None = None,
+    least_undisturbed: float = 0.0,
 ) -> Campaign:
     """Measure networks in interleaved rounds; the first one is the anchor.
 
@@ -177,6 +179,7 @@ def measure(
         journal: What has been measured already; what is measured now is added.
         progress: Told of every visit.
         statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
+        least_undisturbed: Share of undisturbed visits below which no rounds are added: whoever asks will refuse.
 
     Raises:
         BusyMachineError: With several threads, fewer than half of a network's runs were clean.
@@ -190,7 +193,7 @@ def measure(
     while True:
         rounds = _rounds(journal)
         accepted = accept_rounds(list(rounds.values()), plan, protocol)
-        wanted = rounds_wanted(names, accepted, protocol)
+        wanted = rounds_wanted(names, accepted, protocol, least_undisturbed)
         if not wanted:
             break
         steps = _due_steps(rounds, plan, wanted)
@@ -199,7 +202,8 @@ def measure(
         if len(journal.of_kind("visit")) < known + len(steps):
             raise ProfileError("the measuring worker left visits out", "build again")
     measurements = summarise_all(names, accepted.visits, protocol.threads, statistic)
-    return Campaign(measurements, accepted.drift, accepted.restarted, quiet_share(accepted.visits))
+    shares = quiet_share(accepted.visits), undisturbed_share(accepted.visits)
+    return Campaign(measurements, accepted.drift, accepted.restarted, *shares)
 
 
 def profile(

@@ -103,7 +103,7 @@ class PhoneCampaign:
 
 
 def program_digest(program: Path | None) -> str:
-    """The SHA-256 of a benchmark program, by which two builds of it are told apart; empty where the device has its own."""
+    """The SHA-256 of a benchmark program, which tells two builds of it apart; empty where the device has its own."""
     return "" if program is None else hashlib.sha256(program.read_bytes()).hexdigest()
 
 

@@ -24,14 +24,25 @@ from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.transports import CommandResult, OnLine, open_transport
 from latency_tables.transports.local import LocalTransport
 from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import Protocol, Round, Visit, accept_rounds, quiet_share, round_plan
+from latency_tables.visits import (
+    Accepted,
+    Protocol,
+    Round,
+    Visit,
+    accept_rounds,
+    quiet_share,
+    round_plan,
+    rounds_wanted,
+    undisturbed_share,
+)
 
 TINY = Protocol(rounds=3, rounds_limit=3, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0, restarts=0)
 SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.2, restarts=0)
 
 
-def visit(ms: float, busy: float | None = None) -> Visit:
-    return Visit((ms,) * 5, (ms,) * 5, busy)
+def visit(ms: float, busy: float | None = None, ours: float = 1.0) -> Visit:
+    """A visit during which the other processors were busy, and ours was ours, for these shares of the time."""
+    return Visit((ms,) * 5, (ms * ours,) * 5, busy)
 
 
 def rounds(anchor_ms: Sequence[Sequence[float]], networks: int) -> list[Round]:
@@ -64,6 +75,21 @@ def test_rounds_whose_anchor_drifts_start_again_until_there_are_no_restarts_left
 def test_the_quiet_share_counts_visits_during_which_other_processors_idled() -> None:
     assert quiet_share([[visit(1, 0.1), visit(1, 0.9)], [visit(1, 0.5), visit(1)]]) == pytest.approx(2 / 3)
     assert quiet_share([[visit(1)]]) is None
+
+
+def test_a_busy_neighbour_disturbs_only_where_our_processor_is_shared_too() -> None:
+    neighbour, crowd = visit(1, 0.9), visit(1, 0.9, ours=0.5)
+    assert undisturbed_share([[visit(1, 0.1), neighbour], [crowd, visit(1, 0.1, ours=0.5)]]) == 0.75
+    assert undisturbed_share([[visit(1)]]) is None
+
+
+def test_unsteady_rounds_are_repeated_but_not_where_others_never_stop() -> None:
+    protocol = Protocol(rounds=2, rounds_limit=5)
+    first, second = visit(1, 0.9, ours=0.5), visit(2, 0.9, ours=0.5)
+    assert rounds_wanted(["a"], Accepted([[first]], 0.0, 0), protocol, 0.1) == 1
+    assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol) == 2
+    assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol, 0.1) == 0
+    assert rounds_wanted(["a"], Accepted([[visit(1, 0.9), visit(2, 0.9)]], 0.0, 0), protocol, 0.1) == 2
 
 
 def test_a_journal_survives_a_torn_line_and_sets_other_settings_aside(tmp_path: Path) -> None:

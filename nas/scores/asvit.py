@@ -6,18 +6,23 @@ number of the neural tangent kernel (`nas.scores.ntk`, smaller is better) and th
 combines them by their ranks over a population (`nas.ranks`); where one network has to be given one number it is
 the logarithm of their ratio, which rises as much when either gets better by the same factor: our own choice.
 
-One draw of one network is one task; tasks are spread over worker processes of one thread each, which on a few cores is
-faster than one process of several threads. The same seed gives the same numbers for any number of workers.
+One metric of one draw of one network is one task, so that five draws share out evenly; tasks are spread over worker
+processes of one thread each, which on a few cores is faster than one process of several threads. The same seed gives
+the same numbers for any number of workers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from multiprocessing import get_context
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +39,7 @@ from nas.scores.series_attention import SeriesAttention
 from nas.scores.untrained import UntrainedNetwork
 
 REPEATS = 5
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and values of the GNU C library's `mallopt`
 
 
 @dataclass(frozen=True)
@@ -104,16 +110,20 @@ class AsvitScorer:
         Args:
             builds: Each makes a freshly initialised network; with several workers they must be picklable.
         """
-        tasks = [(build, self._inputs, seed) for build in builds for seed in self._seeds]
-        drawn = self._map()(_score_draw, *zip(*tasks, strict=True)) if tasks else iter(())
-        for _ in builds:
-            draws = [next(drawn) for _ in self._seeds]
-            yield AsvitScores(
-                ntk.combined([draw.ntk for draw in draws]),
-                length_distortion.combined([draw.length_distortion for draw in draws]),
+        draw = self._map()
+        inputs, seeds = repeat(self._inputs), self._seeds
+        started = [
+            # The longer tasks first: the shorter ones then fill the gaps.
+            (
+                draw(_condition_of_draw, repeat(build), inputs, seeds),
+                draw(_length_of_draw, repeat(build), inputs, seeds),
             )
+            for build in builds
+        ]
+        for conditions, lengths in started:
+            yield AsvitScores(ntk.combined(list(conditions)), length_distortion.combined(list(lengths)))
 
-    def _map(self) -> Callable[..., Iterator[AsvitScores]]:
+    def _map(self) -> Callable[..., Iterator[Any]]:
         if self._workers == 1:
             return map
         if self._pool is None:
@@ -147,18 +157,30 @@ class _Inputs:
         return torch.from_numpy(self.images)
 
 
-def _score_draw(build: Build, inputs: _Inputs, seed: int) -> AsvitScores:
-    return scores_of_draw(draw_network(build, seed), inputs.images_BCHW(), inputs.image_side, seed)
+def _condition_of_draw(build: Build, inputs: _Inputs, seed: int) -> NtkCondition:
+    with _scoring():
+        return ntk.condition_of_draw(draw_network(build, seed), inputs.images_BCHW())
+
+
+def _length_of_draw(build: Build, inputs: _Inputs, seed: int) -> LengthDistortion:
+    with _scoring():
+        return length_distortion.length_of_draw(draw_network(build, seed), inputs.image_side, seed)
+
+
+@contextlib.contextmanager
+def _scoring() -> Iterator[None]:
+    try:
+        with SeriesAttention():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise EvaluationError(f"out of memory: {error}") from error
 
 
 def scores_of_draw(network: nn.Module, images_BCHW: Tensor, image_side: int, circle_seed: int) -> AsvitScores:
     """One repeat: both metrics for the weights that ``network`` has. Its norms are removed, in place."""
-    try:
-        with SeriesAttention():
-            condition = ntk.condition_of_draw(network, images_BCHW)
-            return AsvitScores(condition, length_distortion.length_of_draw(network, image_side, circle_seed))
-    except torch.OutOfMemoryError as error:
-        raise EvaluationError(f"out of memory: {error}") from error
+    with _scoring():
+        condition = ntk.condition_of_draw(network, images_BCHW)
+        return AsvitScores(condition, length_distortion.length_of_draw(network, image_side, circle_seed))
 
 
 def _ratio_of_draw(network: UntrainedNetwork) -> float:
@@ -174,3 +196,8 @@ AS_VIT = Score("as-vit", _ratio_of_draw, "after Chen et al., ICLR 2022")
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
+    # Keep what is freed, where the C library can be told so: large tensors come and go with every layer.
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        _ = library.mallopt(M_MMAP_THRESHOLD, 1 << 30) or library.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
