@@ -78,8 +78,8 @@ def search(
         budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
         seed: Of everything random; 0 unless given.
-        controller: Name of the controller; ``nsga2`` unless given. ``reinforce`` is As-ViT's, with its 500 evaluations,
-            its seed 8 and its two metrics unless others are given.
+        controller: Name of the controller; ``predictor``, or ``nsga2`` where a score comes from a table, unless given.
+            ``reinforce`` is As-ViT's, with its 500 evaluations, its seed 8 and its two metrics unless others are given.
         output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
         resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``
             and ``budget_seconds`` may differ.
@@ -198,9 +198,7 @@ class _Search:
             "data_digest": None if images is None else images.describe()["digest"],
             "supernet_digest": supernet_digest,
         }
-        problem = SearchProblem(
-            space, settings.seed, bound.excess_ms, bound.latency_ms, fastest, settings.evaluations
-        )
+        problem = SearchProblem(space, settings.seed, bound.excess_ms, bound.latency_ms, fastest, settings.evaluations)
         return _Question(bound, problem, untrained, images, supernet, identity, table_seconds)
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:

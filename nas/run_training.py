@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from supernets.training_settings import TrainingSettings
 
 CHECKPOINTS = "checkpoints"
+SUPERNET_POLICY, SINGLE_POLICY = "sandwich", "uniform"
 DEFAULTS: dict[str, Any] = {
     "space": "elastic-mini",
     "data": "digits",
@@ -31,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "architecture": None,
     "progressive": False,
+    "policy": None,
 }
 
 
@@ -80,6 +82,7 @@ def train(
     *,
     arch: str | None = None,
     progressive: bool = False,
+    policy: str | None = None,
     epochs: int | None = None,
     budget_seconds: float | None = None,
     seed: int | None = None,
@@ -97,6 +100,8 @@ def train(
         arch: Train this network alone: anything of a space that `nas.networks.resolve_network` understands, or with
             ``space`` a name or text of that space.
         progressive: Begin on large patches, see `supernets.progressive`.
+        policy: Which networks a step trains, see `supernets.sampling`: ``sandwich`` unless given, ``uniform``,
+            ``complexity-aware``, ``conflict-aware``, or a registered one.
         epochs: Passes over the training images.
         budget_seconds: Time to train for, in place of ``epochs``.
         seed: Of weights, networks and images.
@@ -108,9 +113,9 @@ def train(
             training has several, and `supernets.trainer.TrainingProgress`.
 
     Raises:
-        UsageError: Both ``epochs`` and ``budget_seconds`` are given, there is nothing to resume, or ``arch`` is no
-            network of a space or not of ``space``.
-        UnknownNameError: There is no such space or network.
+        UsageError: Both ``epochs`` and ``budget_seconds`` are given, there is nothing to resume, ``arch`` is no
+            network of a space or not of ``space``, or ``arch`` comes with a ``policy`` that would train others.
+        UnknownNameError: There is no such space, network or policy.
         SearchSpaceError: ``progressive``, and the space has no patch embedding whose stride can change.
         RunError: The folder cannot be used.
         DataError: The images cannot be used.
@@ -125,6 +130,7 @@ def train(
         "seed": seed,
         "architecture": None,
         "progressive": progressive or None,
+        "policy": policy,
     }
     if arch is not None:
         architecture = find_network(arch, space)
@@ -138,9 +144,8 @@ def train(
     found = _space(settings["space"], settings["architecture"])
     training = training_settings(settings["epochs"], settings["budget_seconds"], settings["seed"])
     is_single = settings["architecture"] is not None
-    training = replace(
-        training, policy="uniform" if is_single else training.policy, progressive=bool(settings["progressive"])
-    )
+    settings["policy"] = _policy(settings["policy"], is_single)
+    training = replace(training, policy=settings["policy"], progressive=bool(settings["progressive"]))
     found.lower(found.largest, coarseness=2 if training.progressive else 1)  # fails before anything is written
     images = load_data(settings["data"], found.image_side)
     kind = "network" if is_single else "supernet"
@@ -250,6 +255,18 @@ def _space(name: str, architecture: dict[str, Any] | None) -> SearchSpace:
     return space if architecture is None else SingleSpace(space, space.parse(architecture))
 
 
+def _policy(name: str | None, is_single: bool) -> str:
+    """The sampling policy of a training, also of one that was recorded before there was a choice."""
+    if name is None:
+        return SINGLE_POLICY if is_single else SUPERNET_POLICY
+    if is_single and name != SINGLE_POLICY:
+        raise UsageError(
+            f"policy `{name}` chooses networks, but one network is to be trained alone",
+            hint="leave `--policy` out, or train the supernet of the space",
+        )
+    return name
+
+
 def _recorded(output: Path | str | None, given: dict[str, Any]) -> dict[str, Any] | None:
     if output is None:
         raise UsageError("`resume` without `output`, expected the run folder to go on in")
@@ -259,6 +276,7 @@ def _recorded(output: Path | str | None, given: dict[str, Any]) -> dict[str, Any
         return None
     if recorded.get("command") != "train":
         raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a training")
+    recorded["policy"] = _policy(recorded.get("policy"), recorded.get("architecture") is not None)
     for name, value in given.items():
         if value is not None:
             check_same(folder, name, recorded.get(name), value)

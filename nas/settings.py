@@ -14,6 +14,9 @@ from nas.scores.registry import DEFAULT_SCORE, get_score
 DEFAULT_EVALUATIONS = 150
 DEFAULT_FREE_EVALUATIONS = 1000
 """Where a score is looked up in a table."""
+DEFAULT_CONTROLLER = "predictor"
+DEFAULT_FREE_CONTROLLER = "nsga2"
+"""Where an evaluation costs less than the predictor that would save it."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
 SEARCH_SHARE = 0.1
@@ -21,7 +24,11 @@ DELIVERY_SHARE = 0.06
 """Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
 BUDGET_SETTINGS = ("evaluations", "budget_seconds")
 _ASVIT: Mapping[str, Any] = {"score": "as-vit", "evaluations": 500, "seed": 8}
-CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"reinforce": _ASVIT, "reinforce-value": _ASVIT}
+CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "reinforce": _ASVIT,
+    "reinforce-value": _ASVIT,
+    "evolution-resnas": {"evaluations": 3350},
+}
 """What a controller's paper searches with, where networks are ranked untrained."""
 
 
@@ -35,7 +42,7 @@ class SearchSettings:
     data: str | None = None
     supernet: str | None = None
     score: str | None = None
-    controller: str = "nsga2"
+    controller: str = DEFAULT_FREE_CONTROLLER
     seed: int = 0
     evaluations: int | None = None
     budget_seconds: float | None = None
@@ -78,10 +85,12 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     settings = SearchSettings(**chosen)
     if settings.score is None and settings.data is None and settings.supernet is None:
         settings = replace(settings, score=DEFAULT_SCORE)
+    is_free = settings.score is not None and get_score(settings.score).is_free
+    if "controller" not in chosen:
+        settings = replace(settings, controller=DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER)
     if settings.evaluations is None and settings.budget_seconds is None:
         if settings.trains:
             return replace(settings, budget_seconds=DEFAULT_BUDGET_SECONDS)
-        is_free = settings.score is not None and get_score(settings.score).is_free
         settings = replace(settings, evaluations=DEFAULT_FREE_EVALUATIONS if is_free else DEFAULT_EVALUATIONS)
     return settings
 

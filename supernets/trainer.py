@@ -33,10 +33,10 @@ from supernets.checkpoint import (
 from supernets.data import Batch, ImageData
 from supernets.errors import CheckpointError, TrainingError
 from supernets.interruptions import deferred_interrupt, reproducible
-from supernets.losses import distillation_loss, label_loss
+from supernets.losses import label_loss, target_loss
 from supernets.optimizer import load_optimizer_state, make_optimizer, optimizer_state
 from supernets.progressive import mean_of_rest, phase_at, phase_costs, training_phases
-from supernets.sampling import get_policy
+from supernets.sampling import Sampler, begin_sampling, get_policy
 from supernets.schedule import Schedule, is_check, keep_pace, steps_within
 from supernets.supernet import Supernet
 from supernets.training_settings import CHANGEABLE, TrainingSettings
@@ -44,7 +44,8 @@ from supernets.training_settings import CHANGEABLE, TrainingSettings
 LOG_NAME = "training.jsonl"
 COLD_STEPS, TIMED_STEPS, TIMED_SHARE = 8, 10, 0.05
 """A budget is turned into steps by timing up to this many, after some cold ones, or this share of the budget."""
-PACE_STEPS = 20
+TIMED_STRIDE = 97
+"""Between the steps that are timed, so that they are no neighbours, whose networks may cost alike."""
 _SETTINGS_OF_OLD = {"progressive": False}
 """What trainings were that were begun by a release without these settings."""
 
@@ -140,7 +141,7 @@ class _Training:
 
     def __init__(self, supernet: Supernet, data: ImageData, settings: TrainingSettings, folder: Path) -> None:
         self.supernet, self.data, self.settings, self.folder = supernet, data, settings, folder
-        self.policy = get_policy(settings.policy)
+        self.sampler = self._new_sampler()
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.schedule = Schedule(settings.epochs * self.steps_per_epoch, settings.warmup)
         self.optimizer = make_optimizer(supernet, settings)
@@ -170,6 +171,7 @@ class _Training:
             self.weights = self._time_phases(TIMED_SHARE * budget)
             steps = steps_within(budget - self.seconds, mean_of_rest(self.phases, self.weights, 0.0))
             self.schedule = Schedule(steps, self.settings.warmup)
+            self.sampler = self._new_sampler()
         self._append_log("w", "")
         self.save()
 
@@ -181,10 +183,11 @@ class _Training:
         self.step, self.elapsed = checkpoint.metadata["step"], state["seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self.weights = state.get("phase_weights", self.weights)
+        self.sampler.load_state(state.get("policy", {}))
         self._rewind_log()
 
     def run(self, progress: Callable[[TrainingProgress], None] | None, interrupted: threading.Event) -> TrainingResult:
-        durations: deque[float] = deque(maxlen=PACE_STEPS)
+        durations: deque[float] = deque(maxlen=self.sampler.pace_steps)
         saved = time.monotonic()
         batches = self._batches(self.step)
         while self.step < self.schedule.total_steps:
@@ -225,6 +228,7 @@ class _Training:
                 "seconds": self.seconds,
                 "loss": None if math.isnan(self.loss) else self.loss,
                 "phase_weights": self.weights,
+                "policy": self.sampler.state(),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
@@ -237,24 +241,25 @@ class _Training:
         # Colours last: convolutions on the CPU take a quarter less time.
         images = batch[0].to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = batch[1].to(device, non_blocking=True)
-        assignments = self.policy.assignments(self.supernet.space, self.settings.seed, step)
+        assignments = self.sampler.assign(step, self.schedule.progress(step))
         torch.manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
         self.optimizer.zero_grad(set_to_none=True)
-        first_logits: Tensor | None = None
+        outputs: list[Tensor] = []
         first_loss = math.nan
         for assignment in assignments:
             with self.supernet.borrow(assignment.architecture, coarseness) as subnet:
                 logits = subnet(images)
-                if assignment.target == "labels" or first_logits is None:
-                    loss = label_loss(logits, labels, self.settings.label_smoothing)
-                else:
-                    loss = distillation_loss(logits, first_logits)
+                loss = target_loss(assignment.target, logits, labels, outputs, self.settings.label_smoothing)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise self._not_finite("loss", value, step, assignment.architecture)
                 (loss / len(assignments)).backward()  # type: ignore[no-untyped-call]
-            if first_logits is None:
-                first_logits, first_loss = logits.detach(), value
+            first_loss = first_loss if outputs else value
+            outputs.append(logits.detach())
+            self._score(assignment.architecture, outputs[-1], labels, step)
+        for architecture in self.sampler.stale():
+            with torch.no_grad(), self.supernet.borrow(architecture, coarseness) as subnet:
+                self._score(architecture, subnet(images), labels, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * self.settings.learning_rate
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip).item()
@@ -262,6 +267,18 @@ class _Training:
             raise self._not_finite("gradient norm", norm, step, assignments[0].architecture)
         self.optimizer.step()
         return first_loss
+
+    def _score(self, architecture: Architecture, logits: Tensor, labels: Tensor, step: int) -> None:
+        """Tell a policy that learns how well an architecture does on the step's images."""
+        if not self.sampler.learns:
+            return
+        score = -label_loss(logits, labels).item()
+        if not math.isfinite(score):
+            raise self._not_finite("score", score, step, architecture)
+        self.sampler.observe(architecture, score)
+
+    def _new_sampler(self) -> Sampler:
+        return begin_sampling(get_policy(self.settings.policy), self.supernet.space, self.settings.seed)
 
     def _not_finite(self, what: str, value: float, step: int, architecture: Architecture) -> TrainingError:
         return TrainingError(
@@ -290,7 +307,7 @@ class _Training:
         durations: list[float] = []
         while len(durations) < COLD_STEPS + TIMED_STEPS and (len(durations) <= COLD_STEPS or self.seconds < end):
             began = time.monotonic()
-            self._train_step(len(durations), 0.0, next(batches), coarseness)
+            self._train_step(len(durations) * TIMED_STRIDE, 0.0, next(batches), coarseness)
             durations.append(time.monotonic() - began)
         return float(np.quantile(durations[COLD_STEPS:], 0.25))
 

@@ -39,6 +39,10 @@ def make_problem(space: SearchSpace, limit: float, seed: int = 0) -> SearchProbl
     )
 
 
+PROPOSERS = [name for name in controller_names() if not name.startswith("reinforce")]
+"""Controllers that propose networks to find good ones; REINFORCE samples its policy, repetitions included."""
+
+
 def latency(space: SearchSpace, genotypes: Genotypes) -> np.ndarray:
     return population_cost(space, genotypes).macs / 1e6
 
@@ -71,7 +75,7 @@ def drive(controller: Controller, problem: SearchProblem, evaluations: int) -> t
     return proposals, np.array(costs)
 
 
-@pytest.mark.parametrize("name", ["nsga2", "random"])
+@pytest.mark.parametrize("name", PROPOSERS)
 @pytest.mark.parametrize(("space", "limit"), [(ELASTIC, 400.0), (ELASTIC, 60.0), (MINI, 2.0)])
 def test_proposals_are_valid_and_the_same_for_the_same_seed(name: str, space: SearchSpace, limit: float) -> None:
     runs = [drive(get_controller(name)(problem), problem, 60) for problem in (make_problem(space, limit),) * 2]
@@ -99,7 +103,7 @@ def test_proposing_takes_milliseconds() -> None:
     assert (time.thread_time() - started) / len(proposals) < 0.02
 
 
-@pytest.mark.parametrize("name", ["nsga2", "random"])
+@pytest.mark.parametrize("name", PROPOSERS)
 def test_few_networks_within_the_bound_are_all_found(name: str) -> None:
     neighbours = [MINI.encode([MINI.smallest])[0].copy() for _ in MINI.choices]
     for column, row in enumerate(neighbours):
@@ -114,7 +118,7 @@ def test_few_networks_within_the_bound_are_all_found(name: str) -> None:
 def test_controllers_say_when_only_one_network_is_within_the_bound() -> None:
     smallest = MINI.encode([MINI.smallest])
     problem = make_problem(MINI, float(latency(MINI, smallest)[0]))
-    for name in ("nsga2", "random"):
+    for name in PROPOSERS:
         _, costs = drive(get_controller(name)(problem), problem, 10)
         assert len(costs) == 1
 

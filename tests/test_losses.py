@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 import torch
 
-from supernets.losses import distillation_loss, label_loss
+from supernets.losses import Target, alpha_divergence_loss, distillation_loss, label_loss, target_loss
 
 LOGITS_BK = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 
@@ -34,3 +36,51 @@ def test_no_gradient_reaches_the_teacher_and_an_equal_student_has_none_either() 
     assert torch.allclose(student.grad, torch.zeros_like(student), atol=1e-7)
     distillation_loss(student, LOGITS_BK.flip(-1)).backward()
     assert float(student.grad.abs().max()) > 0.1
+
+
+# -- adaptive alpha-divergence -----------------------------------------------------------------------------------------
+
+STUDENT_BK = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+TARGET_BK = torch.tensor([[0.7, 0.2, 0.1], [0.98, 0.01, 0.01], [0.4, 0.3, 0.3]])
+CHOSEN_B = (-1.38898, -3.23729, 3.01339)
+"""Surrogates of ElasticViT's reference implementation: alpha -1 for two samples, alpha 1 for the last."""
+GRADIENTS_BK = torch.tensor([[-0.1053, -0.1969, 0.3022], [-0.3452, 0.1726, 0.1726], [0.1956, -0.0978, -0.0978]])
+
+
+def test_alpha_divergence_has_the_values_and_gradients_of_the_reference() -> None:
+    student_BK = STUDENT_BK.clone().requires_grad_()
+    loss = alpha_divergence_loss(student_BK, TARGET_BK)
+    assert loss.item() == pytest.approx(-0.53763, abs=1e-5)
+    loss.backward()
+    assert student_BK.grad is not None
+    assert torch.allclose(student_BK.grad, GRADIENTS_BK, atol=1e-4)
+    for row, expected in enumerate(CHOSEN_B):
+        single = alpha_divergence_loss(STUDENT_BK[row : row + 1], TARGET_BK[row : row + 1])
+        assert single.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_alpha_divergence_is_finite_where_probabilities_vanish() -> None:
+    student_BK = torch.tensor([[200.0, 0.0, -200.0], [0.0, 1.0, 2.0]], requires_grad=True)
+    target_BK = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    loss = alpha_divergence_loss(student_BK, target_BK)
+    loss.backward()
+    assert loss.isfinite()
+    assert student_BK.grad is not None
+    assert student_BK.grad.isfinite().all()
+    assert target_BK.grad is None
+
+
+def test_targets_of_a_step() -> None:
+    labels_B = torch.tensor([0, 1, 2])
+    earlier = [torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    mean_BK = (earlier[0].softmax(-1) + earlier[1].softmax(-1)) / 2
+    on_labels = label_loss(STUDENT_BK, labels_B, 0.1)
+    expected = {
+        "labels": on_labels,
+        "first": distillation_loss(STUDENT_BK, earlier[0]),
+        "mean": alpha_divergence_loss(STUDENT_BK, mean_BK),
+    }
+    assert len({round(value.item(), 5) for value in expected.values()}) == 3
+    for target in typing.get_args(Target):
+        assert torch.allclose(target_loss(target, STUDENT_BK, labels_B, earlier, 0.1), expected[target])
+        assert torch.allclose(target_loss(target, STUDENT_BK, labels_B, [], 0.1), on_labels)

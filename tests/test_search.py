@@ -98,7 +98,7 @@ def journal_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return study.trials
 
 
-@pytest.mark.parametrize("controller", ["nsga2", "random"])
+@pytest.mark.parametrize("controller", ["evolution", "nsga2", "predictor", "random"])
 def test_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path: Path, controller: str) -> None:
     first = run_fake_search(tmp_path / "a", controller=controller)
     second = run_fake_search(tmp_path / "b", controller=controller)
@@ -108,7 +108,7 @@ def test_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path: Path,
     assert [trial.genotype for trial in first.trials] != [trial.genotype for trial in other.trials]
 
 
-@pytest.mark.parametrize("controller", ["nsga2", "random"])
+@pytest.mark.parametrize("controller", ["nsga2", "predictor", "random"])
 def test_bound_is_hard_and_free_of_charge(tmp_path: Path, controller: str) -> None:
     evaluator = FakeEvaluator()
     loop = run_fake_search(tmp_path / "run", controller=controller, evaluator=evaluator, evaluations=60)
@@ -117,7 +117,7 @@ def test_bound_is_hard_and_free_of_charge(tmp_path: Path, controller: str) -> No
     assert all(trial.latency["fake"].high_ms <= LIMIT_MS for trial in done)
     over = [trial for trial in loop.trials if trial.state is State.INFEASIBLE]
     assert all(trial.latency["fake"].high_ms > LIMIT_MS and "limit 3 ms" in trial.reason for trial in over)
-    assert controller == "random" or over
+    assert bool(over) == (controller == "nsga2")
 
 
 def test_search_begins_with_named_networks_that_satisfy_the_bound(tmp_path: Path) -> None:
@@ -232,12 +232,15 @@ def test_resume_after_a_cut_anywhere_gives_the_uninterrupted_run(tmp_path: Path)
         assert [trial.params for trial in trials] == [dict(t.architecture.settings) for t in resumed.trials]
 
 
-def test_interrupted_search_goes_on(tmp_path: Path) -> None:
-    whole = run_fake_search(tmp_path / "whole")
+@pytest.mark.parametrize(("controller", "stop_at"), [("nsga2", 7), ("predictor", 22)])
+def test_interrupted_search_goes_on(tmp_path: Path, controller: str, stop_at: int) -> None:
+    whole = run_fake_search(tmp_path / "whole", controller=controller)
     evaluator = FakeEvaluator()
-    run_fake_search(tmp_path / "run", evaluator=evaluator, stop=lambda: len(evaluator.calls) >= 7)
-    assert len(evaluator.calls) == 7
-    resumed = run_fake_search(tmp_path / "run", evaluator=evaluator, resume=True)
+    run_fake_search(
+        tmp_path / "run", controller=controller, evaluator=evaluator, stop=lambda: len(evaluator.calls) >= stop_at
+    )
+    assert len(evaluator.calls) == stop_at
+    resumed = run_fake_search(tmp_path / "run", controller=controller, evaluator=evaluator, resume=True)
     assert len(evaluator.calls) == 40
     assert timeless(resumed.trials) == timeless(whole.trials)
 

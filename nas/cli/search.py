@@ -34,7 +34,7 @@ def search(
     ] = None,
     supernet: Annotated[Path | None, typer.Option(help="Run folder of `nas train`: search its weights.")] = None,
     score: Annotated[
-        str | None, typer.Option(help="What ranks untrained networks: capacity, length-distortion, params, macs.")
+        str | None, typer.Option(help="What ranks untrained networks, see `nas score`: capacity, params, naswot...")
     ] = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Networks to evaluate.")] = None,
     budget: Annotated[
@@ -42,7 +42,11 @@ def search(
         typer.Option(parser=parse_duration, metavar="TIME", help="Time for everything, for example 6m or 2h."),
     ] = None,
     controller: Annotated[
-        str | None, typer.Option(help="What proposes networks: nsga2, random, or reinforce (As-ViT's).")
+        str | None,
+        typer.Option(
+            help="What proposes networks: predictor, nsga2, evolution (ElasticViT's), evolution-resnas (ViT-ResNAS's),"
+            " reinforce (As-ViT's), or random."
+        ),
     ] = None,
     workers: Annotated[
         int | None,

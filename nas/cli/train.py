@@ -24,6 +24,13 @@ def train(
     progressive: Annotated[
         bool, typer.Option("--progressive", help="Begin on large patches, for spaces with a patch embedding.")
     ] = False,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Which networks a step trains: `sandwich` (unless given), `uniform`, `complexity-aware` or"
+            " `conflict-aware`."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     budget: Annotated[
         float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
@@ -49,6 +56,7 @@ def train(
             data,
             arch=arch,
             progressive=progressive,
+            policy=policy,
             epochs=epochs,
             budget_seconds=budget,
             seed=seed,

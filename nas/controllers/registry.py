@@ -8,10 +8,28 @@ from nas.controllers.base import Controller, ControllerFactory, SearchProblem
 from search_spaces import UnknownNameError
 
 
+def _evolution(problem: SearchProblem) -> Controller:
+    from nas.controllers.evolution import EvolutionController
+
+    return EvolutionController(problem)
+
+
+def _evolution_resnas(problem: SearchProblem) -> Controller:
+    from nas.controllers.evolution import RESNAS, EvolutionController
+
+    return EvolutionController(problem, RESNAS)
+
+
 def _nsga2(problem: SearchProblem) -> Controller:
     from nas.controllers.nsga2 import NSGA2Controller
 
     return NSGA2Controller(problem)
+
+
+def _predictor(problem: SearchProblem) -> Controller:
+    from nas.controllers.predictor import PredictorController
+
+    return PredictorController(problem)
 
 
 def _random(problem: SearchProblem) -> Controller:
@@ -33,7 +51,10 @@ def _reinforce_value(problem: SearchProblem) -> Controller:
 
 
 _factories: dict[str, ControllerFactory] = {
+    "evolution": _evolution,
+    "evolution-resnas": _evolution_resnas,
     "nsga2": _nsga2,
+    "predictor": _predictor,
     "random": _random,
     "reinforce": _reinforce,
     "reinforce-value": _reinforce_value,

@@ -1,0 +1,141 @@
+"""What a sampling policy is: stateless, or one that learns from how well the networks do.
+
+A stateless policy is a function of (seed, step). A learning one begins a `Sampler`, which is told the scores of the
+networks that it chose and whose state goes to JSON, so that a resumed training goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from search_spaces import Architecture, SearchSpace
+from supernets.losses import Target
+
+PACE_STEPS = 20
+"""Unless a policy says otherwise: enough to even out what machines do."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An architecture of one step and what it learns from.
+
+    Attributes:
+        architecture: The network.
+        target: The labels, the soft outputs of the step's first network, or the mean of those of all before it, see
+            `supernets.losses.target_loss`.
+    """
+
+    architecture: Architecture
+    target: Target
+
+
+class SamplingPolicy(Protocol):
+    """Chooses the architectures of every step from the step alone.
+
+    A policy whose steps cost very different amounts, in runs of dear and cheap ones, has an attribute ``pace_steps``:
+    the number of steps whose mean time says how fast training goes.
+    """
+
+    def assignments(self, space: SearchSpace, seed: int, step: int) -> tuple[Assignment, ...]:
+        """What to train in ``step``, in order: the same for the same arguments; the first learns from labels."""
+        ...
+
+
+class Sampler(Protocol):
+    """Chooses the architectures of one training, step after step."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether scores make a difference."""
+        ...
+
+    @property
+    def pace_steps(self) -> int:
+        """The number of steps whose mean time says how fast training goes."""
+        ...
+
+    def assign(self, step: int, progress: float) -> tuple[Assignment, ...]:
+        """What to train in ``step``, when the share ``progress`` of the training is done; the first from labels."""
+        ...
+
+    def observe(self, architecture: Architecture, score: float) -> None:
+        """Take note of an architecture's score: minus its cross-entropy on the labels of the step's images."""
+        ...
+
+    def stale(self) -> tuple[Architecture, ...]:
+        """Architectures whose scores should be taken again on the step's images, without training them."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What the sampler remembers, JSON-ready; empty for nothing."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state` gave."""
+        ...
+
+
+@runtime_checkable
+class LearningPolicy(Protocol):
+    """A policy that chooses by how well networks did."""
+
+    def begin(self, space: SearchSpace, seed: int) -> Sampler:
+        """A sampler that remembers nothing yet."""
+        ...
+
+
+AnyPolicy = SamplingPolicy | LearningPolicy
+
+
+@dataclass(frozen=True)
+class StatelessSampler:
+    """A stateless policy as the sampler of one training."""
+
+    policy: SamplingPolicy
+    space: SearchSpace
+    seed: int
+    learns = False
+
+    @property
+    def pace_steps(self) -> int:
+        """The policy's, or the usual number."""
+        return int(getattr(self.policy, "pace_steps", PACE_STEPS))
+
+    def assign(self, step: int, progress: float) -> tuple[Assignment, ...]:
+        """What the policy trains in ``step``."""
+        return self.policy.assignments(self.space, self.seed, step)
+
+    def observe(self, architecture: Architecture, score: float) -> None:
+        """Nothing is learnt."""
+
+    def stale(self) -> tuple[Architecture, ...]:
+        """No score is kept."""
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing is remembered."""
+
+
+def begin_sampling(policy: AnyPolicy, space: SearchSpace, seed: int) -> Sampler:
+    """The sampler of a training by either kind of policy."""
+    if isinstance(policy, LearningPolicy):
+        return policy.begin(space, seed)
+    return StatelessSampler(policy, space, seed)
+
+
+def step_generator(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of one step, which depend on ``seed`` and ``step`` alone."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step])))
+
+
+def draw(space: SearchSpace, count: int, seed: int, step: int) -> list[Architecture]:
+    """``count`` architectures of the space that depend on ``seed`` and ``step`` alone."""
+    return space.decode(space.sample(count, step_generator(seed, step)))

@@ -1,0 +1,174 @@
+"""The predictor as a controller: what an evaluation promises, and searches led by that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.controllers import Controller, Outcome, SearchProblem, get_controller
+from nas.controllers.improvement import Front, best_batch
+from nas.objectives import hypervolume
+from nas.predictors import FewLabelPredictor
+from nas.settings import resolve_settings, resume_settings
+from nas.trial import State
+from search_spaces import Genotypes, SearchSpace, get_space, population_cost
+
+ELASTIC = get_space("elastic")
+MINI = get_space("elastic-mini")
+
+Quality = Callable[[Genotypes], float]
+
+
+def make_problem(space: SearchSpace, limit: float, seed: int = 0) -> SearchProblem:
+    def latency(genotypes: Genotypes) -> np.ndarray:
+        return population_cost(space, genotypes).macs / 1e6
+
+    fastest = space.encode([space.smallest])
+    return SearchProblem(space, seed, lambda genotypes: 1.1 * latency(genotypes) - limit, latency, fastest)
+
+
+def curved_quality(space: SearchSpace) -> Quality:
+    """Saturates in every choice and likes neighbouring choices alike; what no choice explains is noise."""
+    weights = np.random.default_rng(7).random(len(space.choices))
+
+    def quality(genotype: Genotypes) -> float:
+        share = genotype / np.maximum(space.cardinalities - 1, 1)
+        noise = np.random.default_rng(genotype.astype(np.uint8)).standard_normal()
+        return float((weights * np.sqrt(share)).sum() - 0.3 * np.abs(share[4:] - share[:-4]).sum() + 0.05 * noise)
+
+    return quality
+
+
+def drive(
+    controller: Controller, problem: SearchProblem, steps: int, quality: Quality, fails: Callable[[int], bool]
+) -> tuple[Genotypes, np.ndarray]:
+    """All proposals ``[n, c]``, and the costs (negative quality, latency) of those that did not fail."""
+    proposals: list[Genotypes] = []
+    costs: list[tuple[float, float]] = []
+    for step in range(steps):
+        genotype = controller.ask()
+        if genotype is None:
+            break
+        proposals.append(genotype)
+        ms, excess = (float(of(genotype[None])[0]) for of in (problem.latency_ms, problem.excess_ms))
+        if fails(step):
+            controller.tell(genotype, Outcome(State.FAILED, math.nan, ms, excess, False))
+            continue
+        value = quality(genotype)
+        costs.append((-value, ms))
+        controller.tell(genotype, Outcome(State.DONE, value, ms, excess, False))
+    return np.array(proposals), np.array(costs)
+
+
+def never(step: int) -> bool:
+    return False
+
+
+def random_results(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    latency = generator.integers(1, 12, count) / 2.0  # so that some are equal
+    return latency, np.sqrt(latency) + generator.normal(0, 0.5, count)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_improvement_of_a_certain_result_is_the_gain_in_hypervolume(seed: int) -> None:
+    latency, quality = random_results(15, seed)
+    candidates = np.random.default_rng(100 + seed).uniform([0.2, -1.0], [7.0, 4.0], size=(200, 2))
+    worst, slowest = 0.5, 6.0
+    front = Front.of(latency, quality, worst, slowest)
+    gains = front.expected_improvement(candidates[:, 0], candidates[:, 1], np.zeros(200))
+    costs = np.stack([-quality, latency], axis=1)
+    before = hypervolume(costs, (-worst, slowest))
+    after = [hypervolume(np.vstack([costs, (-value, ms)]), (-worst, slowest)) for ms, value in candidates]
+    assert gains == pytest.approx(np.array(after) - before, abs=1e-9)
+    assert (gains > 0.01).any()
+    assert (gains == 0).any()
+
+
+def test_improvement_of_an_uncertain_result_is_the_mean_gain() -> None:
+    latency, quality = random_results(15, seed=0)
+    front = Front.of(latency, quality, worst=0.5, slowest=6.0)
+    draws = 2.0 + 0.4 * np.random.default_rng(1).standard_normal(100_000)
+    for ms in (0.5, 2.2, 5.0):
+        simulated = front.expected_improvement(np.full(len(draws), ms), draws, np.zeros(len(draws))).mean()
+        expected = front.expected_improvement(np.array([ms]), np.array([2.0]), np.array([0.4]))[0]
+        assert expected == pytest.approx(simulated, rel=0.03)
+
+
+def test_batch_does_not_spend_two_evaluations_on_one_promise() -> None:
+    front = Front.of(np.array([1.0, 5.0]), np.array([1.0, 2.0]), worst=0.0, slowest=6.0)
+    latency, mean = np.array([3.0, 3.01, 4.5, 1.5]), np.array([1.9, 1.9, 2.1, 1.2])
+    gains = front.expected_improvement(latency, mean, np.full(4, 0.01))
+    assert np.argsort(-gains)[:2].tolist() == [0, 1]
+    assert best_batch(front, latency, mean, np.full(4, 0.01), 3).tolist() == [0, 3, 2]
+    assert sorted(best_batch(front, latency, mean, np.full(4, 0.01), 9).tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("space", "limit"), [(ELASTIC, 400.0), (MINI, 3.0)])
+def test_fifty_evaluations_beat_two_hundred_random_ones(space: SearchSpace, limit: float) -> None:
+    volumes: dict[str, list[float]] = {"predictor": [], "random": []}
+    for seed in range(2):
+        problem = make_problem(space, limit, seed)
+        for name, steps in (("predictor", 50), ("random", 200)):
+            _, costs = drive(get_controller(name)(problem), problem, steps, curved_quality(space), never)
+            volumes[name].append(hypervolume(costs, (0.0, limit)))
+    assert np.mean(volumes["predictor"]) > np.mean(volumes["random"])
+
+
+def test_proposals_are_new_valid_and_within_the_bound_though_evaluations_fail() -> None:
+    problem = make_problem(MINI, 2.0)
+
+    def fails(step: int) -> bool:
+        return step % 3 == 1
+
+    proposals, costs = drive(get_controller("predictor")(problem), problem, 60, curved_quality(MINI), fails)
+    assert len(np.unique(proposals, axis=0)) == len(proposals) == 60
+    assert len(costs) == 40
+    assert MINI.is_valid(proposals).all()
+    assert (problem.excess_ms(proposals) <= 0).all()
+
+
+@pytest.mark.parametrize("fails", [lambda step: True, lambda step: step > 2, never], ids=["all", "most", "none"])
+def test_search_goes_on_where_nothing_can_be_learnt(fails: Callable[[int], bool]) -> None:
+    problem = make_problem(MINI, 2.0)
+    proposals, _ = drive(get_controller("predictor")(problem), problem, 40, lambda genotype: 0.5, fails)
+    assert len(np.unique(proposals, axis=0)) == 40
+
+
+def test_failures_and_repetitions_are_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[int] = []
+    fit = FewLabelPredictor.fit
+
+    def counting_fit(self: FewLabelPredictor, encoded: object, labels_n: list[float]) -> FewLabelPredictor:
+        labels.append(len(labels_n))
+        return fit(self, encoded, labels_n)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FewLabelPredictor, "fit", counting_fit)
+    problem = make_problem(MINI, 2.0)
+    controller = get_controller("predictor")(problem)
+    quality = curved_quality(MINI)
+    for genotype in MINI.sample(100, np.random.default_rng(3)):
+        for _ in range(2):
+            controller.tell(genotype, Outcome(State.DONE, quality(genotype), 1.0, -1.0, False))
+    drive(controller, problem, 12, quality, lambda step: True)
+    assert not labels, "the first networks need no predictor"
+    drive(controller, problem, 16, quality, never)
+    assert labels == [100, 115]
+
+
+def test_the_predictor_leads_where_evaluations_cost_something(tmp_path: Path) -> None:
+    assert resolve_settings({"supernet": "run"}).controller == "predictor"
+    assert resolve_settings({"data": "digits"}).controller == "predictor"
+    assert resolve_settings({"data": "digits", "controller": "nsga2"}).controller == "nsga2"
+    assert resolve_settings({}).controller == "nsga2"
+    assert resolve_settings({"score": "params"}).controller == "nsga2"
+
+
+def test_resumed_run_keeps_its_controller(tmp_path: Path) -> None:
+    given = dict.fromkeys(("space", "controller", "evaluations", "budget_seconds"))
+    recorded = {**resolve_settings({"data": "digits", "controller": "nsga2"}).to_dict(), "command": "search"}
+    assert resume_settings(given, recorded, tmp_path).controller == "nsga2"
