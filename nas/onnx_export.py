@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from latency_tables.errors import ProfileError
+from latency_tables.runtimes.onnx_file import INPUT_NAME, OUTPUT_NAME, exported_model, quiet_exporters
 from nas.errors import NasError
-
-INPUT_NAME, OUTPUT_NAME = "image", "logits"
 
 
 def export_onnx(network: nn.Module, input_side: int, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -33,17 +29,11 @@ def export_onnx(network: nn.Module, input_side: int, path: Path, metadata: Mappi
     """
     import onnx
 
-    example = torch.zeros(1, 3, input_side, input_side)
-    with _quiet_exporter():
-        try:
-            program = torch.onnx.export(
-                network, (example,), dynamo=True, input_names=[INPUT_NAME], output_names=[OUTPUT_NAME], verbose=False
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise NasError(f"the network cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
-    if program is None:
-        raise NasError("the network cannot be exported to ONNX: the exporter returned nothing")
-    model = program.model_proto
+    try:
+        with quiet_exporters():
+            model = exported_model(network, (3, input_side, input_side))
+    except ProfileError as error:
+        raise NasError(str(error)) from error
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -74,19 +64,3 @@ class OnnxNetwork:
         """Logits ``(B, classes)`` of normalised images at the network's input side."""
         rows = [self._session.run([OUTPUT_NAME], {INPUT_NAME: image[None].numpy()})[0] for image in images_BCHW.cpu()]
         return np.concatenate(rows)
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's progress lines off standard output, which carries data only."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

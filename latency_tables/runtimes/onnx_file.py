@@ -35,11 +35,11 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _quiet():
+        with quiet_exporters():
             try:
                 model = _traced(network, input_shape, temporary)
             except Exception:  # whatever the older exporter cannot do, the newer one may
-                model = _exported(network, input_shape)
+                model = exported_model(network, input_shape)
         onnx.save(model, str(temporary))
         os.replace(temporary, path)
     finally:
@@ -65,7 +65,12 @@ def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -
     return model
 
 
-def _exported(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
+def exported_model(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
+    """A network as an ONNX model for one image, by PyTorch's newer exporter, which folds constants.
+
+    Raises:
+        ProfileError: PyTorch cannot export the network.
+    """
     import torch
 
     try:
@@ -98,7 +103,7 @@ def _spell_out_global_pooling(graph: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Keep the exporters' remarks off standard output, which carries data only, and off the progress line."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]

@@ -84,16 +84,20 @@ def exit_code(error: Exception) -> int | None:
     return FAILED if isinstance(error, OSError) else None
 
 
-def check_run(folder: Path) -> None:
-    """Make sure that there is a run to go on with.
+def run_folder(output: Path | None, resume: Path | None) -> Path | None:
+    """The run folder that `--output` or `--resume` names; None where neither is given.
 
     Raises:
-        RunError: The folder holds none.
+        RunError: There is no run to go on with.
+        typer.BadParameter: Both are given.
     """
     from nas.errors import RunError
 
-    if not (folder / "settings.json").exists():
-        raise RunError(f"`{folder}` holds no run to resume", "start one with `--output`")
+    if resume is not None and output is not None:
+        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
+    if resume is not None and not (resume / "settings.json").exists():
+        raise RunError(f"`{resume}` holds no run to resume", "start one with `--output`")
+    return resume or output
 
 
 def show_error(message: str, hint: str = "") -> None:

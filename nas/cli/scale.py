@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import display
-from nas.cli.errors import INTERRUPTED, check_run, handles_errors
+from nas.cli.errors import INTERRUPTED, handles_errors, run_folder
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -42,11 +42,8 @@ def scale(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Grow a network into a family of larger ones, without training."""
-    if resume is not None and run is not None:
-        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
-    if resume is not None:
-        check_run(resume)
-    elif start is None:
+    folder = run_folder(run, resume)
+    if resume is None and start is None:
         raise typer.BadParameter("`--from NETWORK` is missing, for example `--from asvit/seed`")
     from nas.scale import grow_family
 
@@ -58,7 +55,7 @@ def scale(
             seed=seed,
             repeats=repeats,
             ties=ties,
-            output=resume or run,
+            output=folder,
             resume=resume is not None,
             force=force,
             workers=workers or available_processors(),

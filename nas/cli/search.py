@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import display
-from nas.cli.errors import INFEASIBLE, INTERRUPTED, check_run, handles_errors
+from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors, run_folder
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count, parse_duration, parse_latency
@@ -67,10 +67,7 @@ def search(
     Without images, untrained networks are ranked by a score. With `--data` a supernet is trained first and networks are
     ranked by accuracy; with `--supernet` a trained one is used.
     """
-    if resume is not None and run is not None:
-        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
-    if resume is not None:
-        check_run(resume)
+    folder = run_folder(run, resume)
     if dry_run:
         _preview(space or "elastic", target or "pixel6", limit, json)
         return
@@ -88,7 +85,7 @@ def search(
             budget_seconds=budget,
             seed=seed,
             controller=controller,
-            output=resume or run,
+            output=folder,
             resume=resume is not None,
             force=force,
             workers=workers or available_processors(),

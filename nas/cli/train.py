@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import display
-from nas.cli.errors import check_run, handles_errors
+from nas.cli.errors import handles_errors, run_folder
 from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_duration, parse_duration
 
@@ -44,10 +44,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train the supernet of a search space, or one network, on images."""
-    if resume is not None and run is not None:
-        raise typer.BadParameter("`--resume RUN` names the folder already; leave `--output` out")
-    if resume is not None:
-        check_run(resume)
+    folder = run_folder(run, resume)
     import nas
 
     with ProgressPrinter(quiet) as progress:
@@ -60,7 +57,7 @@ def train(
             epochs=epochs,
             budget_seconds=budget,
             seed=seed,
-            output=resume or run,
+            output=folder,
             resume=resume is not None,
             force=force,
             device=device,
@@ -73,6 +70,6 @@ def train(
     display.print_table(["network", "accuracy on the search part"], rows)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")
-    folder = display.short(result.run)
+    written = display.short(result.run)
     is_single = result.architecture is not None
-    display.say(f"next: nas export {folder}" if is_single else f"next: nas search --supernet {folder} --target local")
+    display.say(f"next: nas export {written}" if is_single else f"next: nas search --supernet {written} --target local")
