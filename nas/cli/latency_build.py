@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SHARES = {"write networks": (0.0, 0.4), "measure networks": (0.4, 0.85), "profile networks": (0.85, 1.0)}
 """Begin and end of each stage as shares of a build's time on a quiet machine; a phone's stages have none."""
 BAR_WIDTH = 20
+PRECISION = "fp32"
 
 
 @handles_errors
@@ -35,6 +36,7 @@ def build(
         str, typer.Option(help="`onnxruntime`, `openvino`, `torch`, `litert` or `executorch`; a phone's is `litert`.")
     ] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
+    precision: Annotated[str, typer.Option(help="What networks compute in: only fp32 so far.")] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target; otherwise made from device and runtime.")] = "",
     python: Annotated[str, typer.Option(help="The Python on the device that has the runtime.")] = "",
     program: Annotated[
@@ -47,6 +49,8 @@ def build(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Measure a device, fp32, and fit its latency table. Stopped at any moment, the same command goes on."""
+    if precision != PRECISION:
+        raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
     from latency_tables.targets import user_table_path
     from nas.latency import BuildRequest
     from nas.latency import build as build_table
