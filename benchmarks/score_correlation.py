@@ -2,7 +2,7 @@
 
 For every set and task: Kendall's tau-b of the score's mean over seeds, its 95 % bootstrap interval over networks, and
 the partial tau with parameters held fixed. For every set: repeatability (tau between the values of two seeds) and
-seconds per network and seed. Then a summary, and what a choice is worth: scores and rank means of two scores are chosen
+CPU seconds per network and seed. Then a summary, and what a choice is worth: scores and rank means of two scores are chosen
 on part of the evidence and judged on the rest.
 
     python benchmarks/score_correlation.py TRUTH.json [--scores all] [--limit N] [--repeats 2] [--image-size 112]
@@ -96,7 +96,7 @@ def print_set(
 ) -> None:
     """A row per score with a cell per task."""
     heads = "".join(f"{task:>31}" for task in trained.tasks)
-    print(f"\n{trained.name}: {len(trained.ids)} networks\n{'score':24}{heads}{'repeats itself':>16}{'seconds':>9}")
+    print(f"\n{trained.name}: {len(trained.ids)} networks\n{'score':24}{heads}{'repeats itself':>16}{'CPU s':>9}")
     params_n = records.values(trained, setting, seeds, "params").mean(axis=0)
     for score in scores:
         values_kn = records.values(trained, setting, seeds, score)

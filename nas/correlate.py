@@ -53,7 +53,7 @@ class ScoreCorrelation:
         name: Of the score.
         tau: Kendall's tau-b with accuracy; its ``count`` says on how many networks.
         given_params: Partial tau with parameters held fixed; NaN where parameters alone decide the score.
-        seconds: Mean time per network.
+        seconds: Mean CPU time per network.
         failures: Why the others have no value, by network.
     """
 

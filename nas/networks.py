@@ -158,7 +158,7 @@ def _of_a_file(text: str) -> NamedNetwork | None:
         return _from_json_file(path)
     folder, _, pick = text.rpartition(":")
     if path.is_dir():
-        return _from_run(path, "knee")
+        return _from_run(path, None)
     if pick and folder and Path(folder).is_dir():
         return _from_run(Path(folder), pick)
     return None
@@ -181,20 +181,33 @@ def _from_json(architecture: Architecture, name: str = "") -> NamedNetwork:
     return space_network(space, space.parse(architecture.to_dict()), name or f"{space.name}/given")
 
 
-def _from_run(folder: Path, pick: str) -> NamedNetwork:
+def _from_run(folder: Path, pick: str | None) -> NamedNetwork:
     from nas.result import load_result
-
-    member = load_result(folder).pick(pick)
-    space = get_space(member.architecture.space, _run_classes(folder))
-    return space_network(space, space.parse(member.architecture.to_dict()), f"{folder}:{pick}")
-
-
-def _run_classes(folder: Path) -> int | None:
-    """The number of classes that a run's supernet tells apart; None where the run has none."""
-    from nas.run_training import supernet_checkpoint
     from nas.settings import recorded_settings
 
     settings = recorded_settings(folder) or {}
+    if settings.get("command") == "train":
+        architecture, name = _trained_architecture(folder, pick, settings), str(folder)
+    else:
+        architecture, name = load_result(folder).pick(pick or "knee").architecture, f"{folder}:{pick or 'knee'}"
+    space = get_space(architecture.space, _run_classes(folder, settings))
+    return space_network(space, space.parse(architecture.to_dict()), name)
+
+
+def _trained_architecture(folder: Path, pick: str | None, settings: Mapping[str, Any]) -> Architecture:
+    if settings.get("architecture") is None:
+        raise UsageError(
+            f"`{folder}` holds a supernet, expected one network", hint="search it, or name a network of its space"
+        )
+    if pick is not None:
+        raise UsageError(f"`{folder}` holds the training of one network, found pick `{pick}`", hint=f"name `{folder}`")
+    return Architecture.from_dict(settings["architecture"])
+
+
+def _run_classes(folder: Path, settings: Mapping[str, Any]) -> int | None:
+    """The number of classes that a run's weights tell apart; None where the run has none."""
+    from nas.run_training import supernet_checkpoint
+
     if settings.get("supernet") is not None:
         path = supernet_checkpoint(Path(settings["supernet"]))
     elif settings.get("data") is not None:

@@ -77,6 +77,26 @@ def test_a_trained_run_has_the_classes_of_its_images(tmp_path: Path) -> None:
     assert classifier.output_shape == (37,)
 
 
+def test_the_network_of_a_training(tmp_path: Path) -> None:
+    architecture = get_space("elastic-mini").middle
+    settings = {"command": "train", "space": "elastic-mini", "data": "images", "architecture": architecture.to_dict()}
+    run = write_run(tmp_path / "run", **settings)
+    (run / "checkpoints").mkdir()
+    header = {"nas.supernet": json.dumps({"classes": 37})}
+    save_file({"x": np.zeros(1)}, run / "checkpoints" / "supernet.safetensors", header)
+    network = resolve_network(str(run))
+    assert (network.name, network.architecture) == (str(run), architecture)
+    assert list(network.graph().ops())[-1].output_shape == (37,)
+    with pytest.raises(UsageError, match="found pick `knee`"):
+        resolve_network(f"{run}:knee")
+
+
+def test_a_supernet_is_no_network(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", command="train", data="images", architecture=None)
+    with pytest.raises(UsageError, match="holds a supernet, expected one network"):
+        resolve_network(str(run))
+
+
 def test_a_timm_model_and_its_image_side() -> None:
     assert resolve_network("timm/mobilenetv3_small_050").input_shape == (3, 224, 224)
     network = resolve_network("mobilenetv3_small_050", image_side=128)

@@ -31,7 +31,7 @@ def test_table_puts_size_first_and_one_column_per_network() -> None:
     code, table, messages = nas(SMALL, "elastic-mini/middle", "--scores", "naswot,depth", "--repeats", "2", "--quiet")
     assert code == 0
     rows = [line.split() for line in table.splitlines() if line.strip() and "─" not in line]
-    assert rows[0] == ["score", SMALL, "elastic-mini/middle", "seconds"]
+    assert rows[0] == ["score", SMALL, "elastic-mini/middle", "CPU", "s"]
     assert [row[0] for row in rows[1:]] == ["params", "macs", "naswot", "depth"]
     assert rows[3].count("±") == 2
     assert "standard deviation over repeats" in messages

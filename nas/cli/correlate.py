@@ -74,7 +74,7 @@ def _print(report: CorrelationReport) -> None:
             "",
         ]
         rows.append(few_label)
-    columns = ["score", "tau", "95 % interval", "tau given params", "95 % interval", "networks", "s per network"]
+    columns = ["score", "tau", "95 % interval", "tau given params", "95 % interval", "networks", "CPU s per network"]
     display.print_table(columns, rows)
     if report.few_label is not None:
         display.say("few-label predictor: each network is predicted from the accuracies of four fifths of the networks")

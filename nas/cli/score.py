@@ -83,8 +83,8 @@ def _print(networks: Sequence[NamedNetwork], found: Sequence[Results]) -> None:
         [name, *(_cell(results[name]) for results in found), f"{sum(results[name].seconds for results in found):.1f}"]
         for name in found[0]
     ]
-    display.print_table(["score", *(network.name for network in networks), "seconds"], rows)
-    display.say("± is the standard deviation over repeats; passes that scores share count in the seconds of each")
+    display.print_table(["score", *(network.name for network in networks), "CPU s"], rows)
+    display.say("± is the standard deviation over repeats; passes that scores share count in the CPU seconds of each")
     for network, results in zip(networks, found, strict=True):
         for result in results.values():
             if result.failure:

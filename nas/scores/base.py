@@ -75,7 +75,7 @@ class ScoreResult:
         name: Of the score.
         value: Mean over the repeats; NaN where the score failed.
         repeats: One value per seed; a single one where the score does not depend on it.
-        seconds: Wall time of all repeats as if the score had been taken alone: passes that it shares with others count
+        seconds: CPU time of all repeats as if the score had been taken alone: passes that it shares with others count
             in full.
         failure: Why there is no value, with the layer where one is known; empty where there is one.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.errors import EvaluationError
@@ -120,12 +120,12 @@ class UntrainedNetwork:
         )
 
     def measure(self, function: Callable[[UntrainedNetwork], float]) -> tuple[float, float, str]:
-        """Value, seconds and failure of one score; the time of shared passes counts, whoever asked for them first."""
+        """Value, CPU seconds and failure of one score; shared passes count, whoever asked for them first."""
         made_before = set(self._shared)
         self._asked.clear()
-        start = perf_counter()
+        start = process_time()
         value, failure = _call(function, self)
-        elapsed = perf_counter() - start
+        elapsed = process_time() - start
         already_made = self._asked & made_before
         return value, elapsed + sum(self._shared[name].seconds for name in already_made), failure
 
@@ -138,12 +138,12 @@ class UntrainedNetwork:
             Exception: What ``make`` raised, again each time.
         """
         if name not in self._shared:
-            start = perf_counter()
+            start = process_time()
             try:
                 value, error = make(), None
             except Exception as found:  # kept, so that the next score that asks need not fail as slowly
                 value, error = None, found
-            self._shared[name] = _Shared(value, error, perf_counter() - start)
+            self._shared[name] = _Shared(value, error, process_time() - start)
         self._asked.add(name)
         shared = self._shared[name]
         if shared.error is not None:
