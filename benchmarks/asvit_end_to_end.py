@@ -2,23 +2,25 @@
 
     python benchmarks/asvit_end_to_end.py [--steps 500] [--up-to 80M] [--workers 2] [-o RUNS]  the whole, timed
     python benchmarks/asvit_end_to_end.py --project   single draws in CPU seconds, and the projected whole
-    python benchmarks/asvit_end_to_end.py --compare   the published controller beside its variants, on a surrogate
+    python benchmarks/asvit_end_to_end.py --compare [--measured RUNS/seed]   the published controller and its variants
 
-The surrogate of `--compare` knows no network: each metric's logarithm is a random additive function of the choices,
-with the noise that five draws leave on the real ones (3 % for the length, 8 % for the condition number). What a
-controller settles on is given the share of the way from the average network (0 %) to the best one (100 %) by the
-noiseless sum of both.
+The controllers of `--compare` search surrogates. Without `--measured` they know no network: each metric's logarithm is
+a random additive function of the choices, with the noise that five draws leave on the real ones (3 % for the length,
+8 % for the condition number). With it both functions are fitted to the networks of a search that was run, and the noise
+is what the fit leaves over. What a controller settles on is given the share of the way from the average network (0 %)
+to the best one (100 %) by the noiseless sum of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +41,8 @@ from search_spaces.asvit import AsvitSpace
 from search_spaces.asvit_topology import AsvitTopology, parse_topology, topology_graph
 from supernets.asvit import build_topology
 
+Floats = npt.NDArray[np.float64]
+
 DRAWS = 5
 SEED = "8,2,3|4,1,2|4,1,4|4,1,6|32"
 LARGEST_PARAMS = 80e6
@@ -54,9 +58,10 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=12, help="networks that --project measures of the seed search")
     parser.add_argument("--project", action="store_true")
     parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--measured", type=Path, help="run folder of a seed search, for --compare")
     arguments = parser.parse_args()
     if arguments.compare:
-        compare(arguments.steps)
+        compare(arguments.steps, arguments.measured)
     elif arguments.project:
         project(arguments.steps, arguments.sample, arguments.workers)
     else:
@@ -136,26 +141,74 @@ def cpu_seconds(topology: AsvitTopology) -> float:
     return time.process_time() - started
 
 
-def compare(steps: int, seeds: int = 10) -> None:
+@dataclass(frozen=True)
+class Surrogate:
+    """Both metrics as additive functions: a table per choice for the logarithm of each, higher is better.
+
+    Attributes:
+        length: Of the length distortion.
+        condition: Of the condition number of the tangent kernel, negated.
+        noise: Standard deviations of both.
+    """
+
+    length: list[Floats]
+    condition: list[Floats]
+    noise: tuple[float, float]
+
+    @classmethod
+    def drawn(cls, sizes: Sequence[int], generator: np.random.Generator) -> Surrogate:
+        """A random one."""
+        length, condition = ([generator.normal(size=size) * 0.25 for size in sizes] for _ in range(2))
+        return cls(length, condition, (0.03, 0.08))
+
+    @classmethod
+    def measured(cls, run: Path, space: AsvitSpace) -> Surrogate:
+        """Fitted to the networks of a seed search."""
+        lines = [json.loads(line) for line in (run / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
+        done = [line for line in lines if line["state"] == State.DONE.value]
+        genotypes = np.array([line["genotype"] for line in done])
+        tables, noise = [], []
+        for name, sign in (("length_distortion", 1.0), ("ntk_condition", -1.0)):
+            values_n = sign * np.log([line["scores"][name] for line in done])
+            table, residual = _additive_fit(genotypes, values_n, space.cardinalities.tolist())
+            tables.append(table)
+            noise.append(residual)
+            print(f"{name}: {len(done)} networks, {1 - residual**2 / float(np.var(values_n)):.0%} of the variance fits")
+        return cls(tables[0], tables[1], (noise[0], noise[1]))
+
+
+def _additive_fit(genotypes: npt.NDArray[np.int64], values_n: Floats, sizes: list[int]) -> tuple[list[Floats], float]:
+    """Ridge regression on the one-hot encoding: a table per choice, and the deviation that is left."""
+    columns = np.concatenate([np.eye(size)[genotypes[:, choice]] for choice, size in enumerate(sizes)], axis=1)
+    columns = columns - columns.mean(axis=0)
+    centred_n = values_n - values_n.mean()
+    weights = np.linalg.solve(columns.T @ columns + np.eye(columns.shape[1]), columns.T @ centred_n)
+    residual = float(np.std(centred_n - columns @ weights))
+    return np.split(weights, np.cumsum(sizes)[:-1]), residual
+
+
+def compare(steps: int, run: Path | None, seeds: int = 10) -> None:
     """What each variant of the controller settles on, on the surrogate."""
     space = get_space("asvit")
+    assert isinstance(space, AsvitSpace)
     variants = {
         "published: change, most probable": ReinforceOptions(),
         "value, most probable": ReinforceOptions(rewards_value=True),
         "change, best visited": ReinforceOptions(settles_on_best=True),
         "value, best visited": ReinforceOptions(rewards_value=True, settles_on_best=True),
     }
+    measured = None if run is None else Surrogate.measured(run, space)
     print(f"{steps} steps, {seeds} seeds: share of the way to the best network, median [worst, best]")
     for name, options in variants.items():
-        places = [way_to_the_best(space.cardinalities.tolist(), steps, seed, options) for seed in range(seeds)]
+        places = [way_to_the_best(measured, steps, seed, options) for seed in range(seeds)]
         print(f"{name:34s} {statistics.median(places):6.1%} [{min(places):.1%}, {max(places):.1%}]")
 
 
-def way_to_the_best(sizes: list[int], steps: int, seed: int, options: ReinforceOptions) -> float:
+def way_to_the_best(measured: Surrogate | None, steps: int, seed: int, options: ReinforceOptions) -> float:
     """Where what one search settles on lies between the average network and the best one."""
     generator = np.random.default_rng(1000 + seed)
     space = get_space("asvit")
-    length, condition = ([generator.normal(size=size) * 0.25 for size in sizes] for _ in range(2))
+    surrogate = measured or Surrogate.drawn(space.cardinalities.tolist(), generator)
     problem = SearchProblem(
         space,
         seed,
@@ -166,20 +219,20 @@ def way_to_the_best(sizes: list[int], steps: int, seed: int, options: ReinforceO
     )
     controller = ReinforceController(problem, options)
     while (genotype := controller.ask()) is not None:
-        noise = generator.normal(size=2) * (0.03, 0.08)
+        noise = generator.normal(size=2) * surrogate.noise
         scores = {
-            "length_distortion": 1e-3 * math.exp(_total(length, genotype) + noise[0]),
-            "ntk_condition": 10 * math.exp(-_total(condition, genotype) + noise[1]),
+            "length_distortion": 1e-3 * math.exp(_total(surrogate.length, genotype) + noise[0]),
+            "ntk_condition": 10 * math.exp(-_total(surrogate.condition, genotype) + noise[1]),
         }
         controller.tell(genotype, Outcome(State.DONE, 0.0, 1.0, -math.inf, False, scores))
     settled = controller.settle()
     assert settled is not None
-    both = [first + second for first, second in zip(length, condition, strict=True)]
+    both = [first + second for first, second in zip(surrogate.length, surrogate.condition, strict=True)]
     average, best = (sum(float(pick(table)) for table in both) for pick in (np.mean, np.max))
     return (_total(both, settled) - average) / (best - average)
 
 
-def _total(tables: Sequence[npt.NDArray[np.float64]], genotype: Genotypes) -> float:
+def _total(tables: Sequence[Floats], genotype: Genotypes) -> float:
     return float(sum(table[index] for table, index in zip(tables, genotype.tolist(), strict=True)))
 
 

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from trained_vits import Settings, TrainedSet, subject
 
+from nas.orphans import end_with_parent
+
 Floats = npt.NDArray[np.float64]
 
 TELL_EVERY_SECONDS = 20.0
@@ -139,6 +141,7 @@ def compute(
 def _one_thread() -> None:
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)
 
 

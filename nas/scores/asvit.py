@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
+from nas.orphans import end_with_parent
 from nas.scores import length_distortion, ntk
 from nas.scores.base import Score
 from nas.scores.features import Build, draw_network
@@ -195,6 +196,7 @@ AS_VIT = Score("as-vit", _ratio_of_draw, "after Chen et al., ICLR 2022")
 
 
 def _start_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     # Keep what is freed, where the C library can be told so: large tensors come and go with every layer.
     with contextlib.suppress(OSError, AttributeError):
