@@ -6,9 +6,10 @@ An axis description names the dimensions of a tensor in order, for example::
     hidden . kernel:centre kernel:centre     a depthwise convolution whose kernel shrinks towards its centre
 
 A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones and, where none are
-exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``.`` is an axis that never changes;
-parentheses merge several axes into one dimension. Nothing is masked: the result is a view of the shared tensor, or a
-copy where merged axes no longer lie in one piece.
+exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``:resize`` is a grid of positions that is
+interpolated, see `supernets.positions`; ``.`` is an axis that never changes; parentheses merge several axes into one
+dimension. Nothing is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in
+one piece.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 
 from torch import Tensor
 
-MODES = ("centre", "late-centre")
+RESIZE = "resize"
+MODES = ("centre", "late-centre", RESIZE)
 _DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
@@ -71,16 +73,31 @@ class Narrowing:
 
     def region(self, shared: Tensor) -> Tensor:
         """The active part of ``shared`` as a view, merged axes apart."""
-        return shared.view(self.split_shape)[self.slices]
+        if shared.requires_grad or not shared.is_contiguous():
+            return shared.view(self.split_shape)[self.slices]
+        # The same view in one operation: a step borrows hundreds of small tensors, and slicing each would tell.
+        return shared.as_strided(self.region_shape, self._strides, shared.storage_offset() + self._offset)
 
     def narrow(self, shared: Tensor) -> Tensor:
         """The subnet's tensor."""
-        return self.region(shared).reshape(self.shape)
+        region = self.region(shared)
+        return region if self.region_shape == self.shape else region.reshape(self.shape)
 
     def accumulate(self, shared_gradient: Tensor, gradient: Tensor) -> None:
         """Add a subnet tensor's gradient into the active part of the shared one."""
         # Into the region, not into `narrow`'s result: that may be a copy, and the gradient would be lost.
-        self.region(shared_gradient).add_(gradient.view(self.region_shape))
+        apart = gradient if self.region_shape == self.shape else gradient.view(self.region_shape)
+        self.region(shared_gradient).add_(apart)
+
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        """Of the split axes in a contiguous shared tensor."""
+        return tuple(prod(self.split_shape[axis + 1 :]) for axis in range(len(self.split_shape)))
+
+    @cached_property
+    def _offset(self) -> int:
+        """Of the region's first entry in the shared tensor."""
+        return sum(part.start * stride for part, stride in zip(self.slices, self._strides, strict=True))
 
 
 def make_narrowing(
@@ -98,6 +115,10 @@ def make_narrowing(
         ValueError: Description and shape do not fit, or an active size exceeds the full one.
     """
     dimensions = parse_axes(description)
+    if any(axis.mode == RESIZE for axes in dimensions for axis in axes):
+        from supernets.positions import make_resizing
+
+        return make_resizing(description, shape, full, active)
     if len(dimensions) != len(shape):
         raise ValueError(f"axes `{description}` name {len(dimensions)} dimensions, the tensor has shape {shape}")
     split_shape: list[int] = []

@@ -35,6 +35,19 @@ def test_gradient_lands_in_the_active_part() -> None:
     assert gradient.tolist() == [1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0]
 
 
+def test_the_region_of_a_tensor_that_gradients_flow_through_is_the_same() -> None:
+    """That one is sliced; the others are views made in one operation."""
+    full, active = {"head": 3, "channel": 4, "kernel": 5}, {"head": 2, "channel": 3, "kernel": 2}
+    narrowing = make_narrowing("(head channel) . kernel:late-centre", (12, 2, 5), full, active)
+    storage = torch.arange(130.0)
+    shared = storage[10:].view(12, 2, 5)
+    sliced = narrowing.region(shared.clone().requires_grad_())
+    assert torch.equal(narrowing.region(shared), sliced)
+    assert torch.equal(narrowing.region(shared.transpose(1, 2).contiguous().transpose(1, 2)), sliced)
+    narrowing.region(shared).zero_()
+    assert int((storage == 0).sum()) == 1 + sliced.numel()
+
+
 def test_scalar() -> None:
     assert make_narrowing("", (), {}, {}).narrow(torch.tensor(3)).item() == 3
 
