@@ -36,10 +36,10 @@ def test_uniform_trains_drawn_architectures_on_labels(space: SearchSpace) -> Non
 
 
 def test_policies() -> None:
-    assert policy_names() == ["complexity-aware", "conflict-aware", "sandwich", "uniform"]
+    assert {"complexity-aware", "conflict-aware", "sandwich", "uniform"} <= set(policy_names())
 
 
-@pytest.mark.parametrize("name", ["complexity-aware", "sandwich", "uniform"])
+@pytest.mark.parametrize("name", ["sandwich", "uniform"])
 def test_stateless_policies_start_from_labels(name: str, space: SearchSpace) -> None:
     policy = get_policy(name)
     assert not isinstance(policy, LearningPolicy)

@@ -40,7 +40,7 @@ def networks(count: int) -> list[Architecture]:
 
 def test_a_full_bank_replaces_its_worst_by_something_better() -> None:
     bank, (a, b, c, d) = MemoryBank(3), networks(4)
-    assert (bank.best, bank.stalest, bank.is_half_full) == (None, None, False)
+    assert (bank.best, bank.is_half_full) == (None, False)
     bank.add(a, -2.0)
     assert not bank.is_half_full
     bank.add(b, -1.0)
@@ -53,13 +53,13 @@ def test_a_full_bank_replaces_its_worst_by_something_better() -> None:
     assert bank.best == b
 
 
-def test_a_new_score_replaces_the_old_one_and_the_stalest_goes_first() -> None:
+def test_a_new_score_replaces_the_old_one() -> None:
     bank, (a, b, c) = MemoryBank(3), networks(3)
     for number, network in enumerate((a, b, c)):
         bank.add(network, -float(number))
     bank.add(a, -9.0)
-    assert (len(bank), bank.best, bank.stalest) == (3, b, b)
-    assert bank.entries[-1] == (a, -9.0)
+    assert (len(bank), bank.best) == (3, b)
+    assert dict(bank.entries) == {a: -9.0, b: -1.0, c: -2.0}
 
 
 def test_a_bank_draws_in_proportion_to_exponential_scores() -> None:
@@ -96,9 +96,11 @@ def test_spaces_without_widths_and_depths_have_no_preference() -> None:
     assert preference(space, drawn, space.smallest).tolist() == [0] * 5
 
 
-def test_the_exploited_share_rises_every_sixth_of_the_training() -> None:
-    progress = [0.0, 0.16, 0.17, 0.34, 0.51, 0.67, 0.84, 1.0]
-    assert [exploit_share(share) for share in progress] == pytest.approx([0.2, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 0.95])
+def test_the_exploited_share_rises_as_over_600_epochs() -> None:
+    published = {0: 0.2, 98: 0.2, 99: 0.35, 198: 0.35, 199: 0.5, 299: 0.65, 399: 0.8, 499: 0.95, 598: 0.95, 599: 1.1}
+    found = {epoch: exploit_share(epoch / 600) for epoch in published}
+    assert found == pytest.approx(published)
+    assert exploit_share(1.0) == pytest.approx(1.1)
 
 
 # -- sampler ---------------------------------------------------------------------------------------------------------
@@ -177,15 +179,53 @@ def test_exploration_takes_the_preferred_of_five_with_the_best_small_network_as_
 
 
 @pytest.mark.usefixtures("small_banks")
-def test_the_stalest_score_of_the_bank_is_taken_again_unless_the_step_did() -> None:
+def test_only_explored_networks_are_scored_and_only_once() -> None:
     sampler = sampler_with_banks()
-    for step in (step_at(0, after) for after in range(1000, 1400, 40)):
-        trained = {assignment.architecture for assignment in sampler.assign(step, 0.99)}
-        stalest = sampler.banks[0].stalest
-        assert stalest is not None
-        assert sampler.stale() == (() if stalest in trained else (stalest,))
-        sampler.observe(stalest, -0.5)
-        assert sampler.banks[0].entries[-1] == (stalest, -0.5)
+    bank, explored_in_all = sampler.banks[0], 0
+    for number, after in enumerate(range(1000, 1400, 20)):
+        *drawn, smallest = sampler.assign(step_at(0, after), 0.5)
+        before, explored, score = dict(bank.entries), set(sampler.stale()), 1.0 + number
+        trained = {assignment.architecture for assignment in drawn}
+        assert explored <= trained
+        for architecture in (*trained, smallest.architecture):
+            sampler.observe(architecture, score)
+            sampler.observe(architecture, 2 * score)
+        assert sampler.stale() == ()
+        held = dict(bank.entries)
+        assert {held[network] for network in explored} <= {score}
+        assert all(held.get(known, before[known]) == before[known] for known in trained - explored)
+        assert smallest.architecture not in bank
+        explored_in_all += len(explored)
+    assert 0 < explored_in_all < 60
+
+
+@pytest.mark.usefixtures("small_banks")
+@pytest.mark.parametrize(("steps_per_epoch", "period"), [(1200, 1200), (400, 1200), (1000, 1000)])
+def test_banks_are_scored_again_when_a_period_begins_and_at_its_quarters(steps_per_epoch: int, period: int) -> None:
+    sampler = sampler_with_banks()
+
+    def due(step: int) -> set[Architecture]:
+        explored = sampler.assign(step, 0.99) and set(sampler._explored)
+        return set(sampler.stale()) - explored
+
+    held = [{network for network, _ in bank.entries} for bank in sampler.banks]
+    assert due(0) == due(period // 2) == set()
+    for step in range(steps_per_epoch, 2 * period):
+        if step % steps_per_epoch == 0:
+            sampler.before_epoch(step // steps_per_epoch, 10.0, None, None, None)
+            due(step)
+        if step < period or step % (period // 4) > 1:
+            continue
+        expected = set()
+        if step % period == 0:
+            expected = set().union(*held)
+        elif step % (period // 4) == 0:
+            expected = held[sampler.level_of(step)]
+        assert due(step) == expected, step
+    sampler.assign(period, 0.99)
+    for network in sampler.stale():
+        sampler.observe(network, -0.25)
+    assert {score for bank in sampler.banks for _, score in bank.entries} == {-0.25}
 
 
 @pytest.mark.usefixtures("small_banks")
@@ -194,7 +234,12 @@ def test_the_state_survives_json() -> None:
     other = ConflictAwarePolicy().begin(MINI, seed=0)
     other.load_state(json.loads(json.dumps(sampler.state())))
     for step in range(120, 160):
+        if step == 140:
+            sampler.before_epoch(1, 3.0, None, None, None)
+            other.before_epoch(1, 3.0, None, None, None)
         assert other.assign(step, 0.6) == sampler.assign(step, 0.6)
+        assert other.stale() == sampler.stale()
+    assert sampler.state()["steps_per_epoch"] == 140
     assert other.state() == sampler.state()
 
 
@@ -223,7 +268,7 @@ def test_every_policy_trains(name: str, data: ImageData, tmp_path: Path) -> None
     assert any(not torch.equal(tensor, start[key]) for key, tensor in supernet.named_parameters())
     metadata = read_checkpoint(result.checkpoint).metadata
     assert metadata["settings"]["policy"] == name
-    assert bool(metadata["training"]["policy"]) == (name == "conflict-aware")
+    assert ("banks" in metadata["training"]["policy"]) == (name == "conflict-aware")
 
 
 def test_steps_that_are_only_timed_leave_nothing_in_the_banks(data: ImageData, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from search_spaces import SearchSpace, SingleSpace, get_space
-from supernets.sampling.complexity_aware import ComplexityAwarePolicy, walk
-from supernets.sampling.levels import level_macs, levels_of
+from supernets.sampling import ComplexityAwarePolicy
+from supernets.sampling.complexity_aware import walk
+from supernets.sampling.levels import Levels, level_macs, levels_of
 
 ELASTIC = get_space("elastic")
 PUBLISHED = {100: 37.37, 200: 37.37, 300: 159.92, 400: 159.92, 500: 288.81, 700: 288.81, 900: 288.81, 1200: 288.81}
@@ -17,6 +20,17 @@ SPACES = {
     "asvit": get_space("asvit"),
     "single": SingleSpace(ELASTIC, ELASTIC.named["S1"]),
 }
+ROWS = 400
+
+
+@pytest.fixture(scope="module")
+def elastic(tmp_path_factory: pytest.TempPathFactory) -> Levels:
+    """The published levels with small tables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        levels = Levels(ELASTIC)
+        levels.prepare(rows=ROWS)
+    return levels
 
 
 def macs_of(space: SearchSpace, *networks: object) -> list[int]:
@@ -32,31 +46,39 @@ def test_published_levels_and_their_smallest_networks() -> None:
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_networks_of_a_published_level(index: int) -> None:
-    levels = levels_of(ELASTIC)
-    level = levels[index]
-    networks = levels.draw(index, 20, np.random.default_rng(0))
-    assert len(set(networks)) == 20
+def test_networks_of_a_published_level(index: int, elastic: Levels) -> None:
+    level = elastic[index]
+    networks = elastic.draw(index, 40, np.random.default_rng(0))
+    assert len(set(networks)) > 30
     macs = macs_of(ELASTIC, *networks)
     assert level.lowest <= min(macs) <= max(macs) <= level.highest
     bounded = [name for name in ELASTIC.columns if name.rpartition(".")[2] in ("side", "width", "depth", "v_scale")]
     assert all(network[name] >= level.smallest[name] for network in networks for name in bounded)
-    again = levels.draw(index, 20, np.random.default_rng(0))
-    assert networks == again != levels.draw(index, 20, np.random.default_rng(1))
+    again = elastic.draw(index, 40, np.random.default_rng(0))
+    assert networks == again != elastic.draw(index, 40, np.random.default_rng(1))
 
 
-def test_ratios_are_free_in_every_level() -> None:
+def test_ratios_are_free_in_every_level(elastic: Levels) -> None:
     """The third smallest network has feed-forward ratio 3 in one stage, which bounds nobody."""
-    networks = levels_of(ELASTIC).draw(3, 200, np.random.default_rng(0))
+    networks = elastic.draw(3, 200, np.random.default_rng(0))
     assert {network["T2.mlp_ratio"] for network in networks} == {2, 3, 4, 5}
     assert {network["C1.kernel"] for network in networks} == {3, 5}
     assert {network["input.side"] for network in networks} <= {176, 192, 224, 256}
 
 
+def test_uniform_draws_have_the_published_macs() -> None:
+    macs = level_macs(ELASTIC, ELASTIC.sample(10_000, np.random.default_rng(0))) / 1e6
+    assert macs.mean() == pytest.approx(561, abs=10)
+    assert np.median(macs) == pytest.approx(496, abs=15)
+    assert np.quantile(macs, [0.05, 0.95]).tolist() == pytest.approx([181, 1160], rel=0.05)
+
+
 @pytest.mark.parametrize("name", SPACES)
-def test_levels_of_other_spaces(name: str) -> None:
+def test_levels_of_other_spaces(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     space = SPACES[name]
     levels = levels_of(space)
+    levels.prepare(rows=ROWS)
     assert levels is levels_of(space)
     assert len(levels) == (1 if name == "single" else 8)
     lowest = [level.lowest for level in levels.levels]
@@ -86,11 +108,24 @@ def test_the_walk_moves_by_one_level_at_most_and_visits_all_levels_alike() -> No
     assert [walk(4, step, 8) for step in range(50)] != visited[:50].tolist()
 
 
+def test_every_level_is_as_likely_in_the_long_run() -> None:
+    """Chances of moves, counted on a walk, leave the uniform distribution as it is."""
+    visited = np.array([walk(5, step, 8) for step in range(100_000)])
+    counts = np.zeros((8, 8))
+    np.add.at(counts, (visited[:-1], visited[1:]), 1)
+    chances = counts / counts.sum(axis=1, keepdims=True)
+    assert chances == pytest.approx(chances.T, abs=0.03)
+    values, vectors = np.linalg.eig(chances.T)
+    stationary = np.real(vectors[:, np.argmax(np.real(values))])
+    assert stationary / stationary.sum() == pytest.approx(1 / 8, abs=0.03)
+
+
 def test_all_networks_of_a_step_are_of_its_level() -> None:
     space = SPACES["elastic-mini"]
     levels = levels_of(space)
+    sampler = ComplexityAwarePolicy().begin(space, 0)
     for step in range(0, 300, 30):
-        *drawn, smallest = ComplexityAwarePolicy().assignments(space, 0, step)
+        *drawn, smallest = sampler.assign(step, 0.0)
         level = levels[walk(0, step, len(levels))]
         assert [assignment.target for assignment in (*drawn, smallest)] == ["labels", "labels", "labels", "mean"]
         assert smallest.architecture == level.smallest
@@ -98,3 +133,18 @@ def test_all_networks_of_a_step_are_of_its_level() -> None:
             level.lowest <= macs <= level.highest
             for macs in macs_of(space, *(assignment.architecture for assignment in drawn))
         )
+
+
+def test_the_walk_moves_once_more_between_epochs() -> None:
+    sampler = ComplexityAwarePolicy().begin(SPACES["elastic-mini"], 3)
+    levels = len(levels_of(SPACES["elastic-mini"]))
+    found = []
+    for step in range(60):
+        if step % 20 == 0:
+            sampler.before_epoch(step // 20, 3.0, None, None, None)
+        found.append(sampler.level_of(step))
+    moves = [walk(3, move, levels) for move in range(62)]
+    assert found == moves[:20] + moves[21:41] + moves[42:62]
+    resumed = ComplexityAwarePolicy().begin(SPACES["elastic-mini"], 3)
+    resumed.load_state(sampler.state())
+    assert resumed.assign(59, 0.9) == sampler.assign(59, 0.9)

@@ -1,7 +1,8 @@
 """Which architectures one training step updates; whatever is random about a step comes from (seed, step).
 
-A new policy is one class with `assignments`, or with `begin` where it learns from scores, registered here or by another
-package as an entry point `nas.sampling_policies`.
+A new policy is one class with `assignments`, or with `begin` where it remembers something, registered here or by
+another package as an entry point `nas.sampling_policies`. Where it takes time to make what it draws from, the class has
+a method `prepare`, see `prepare_policy`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from search_spaces import UnknownNameError
+from search_spaces import SearchSpace, UnknownNameError
 from supernets.sampling.complexity_aware import ComplexityAwarePolicy
 from supernets.sampling.conflict_aware import ConflictAwarePolicy
+from supernets.sampling.level_tables import Progress
+from supernets.sampling.multi_architecture import MULTI_ARCHITECTURE
 from supernets.sampling.policy import (
     AnyPolicy,
     Assignment,
@@ -38,6 +41,7 @@ __all__ = [
     "draw",
     "get_policy",
     "policy_names",
+    "prepare_policy",
     "register_policy",
 ]
 
@@ -46,6 +50,7 @@ _policies: dict[str, AnyPolicy] = {
     "uniform": UniformPolicy(),
     "complexity-aware": ComplexityAwarePolicy(),
     "conflict-aware": ConflictAwarePolicy(),
+    **MULTI_ARCHITECTURE,
 }
 
 
@@ -75,6 +80,22 @@ def register_policy(name: str, policy: AnyPolicy) -> None:
     if name in _all_policies():
         raise ValueError(f"sampling policy `{name}` is registered already")
     _policies[name] = policy
+
+
+def prepare_policy(policy: AnyPolicy, space: SearchSpace, progress: Progress | None = None) -> None:
+    """Make what a policy draws from and that takes time, so that progress can be told; without it training does so.
+
+    Args:
+        policy: The policy.
+        space: That it samples.
+        progress: Called with how much is done and how much there is to do; not called where there is nothing to make.
+
+    Raises:
+        SupernetError: The space has nothing to draw from.
+    """
+    prepare = getattr(policy, "prepare", None)
+    if prepare is not None:
+        prepare(space, progress)
 
 
 def _all_policies() -> Mapping[str, AnyPolicy]:

@@ -11,23 +11,23 @@ smallest, then the last network of at most 0.55 times the MACs of the lowest lev
 the smallest choices to the largest that raises one choice at a time, always one at the lowest share of its range. Where
 there is none, the cheapest serves again and nothing is bounded.
 
-The reference picks from a table of 150,000 networks per level, made beforehand. Here they are drawn when they are
-needed, from the same distribution, thousands at a time: that is slower in rare levels (the one of 500 million takes one
-draw in 2,800), but nothing has to be made or stored first.
+Networks are picked from a table of 150,000 per level, see `supernets.sampling.level_tables`. As published, a table
+reaches half a window above its level, and what is picked is drawn again until it lies in the window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Architecture, Genotypes, SearchSpace, population_cost
 from search_spaces.elastic import ELASTIC, ElasticSpace
 from search_spaces.elastic_reference import reference_macs_total
+from supernets.sampling.floors import Floor
+from supernets.sampling.level_tables import EXCESS, ROWS, Counts, Progress, TableRange, make_tables
 
 PUBLISHED_LEVELS = (100, 200, 300, 400, 500, 700, 900, 1200)
 """In millions of MACs."""
@@ -78,7 +78,8 @@ class Levels:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._floors: list[_Floor] = []
+        self._floors: list[Floor] = []
+        self._rows: list[Genotypes] = []
         self.levels = self._published() if _is_published(space) else self._derived()
 
     def __len__(self) -> int:
@@ -87,19 +88,42 @@ class Levels:
     def __getitem__(self, index: int) -> Level:
         return self.levels[index]
 
+    def prepare(self, progress: Progress | None = None, *, rows: int = ROWS) -> None:
+        """Read or make the tables that networks are drawn from, unless that was done before.
+
+        Of a space as large as `elastic` that takes minutes once, later seconds.
+
+        Args:
+            progress: Called with the networks found and the networks wanted, over all tables.
+            rows: Of each table.
+
+        Raises:
+            SupernetError: A level has no networks.
+        """
+        if self._rows:
+            return
+        ranges = []
+        for level in self.levels:
+            above = int(EXCESS * (level.highest - level.lowest))
+            ranges.append(TableRange(self._floors[level.group], level.lowest, level.highest + above))
+
+        def macs(genotypes: Genotypes) -> Counts:
+            return level_macs(self.space, genotypes)
+
+        tables = make_tables(self.space, ranges, macs, rows=rows, progress=progress)
+        # To draw from a table until a network lies in the window is to draw from its networks in the window.
+        self._rows = [table[macs(table) <= level.highest] for table, level in zip(tables, self.levels, strict=True)]
+
     def draw(self, index: int, count: int, generator: np.random.Generator) -> list[Architecture]:
-        """``count`` networks of a level, drawn independently from those at least as large as its smallest."""
-        level, accepted = self[index], np.empty((0, len(self.space.choices)), dtype=np.int8)
-        while len(accepted) < count:
-            drawn = self._floors[level.group].sample(_DRAWN, generator)
-            macs = level_macs(self.space, drawn)
-            accepted = np.concatenate([accepted, drawn[(macs >= level.lowest) & (macs <= level.highest)]])
-        return self.space.decode(accepted[:count])
+        """``count`` networks of a level, drawn independently from its table."""
+        self.prepare()
+        rows = self._rows[index]
+        return self.space.decode(rows[generator.integers(len(rows), size=count)])
 
     def _published(self) -> list[Level]:
         base = dict(self.space.smallest.settings)
         smallest = [self.space.from_values({**base, **changes}) for changes in PUBLISHED_SMALLEST]
-        self._floors = [_Floor(self.space, network) for network in smallest]
+        self._floors = [Floor(self.space, network) for network in smallest]
         levels = []
         for number, millions in enumerate(PUBLISHED_LEVELS):
             group = _group(number)
@@ -119,7 +143,7 @@ class Levels:
             if number in _GROUP_STARTS:
                 even = None if group == 0 else self._even(DERIVED_SMALLEST * wanted)
                 smallest = even or cheapest
-                self._floors.append(_Floor(self.space, even))
+                self._floors.append(Floor(self.space, even))
                 present = np.sort(level_macs(self.space, self._floors[group].sample(_DRAWN, generator)))
             lowest = int(present[min(int(np.searchsorted(present, wanted)), len(present) - 1)])
             if not levels or lowest > levels[-1].lowest:
@@ -149,73 +173,11 @@ def levels_of(space: SearchSpace) -> Levels:
     return found
 
 
-def level_macs(space: SearchSpace, genotypes: Genotypes) -> npt.NDArray[np.int64]:
+def level_macs(space: SearchSpace, genotypes: Genotypes) -> Counts:
     """The MACs ``[n]`` that levels go by: ElasticViT's own formula for its family, the exact count elsewhere."""
     if isinstance(space, ElasticSpace):
         return reference_macs_total(space, genotypes)
     return population_cost(space, genotypes).macs
-
-
-class _Floor:
-    """Draws networks of a space that are at least as large as one of them.
-
-    In the ElasticViT family the input side, widths, depths and widths of values are bounded, as published; kernels and
-    the ratios of expansions and feed-forward layers are free. Elsewhere every choice is bounded. None bounds nothing.
-    """
-
-    def __init__(self, space: SearchSpace, smallest: Architecture | None) -> None:
-        self.space = space
-        self.lowest = np.zeros(len(space.choices), dtype=np.int8)
-        self.restricted: ElasticSpace | None = None
-        if smallest is None:
-            return
-        self.lowest = space.encode([smallest])[0]
-        if isinstance(space, ElasticSpace):
-            self.restricted = _restricted(space, smallest)
-            first = zip(space.choices, self.restricted.choices, strict=True)
-            self.lowest = np.array([whole.values.index(part.values[0]) for whole, part in first], dtype=np.int8)
-
-    def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
-        """Some genotypes; ``count`` unless rules between choices exclude some of the draws, one at least."""
-        if not self.lowest.any():
-            return self.space.sample(count, generator)
-        if self.restricted is not None:
-            return np.asarray(self.restricted.sample(count, generator) + self.lowest, dtype=np.int8)
-        while True:
-            shape = (count, len(self.lowest))
-            drawn = generator.integers(self.lowest, self.space.cardinalities, size=shape).astype(np.int8)
-            drawn = drawn[self.space.is_valid(drawn)]
-            if len(drawn):
-                return np.asarray(drawn, dtype=np.int8)
-
-
-def _restricted(space: ElasticSpace, smallest: Architecture) -> ElasticSpace:
-    """The part of a space whose bounded choices are at least those of ``smallest``."""
-
-    def above(values: tuple[int, ...], choice: str) -> tuple[int, ...]:
-        return tuple(value for value in values if value >= smallest[choice])
-
-    definition = space.definition
-    stages = tuple(
-        replace(
-            stage,
-            widths=above(stage.widths, f"{stage.name}.width"),
-            depths=above(stage.depths, f"{stage.name}.depth"),
-            extra=tuple(
-                (name, above(values, f"{stage.name}.{name}") if name == "v_scale" else values)
-                for name, values in stage.extra
-            ),
-        )
-        for stage in definition.stages
-    )
-    bounded = replace(
-        definition,
-        sides=above(definition.sides, "input.side"),
-        stem_widths=above(definition.stem_widths, "stem.width"),
-        stem_depths=above(definition.stem_depths, "stem.depth"),
-        stages=stages,
-    )
-    return ElasticSpace(bounded, space.classes)
 
 
 def _group(number: int) -> int:

@@ -19,7 +19,6 @@ class MemoryBank:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._scores: dict[Architecture, float] = {}
-        """From the score that was taken longest ago to the latest."""
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -34,18 +33,13 @@ class MemoryBank:
 
     @property
     def entries(self) -> list[tuple[Architecture, float]]:
-        """Architectures and scores, the score that was taken longest ago first."""
+        """Architectures and scores."""
         return list(self._scores.items())
 
     @property
     def best(self) -> Architecture | None:
         """The architecture of the highest score; None in an empty bank."""
         return max(self._scores, key=lambda architecture: self._scores[architecture], default=None)
-
-    @property
-    def stalest(self) -> Architecture | None:
-        """The architecture whose score was taken longest ago; None in an empty bank."""
-        return next(iter(self._scores), None)
 
     def add(self, architecture: Architecture, score: float) -> None:
         """Keep an architecture if there is room or it beats the worst; one that is held already gets the new score."""
@@ -54,7 +48,6 @@ class MemoryBank:
             if self._scores[worst] >= score:
                 return
             del self._scores[worst]
-        self._scores.pop(architecture, None)
         self._scores[architecture] = score
 
     def draw(self, generator: np.random.Generator) -> Architecture:

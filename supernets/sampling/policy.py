@@ -6,17 +6,36 @@ networks that it chose and whose state goes to JSON, so that a resumed training 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace
 from supernets.losses import Target
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from supernets.supernet import Supernet
+
 PACE_STEPS = 20
 """Unless a policy says otherwise: enough to even out what machines do."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A group of the images of a batch: images ``index::count``.
+
+    Attributes:
+        index: Of the group, from 0.
+        count: Number of groups.
+    """
+
+    index: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -27,10 +46,12 @@ class Assignment:
         architecture: The network.
         target: The labels, the soft outputs of the step's first network, or the mean of those of all before it, see
             `supernets.losses.target_loss`.
+        share: The images that it sees; None for all. In a step all architectures have shares or none has.
     """
 
     architecture: Architecture
     target: Target
+    share: Share | None = None
 
 
 class SamplingPolicy(Protocol):
@@ -80,8 +101,46 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class PreparedPolicy(Protocol):
+    """A policy that has something to make before a training, which it keeps for later ones."""
+
+    def prepare(self, space: SearchSpace, progress: Callable[[int, int], None] | None = None) -> None:
+        """Make it; ``progress`` is told pieces done and pieces there are."""
+        ...
+
+
+@runtime_checkable
+class PreparesEpochs(Protocol):
+    """A sampler that changes something before every epoch."""
+
+    def before_epoch(
+        self,
+        epoch: int,
+        epochs: float,
+        supernet: Supernet,
+        moments: Mapping[str, Mapping[str, Tensor]],
+        average: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Called before the first step of every epoch.
+
+        Args:
+            epoch: From 0.
+            epochs: Of the whole training.
+            supernet: The shared tensors, which may be changed in place.
+            moments: The optimiser's state by parameter, which may be changed in place: ``exp_avg`` and ``exp_avg_sq``.
+            average: The average of the shared tensors by name, where one is kept; it must follow them when they are
+                put into another order.
+        """
+        ...
+
+
+@runtime_checkable
 class LearningPolicy(Protocol):
-    """A policy that chooses by how well networks did."""
+    """A policy that begins a sampler of its own, for example because it chooses by how well networks did.
+
+    One that deals images to architectures has a third argument ``batch_size``: the number of images that one process
+    passes through the networks at once.
+    """
 
     def begin(self, space: SearchSpace, seed: int) -> Sampler:
         """A sampler that remembers nothing yet."""
@@ -124,11 +183,20 @@ class StatelessSampler:
         """Nothing is remembered."""
 
 
-def begin_sampling(policy: AnyPolicy, space: SearchSpace, seed: int) -> Sampler:
-    """The sampler of a training by either kind of policy."""
-    if isinstance(policy, LearningPolicy):
-        return policy.begin(space, seed)
-    return StatelessSampler(policy, space, seed)
+def begin_sampling(policy: AnyPolicy, space: SearchSpace, seed: int, batch_size: int | None = None) -> Sampler:
+    """The sampler of a training by either kind of policy.
+
+    Args:
+        policy: The policy.
+        space: The search space.
+        seed: Of all that is drawn.
+        batch_size: Images that one process passes through the networks at once.
+    """
+    if not isinstance(policy, LearningPolicy):
+        return StatelessSampler(policy, space, seed)
+    if "batch_size" in inspect.signature(policy.begin).parameters:
+        return policy.begin(space, seed, batch_size=batch_size)  # type: ignore[call-arg]
+    return policy.begin(space, seed)
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:
