@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from supernets.errors import DataError
 
@@ -32,8 +31,9 @@ IntArray = npt.NDArray[np.int64]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 SEARCH_FRACTION, TEST_FRACTION = 0.15, 0.20
+MOST_SEARCHED = 25_000
 FEWEST_PER_CLASS = 5
-DIGITS = "digits"
+DIGITS, GLYPHS = "digits", "glyphs"
 TIMM_PREFIXES = ("torch", "hfds")
 
 
@@ -65,7 +65,10 @@ class ImageData(ABC):
         division: Which image is in which part.
         mean: Of the three colours, in [0, 1], as subtracted from the images.
         std: Of the three colours, as the images are divided by.
+        crop_share: Share of the shorter side of a source's image that is left of it; 1 where nothing is cut away.
     """
+
+    crop_share = 1.0
 
     def __init__(
         self,
@@ -97,7 +100,9 @@ class ImageData(ABC):
         """The number of training batches of an epoch; the last images that fill no batch are left out of it."""
         return max(1, self.splits["train"] // batch_size)
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """The augmented training batches of one epoch, the same ones for the same arguments.
 
         Args:
@@ -105,11 +110,14 @@ class ImageData(ABC):
             seed: Of order and augmentation.
             epoch: Number of the epoch, from 0.
             start: Batches to leave out at the beginning of the epoch, at no cost.
+            shard: ``(r, w)`` gives images ``r::w`` of every batch, for process r of w; an image looks the same in
+                whatever shard it is.
         """
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
         order = generator.permutation(self.division.parts["train"])
-        batches = range(start, self.steps_per_epoch(batch_size))
-        return self._augmented([order[i * batch_size : (i + 1) * batch_size] for i in batches], seed, epoch)
+        rank, world = shard
+        starts = range(start * batch_size, self.steps_per_epoch(batch_size) * batch_size, batch_size)
+        return self._augmented([order[first : first + batch_size][rank::world] for first in starts], seed, epoch)
 
     def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
         """All images of a part in fixed order, without augmentation; the last batch may be smaller."""
@@ -152,32 +160,48 @@ class ImageData(ABC):
     def _plain(self, batches: Sequence[IntArray]) -> Iterator[Batch]: ...
 
 
-def load_data(source: str, image_side: int, seed: int = 0, workers: int | None = None) -> ImageData:
+def load_data(
+    source: str, image_side: int, seed: int = 0, workers: int | None = None, augmentation: str = "light"
+) -> ImageData:
     """Find images and divide them.
 
     Args:
-        source: ``digits`` (1,797 scanned digits that come with scikit-learn), a folder of images (a sub-folder per
-            class, or such folders under ``train``, ``val`` and ``test``), or a dataset of timm.data such as
-            ``torch/cifar10`` or ``hfds/uoft-cs/cifar10``.
+        source: ``digits`` (1,797 scanned digits that come with scikit-learn), ``glyphs`` (13,860 distorted characters,
+            see `supernets.glyphs`), a folder of images (a sub-folder per class, or such folders under ``train``,
+            ``val`` and ``test``), or a dataset of timm.data such as ``torch/cifar10`` or ``hfds/uoft-cs/cifar10``.
         image_side: Side of the images in pixels.
         seed: Of the division. Runs with different training seeds should keep the default, so that what one trained on
             is never what another is tested on.
         workers: Processes that read and augment files; None takes one per free core. Results do not depend on it.
+        augmentation: Of training images: ``light``, or ``elasticvit`` or ``resnas`` as published, see
+            `supernets.augmentation`. What mixes images is for the training to do. With ``light``, digits and glyphs
+            are moved a little instead.
 
     Raises:
         DataError: There is no such source, or nothing that can be trained on in it; the message says what is wrong.
     """
-    if source == DIGITS:
-        return DigitsData(image_side, seed)
-    from supernets.image_files import load_folder, load_timm_dataset
+    from supernets.augmentation import get_augmentation
 
+    chosen = get_augmentation(augmentation)
+    if source == DIGITS:
+        from supernets.digits import DigitsData
+
+        return DigitsData(image_side, seed, chosen)
+    if source == GLYPHS:
+        from supernets.glyphs import GlyphData
+
+        return GlyphData(image_side, seed, chosen)
     if Path(source).exists():
-        return load_folder(source, image_side, seed, workers)
+        from supernets.image_files import load_folder
+
+        return load_folder(source, image_side, seed, workers, chosen)
     prefix, separator, _ = source.partition("/")
     if separator and prefix in TIMM_PREFIXES:
-        return load_timm_dataset(source, image_side, seed, workers)
-    expected = f"expected `{DIGITS}`, a folder of images, or a dataset of timm such as `torch/cifar10`"
-    close = difflib.get_close_matches(source, [DIGITS], n=1)
+        from supernets.timm_datasets import load_timm_dataset
+
+        return load_timm_dataset(source, image_side, seed, workers, chosen)
+    expected = f"expected `{DIGITS}`, `{GLYPHS}`, a folder of images, or a dataset of timm such as `torch/cifar10`"
+    close = difflib.get_close_matches(source, [DIGITS, GLYPHS], n=1)
     raise DataError(
         f"data `{source}`: no such folder, and no source of that name",
         hint=f"did you mean `{close[0]}`?" if close else expected,
@@ -194,7 +218,8 @@ def divide(
 ) -> dict[Part, IntArray]:
     """Divide images class by class, in the order of a hash of their names.
 
-    Names alone decide, so the parts do not depend on the order of files or on their contents.
+    Names alone decide, so the parts do not depend on the order of files or on their contents. The search part takes
+    25,000 images at most (25 of each class of ImageNet, as Liao, Karaman and Sze hold out, arXiv 2109.00642).
 
     Args:
         names: Of the images, all different.
@@ -211,16 +236,19 @@ def divide(
         DataError: There are fewer than two classes, or too few images in one.
     """
     check_classes(labels, class_names, source, FEWEST_PER_CLASS)
-    keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
-    chosen: dict[Part, list[int]] = {part: [] for part in ("train", *fractions)}
-    for label in range(len(class_names)):
-        members = sorted(np.flatnonzero(labels == label).tolist(), key=keys.__getitem__)
+    most: dict[Part, int] = {"search": max(1, MOST_SEARCHED // len(class_names))}
+    chosen: dict[Part, list[IntArray]] = {part: [] for part in ("train", *fractions)}
+    ends = np.bincount(labels, minlength=len(class_names)).cumsum()
+    for found in np.split(np.argsort(labels, kind="stable"), ends[:-1]):
+        keys = [hashlib.sha256(os.fsencode(f"{seed}/{names[index]}")).digest() for index in found.tolist()]
+        members = found[sorted(range(len(keys)), key=keys.__getitem__)]
+        total = len(members)
         for part, fraction in fractions.items():
-            count = max(1, round(fraction * int((labels == label).sum())))
-            chosen[part] += members[:count]
+            count = min(max(1, round(fraction * total)), most.get(part, total))
+            chosen[part].append(members[:count])
             members = members[count:]
-        chosen["train"] += members
-    return {part: np.array(sorted(indices), dtype=np.int64) for part, indices in chosen.items()}
+        chosen["train"].append(members)
+    return {part: np.sort(np.concatenate(indices)) for part, indices in chosen.items()}
 
 
 def check_classes(labels: IntArray, class_names: Sequence[str], source: str, fewest: int) -> None:
@@ -248,83 +276,5 @@ def digest_of(parts: Mapping[Part, IntArray], names: Sequence[str], sizes: Seque
     digest = hashlib.sha256()
     for part in PARTS:
         for line in sorted(f"{part}\t{names[index]}\t{sizes[index]}\n" for index in parts[part].tolist()):
-            digest.update(line.encode())
+            digest.update(os.fsencode(line))
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class AffineRanges:
-    """How far `DigitsData` moves a digit: every amount is drawn uniformly up to these, in either direction.
-
-    Attributes:
-        degrees: Rotation.
-        shift: Of the image side.
-        scale: Of the digit's size.
-        shear: Columns per row.
-    """
-
-    degrees: float = 8.0
-    shift: float = 0.06
-    scale: float = 0.08
-    shear: float = 0.08
-
-
-class DigitsData(ImageData):
-    """1,797 scans of handwritten digits, 8 x 8 pixels, enlarged; embedded in scikit-learn, so no network is needed.
-
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
-    (its test part), https://doi.org/10.24432/C50P49.
-    """
-
-    def __init__(self, image_side: int, seed: int = 0, ranges: AffineRanges | None = None) -> None:
-        from PIL import Image
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        scans = np.rint(digits.images * (255 / digits.images.max())).astype(np.uint8)
-        size = (image_side, image_side)
-        enlarged = [np.asarray(Image.fromarray(scan).resize(size, Image.Resampling.BICUBIC)) for scan in scans]
-        self._images_N1HW = torch.from_numpy(np.stack(enlarged)[:, None])
-        self._labels_N = torch.from_numpy(digits.target.astype(np.int64))
-        self._ranges = ranges or AffineRanges()
-
-        names = [f"{number:04d}" for number in range(len(scans))]
-        class_names = tuple(str(name) for name in digits.target_names)
-        fractions: dict[Part, float] = {"search": SEARCH_FRACTION, "test": TEST_FRACTION}
-        parts = divide(names, self._labels_N.numpy(), class_names, seed, fractions, DIGITS)
-        shades = self._images_N1HW[torch.from_numpy(parts["train"])].float() / 255
-        mean, std = float(shades.mean()), float(shades.std())
-        division = Division(parts, digest_of(parts, names, [int(scan.sum()) for scan in scans]))
-        super().__init__(DIGITS, image_side, class_names, division, (mean, mean, mean), (std, std, std))
-
-    def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
-        # One row of numbers per image of the source: an image's augmentation depends on (seed, epoch, image) alone.
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, 1])))
-        draws = generator.uniform(-1, 1, size=(len(self._labels_N), 6)).astype(np.float32)
-        for indices in batches:
-            rows = torch.from_numpy(indices)
-            grid_BHWG = _moved_grid(torch.from_numpy(draws[indices]), self._ranges, self.image_side)
-            shades_B1HW = self._images_N1HW[rows].float()
-            moved = F.grid_sample(shades_B1HW, grid_BHWG, mode="bilinear", padding_mode="zeros", align_corners=False)
-            yield self._normalised(moved), self._labels_N[rows]
-
-    def _plain(self, batches: Sequence[IntArray]) -> Iterator[Batch]:
-        for indices in batches:
-            rows = torch.from_numpy(indices)
-            yield self._normalised(self._images_N1HW[rows].float()), self._labels_N[rows]
-
-    def _normalised(self, shades_B1HW: Tensor) -> Tensor:
-        return ((shades_B1HW / 255 - self.mean[0]) / self.std[0]).repeat(1, 3, 1, 1)
-
-
-def _moved_grid(draws_BK: Tensor, ranges: AffineRanges, side: int) -> Tensor:
-    """Where each pixel of the moved images comes from, ``[B, H, W, 2]`` in [-1, 1] (x, y)."""
-    angle = draws_BK[:, 0] * float(np.deg2rad(ranges.degrees))
-    zoom_x, zoom_y = 1 + ranges.scale * draws_BK[:, 1], 1 + ranges.scale * draws_BK[:, 2]
-    shear = ranges.shear * draws_BK[:, 3]
-    shift_B2 = 2 * ranges.shift * draws_BK[:, 4:6]
-    cosine, sine = angle.cos(), angle.sin()
-    row_x = torch.stack([cosine * zoom_x, (shear * cosine - sine) * zoom_y, shift_B2[:, 0]], dim=1)
-    row_y = torch.stack([sine * zoom_x, (shear * sine + cosine) * zoom_y, shift_B2[:, 1]], dim=1)
-    affine_B23 = torch.stack([row_x, row_y], dim=1)
-    return F.affine_grid(affine_B23, [len(draws_BK), 1, side, side], align_corners=False)

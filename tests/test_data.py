@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from search_spaces import get_space
-from supernets.data import PARTS, AffineRanges, DigitsData, ImageData, divide, load_data
+from supernets.data import PARTS, ImageData, divide, load_data
+from supernets.digits import DigitsData
 from supernets.errors import DataError
 from supernets.losses import label_loss
+from supernets.memory_images import AffineRanges
 from supernets.supernet import Supernet
 
 RNG = np.random.default_rng(0)
@@ -217,7 +219,7 @@ def write_mnist(folder: Path, counts: dict[str, int]) -> None:
     ("source", "message", "hint"),
     [
         ("digit", "data `digit`: no such folder, and no source of that name", "did you mean `digits`?"),
-        ("./photos", "data `./photos`: no such folder", "expected `digits`, a folder of images"),
+        ("./photos", "data `./photos`: no such folder", "expected `digits`, `glyphs`, a folder of images"),
         ("hfds/somebody/cats", "data `hfds/somebody/cats`: needs the package `datasets`", "pip install datasets"),
         ("torch/nonsense", "data `torch/nonsense`: timm cannot load its `train` split", "check the name"),
     ],
@@ -227,7 +229,7 @@ def test_sources_that_do_not_exist(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("supernets.image_files.find_spec", lambda _name: None)
+    monkeypatch.setattr("supernets.timm_datasets.find_spec", lambda _name: None)
     with pytest.raises(DataError) as caught:
         load_data(source, 16)
     assert message in str(caught.value)
@@ -285,7 +287,7 @@ def test_an_image_that_was_cut_short_is_named_when_it_is_read(folder: Path, work
     data = load_data(str(folder), 16, workers=workers)
     with pytest.raises(DataError, match=r"image `.*dog/\d+\.png`: cannot be read") as caught:
         list(data.train_batches(4, seed=0, epoch=0))
-    assert caught.value.hint == "replace the file or take it away"
+    assert caught.value.hint == "replace the files or take them away, then resume"
 
 
 def test_a_class_of_val_that_train_lacks(tmp_path: Path) -> None:
