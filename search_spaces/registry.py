@@ -1,15 +1,22 @@
-"""Search spaces by name: ours, and those that other packages register as entry points `nas.search_spaces`."""
+"""Search spaces by name: ours, and those that other packages register as entry points `nas.search_spaces`.
+
+A name ``KIND:TEXT`` is of a kind of spaces without end, such as those inside timm models. A kind is an entry point
+`nas.search_space_kinds`, or stands here; it is imported when a space of it is asked for, not before.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from search_spaces.architecture import Architecture
 from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
 from search_spaces.errors import UnknownNameError
+from search_spaces.resnas import ResnasSpace
+from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
 from search_spaces.space import SearchSpace
 
 SpaceFactory = Callable[[int | None], SearchSpace]
@@ -21,7 +28,12 @@ _factories: dict[str, SpaceFactory] = {
     "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
     "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
     "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
+    "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
+    "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
+    "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),
+    "resnas-tiny": lambda classes: ResnasSpace(RESNAS_TINY, classes),
 }
+_OWN_KINDS = (EntryPoint("timm", "nas.timm_models:timm_space", "nas.search_space_kinds"),)
 _spaces: dict[tuple[str, int | None], SearchSpace] = {}
 
 
@@ -47,10 +59,16 @@ def get_space(name: str, classes: int | None = None) -> SearchSpace:
     Raises:
         UnknownNameError: Nothing is registered under the name.
     """
+    key = (name, classes)
+    kind, separator, text = name.partition(":")
+    if separator and kind in _kinds():
+        if key not in _spaces:
+            space = _kinds()[kind].load()(text, classes)
+            _spaces[key] = _spaces.setdefault((space.name, classes), space)
+        return _spaces[key]
     factories = _all_factories()
     if name not in factories:
         raise UnknownNameError("search space", name, factories)
-    key = (name, classes)
     if key not in _spaces:
         _spaces[key] = factories[name](classes)
     return _spaces[key]
@@ -60,18 +78,37 @@ def find_architecture(reference: str, classes: int | None = None) -> tuple[Searc
     """The space and architecture behind ``space/name`` or, where a space has a short form, ``space:text``.
 
     For example ``elastic/M``, ``elastic-mini/largest`` or ``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``. The space may name
-    networks of a larger one, so the space that is returned can be another one.
+    networks of a larger one, so the space that is returned can be another one. A space of a kind stands for its largest
+    network: ``timm:vit_tiny_patch16_224`` is that model.
 
     Raises:
         UnknownNameError: There is no such space, or no architecture of that name in it.
         ArchitectureError: The text names no network.
     """
+    if reference.partition(":")[0] in _kinds():
+        space_name, _, name = reference.partition("/")
+        space = get_space(space_name, classes)
+        return space, space.find(name or "largest")
     space_name, separator, name = re.match(r"([^/:]*)([/:]?)(.*)", reference, re.DOTALL).groups()  # type: ignore[union-attr]
     space = get_space(space_name, classes)
     architecture = space.from_text(name) if separator == ":" else space.find(name)
     return get_space(architecture.space, classes), architecture
 
 
+def space_kinds() -> list[str]:
+    """The kinds of spaces that take a text, for example ``timm``."""
+    return sorted(_kinds())
+
+
+@cache
+def _kinds() -> dict[str, EntryPoint]:
+    return {point.name: point for point in (*entry_points(group="nas.search_space_kinds"), *_OWN_KINDS)}
+
+
+@cache
+def _plugins() -> dict[str, SpaceFactory]:
+    return {point.name: point.load() for point in entry_points(group="nas.search_spaces")}
+
+
 def _all_factories() -> dict[str, SpaceFactory]:
-    plugins = {point.name: point for point in entry_points(group="nas.search_spaces") if point.name not in _factories}
-    return {**{name: point.load() for name, point in plugins.items()}, **_factories}
+    return {**_plugins(), **_factories}

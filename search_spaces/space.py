@@ -183,14 +183,10 @@ class SearchSpace(ABC):
                 " choices; `repair` gives the nearest valid one"
             )
         names = [choice.name for choice in self.choices]
-        tables = [choice.values for choice in self.choices]
+        columns = [self.values(genotypes, name).tolist() for name in names]
         return [
-            Architecture(
-                self.name,
-                self.version,
-                tuple((name, table[index]) for name, table, index in zip(names, tables, row, strict=True)),
-            )
-            for row in genotypes.tolist()
+            Architecture(self.name, self.version, tuple(zip(names, values, strict=True)))
+            for values in zip(*columns, strict=True)
         ]
 
     def encode(self, architectures: Sequence[Architecture]) -> Genotypes:

@@ -1,0 +1,54 @@
+"""Spaces inside timm models, put together: what a model consists of, and the operators of its parts."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+
+from search_spaces.graph import Op
+from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace, register_lowering
+from search_spaces.timm_models_ops import SizedOps
+
+
+def timm_space(text: str, classes: int | None = None) -> TimmSpace:
+    """The space of the networks inside a timm model; the entry point behind ``get_space("timm:NAME")``.
+
+    Args:
+        text: As `search_spaces.timm_models.TimmReference.parse` reads it, for example ``vit_tiny_patch16_224`` or
+            ``vit_tiny_patch16_224?img_size=96``.
+        classes: To tell apart; None takes the model's own.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        TimmModelError: It cannot be made elastic; the message says why.
+    """
+    from supernets.timm_models import outline_of
+
+    register_lowering(block_ops)
+    return TimmSpace(outline_of(TimmReference.parse(text), classes))
+
+
+def block_ops(block: TimmBlock) -> tuple[Op, ...]:
+    """The operators of one part, from traces of the same part at its least and largest sizes."""
+    return _sized_ops(block.model, block.part, block.side, block.classes)(tuple(size for _, size in block.sizes))
+
+
+@lru_cache(maxsize=1024)
+def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
+    from latency_tables.trace import trace
+    from supernets.timm_models import chain_of
+
+    chain = chain_of(model, side, classes)
+    found = chain.parts[part]
+    axes = list(found.elastic)
+
+    def ops_at(sizes: tuple[int, ...]) -> tuple[Op, ...]:
+        named = dict(zip(axes, sizes, strict=True))
+        module = found.table.resize(copy.deepcopy(found.table.module), named).to("meta")
+        return trace(module, chain.flow_shape(part, named), f"{model}: {part}").blocks[0][1]
+
+    values = [found.elastic[axis].values for axis in axes]
+    own_side = chain_of(model, None, classes).side
+    # How the numbers depend on the sizes is the same on every grid.
+    known = None if side == own_side else _sized_ops(model, part, own_side, classes).is_polynomial
+    return SizedOps(ops_at, values, known)

@@ -1,0 +1,287 @@
+"""Spaces of the networks inside a timm model: narrower, shallower, on smaller images, with the model's own weights.
+
+This file knows sizes only. What a model consists of comes as an `Outline` from whoever can build it, and the operators
+of a block from a registered lowering, so that importing this stays free of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from search_spaces.architecture import Architecture
+from search_spaces.errors import SearchSpaceError
+from search_spaces.graph import Op, Shape
+from search_spaces.space import Choice, Genotypes, SearchSpace, Slot
+
+PREFIX = "timm"
+SIDE, DEPTH = "input.side", "depth"
+ORDER = "order"
+
+
+class TimmModelError(SearchSpaceError):
+    """A timm model that cannot be made elastic, or a reference to one that cannot be read.
+
+    Attributes:
+        hint: What to do about it; empty where the message says all.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class TimmReference:
+    """A timm model with the arguments that it is created with, as ``NAME?argument=value&argument=value``.
+
+    Attributes:
+        name: A name of ``timm.list_models()``.
+        arguments: Arguments of ``timm.create_model`` by name, sorted.
+        order: Numbers of the removable blocks from most to least important; empty for the default of the space.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...] = ()
+    order: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> TimmReference:
+        """Read what `text` writes.
+
+        Raises:
+            TimmModelError: The text has another form.
+        """
+        name, _, query = text.partition("?")
+        pairs = dict(pair.partition("=")[::2] for pair in query.split("&")) if query else {}
+        order = pairs.pop(ORDER, "")
+        if not name or not all(re.fullmatch(r"\w+", key) and value for key, value in pairs.items()):
+            raise TimmModelError(
+                f"timm model `{text}`: found another form than `NAME?argument=value&argument=value`",
+                hint="for example `vit_tiny_patch16_224?img_size=96`",
+            )
+        if order and not re.fullmatch(r"\d+(\.\d+)*", order):
+            raise TimmModelError(
+                f"timm model `{text}`: order is `{order}`, expected numbers of blocks with points in between"
+            )
+        numbers = tuple(int(number) for number in order.split(".")) if order else ()
+        return cls(name, tuple(sorted((key, _value(value)) for key, value in pairs.items())), numbers)
+
+    @property
+    def text(self) -> str:
+        """The canonical form."""
+        pairs = [
+            f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+            for key, value in self.arguments
+        ]
+        if self.order:
+            pairs.append(f"{ORDER}={'.'.join(map(str, self.order))}")
+        return self.name + ("?" + "&".join(pairs) if pairs else "")
+
+    @property
+    def model(self) -> str:
+        """The canonical form without the order of blocks, which does not change what a block is."""
+        return TimmReference(self.name, self.arguments).text
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+    if isinstance(value, list) and all(isinstance(entry, (bool, int, float, str)) for entry in value):
+        return tuple(value)
+    return value if isinstance(value, (bool, int, float, str)) else text
+
+
+@dataclass(frozen=True)
+class TimmBlock:
+    """The size of one part of a timm model: its stem, one of its blocks, a step between stages or its head.
+
+    Attributes:
+        model: A `TimmReference.model`.
+        part: Name of the part in that model; of equal parts the first one's.
+        side: Side in pixels of the image that the network computes on.
+        classes: Number of classes to tell apart.
+        sizes: ``(axis, active size)`` of every searchable axis.
+    """
+
+    model: str
+    part: str
+    side: int
+    classes: int
+    sizes: tuple[tuple[str, int], ...]
+
+    def ops(self) -> tuple[Op, ...]:
+        """The part's operators, from the registered lowering."""
+        return _lowered(self)
+
+
+Lowering = Callable[[TimmBlock], tuple[Op, ...]]
+_lowering: list[Lowering] = []
+
+
+def register_lowering(lowering: Lowering) -> None:
+    """Say what gives the operators of a part; a later one takes the place of an earlier one."""
+    _lowering[:] = [lowering]
+    _lowered.cache_clear()
+
+
+@lru_cache(maxsize=1 << 16)
+def _lowered(block: TimmBlock) -> tuple[Op, ...]:
+    if not _lowering:
+        raise SearchSpaceError(
+            f"the operators of timm model `{block.model}` are unknown: no lowering is registered; `get_space` brings it"
+        )
+    return _lowering[0](block)
+
+
+@dataclass(frozen=True)
+class PartOutline:
+    """What a space must know about one part.
+
+    Attributes:
+        name: In the model, for example ``stem``, ``blocks.3``, ``layers.0.downsample``, ``head``.
+        same_as: Of equal parts the first one's name.
+        axes: ``(axis, choice)``: the choice that says how much of each searchable axis is active.
+        removable: Name of the depth choice that may leave the part out; empty where none may.
+    """
+
+    name: str
+    same_as: str
+    axes: tuple[tuple[str, str], ...]
+    removable: str = ""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is searchable in a model.
+
+    Attributes:
+        reference: The model.
+        choices: In genotype order; the last value of each is the model's own size.
+        parts: From input to output.
+        fixed: What is not searchable, and why, in words.
+        family: Name of the adapter.
+    """
+
+    reference: TimmReference
+    choices: tuple[Choice, ...]
+    parts: tuple[PartOutline, ...]
+    classes: int
+    fixed: tuple[str, ...] = ()
+    family: str = ""
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class TimmSpace(SearchSpace):
+    """The networks inside one timm model; the largest one is the model itself.
+
+    A depth of d keeps the d most important of the removable blocks, in the model's own order. Sizes of blocks that are
+    left out are put to the largest value, so that equal networks are equal genotypes.
+
+    Args:
+        outline: What is searchable in the model.
+    """
+
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self.name = f"{PREFIX}:{outline.reference.text}"
+        self.description = f"the networks inside {outline.reference.name} ({outline.family})"
+        self.classes = outline.classes
+        self.image_side = outline.choices[0].values[-1]
+        self._parts = {part.name: part for part in outline.parts}
+        self._rank = {name: rank for name, rank in self._ranks()}
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Input side, widths, depths, then the sizes of every block."""
+        return self.outline.choices
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """A slot for every part of the model."""
+        return tuple(
+            Slot(
+                part.name,
+                tuple(dict.fromkeys([SIDE, *([part.removable] if part.removable else []), *dict(part.axes).values()])),
+            )
+            for part in self.outline.parts
+        )
+
+    def block(self, slot: str, values: Mapping[str, int]) -> TimmBlock | None:
+        """The part in ``slot``; None where the depth leaves it out."""
+        part = self._parts[slot]
+        if part.removable and self._rank[slot] >= values[part.removable]:
+            return None
+        sizes = tuple((axis, values[choice]) for axis, choice in part.axes)
+        return TimmBlock(self.outline.reference.model, part.same_as, values[SIDE], self.classes, sizes)
+
+    def input_shape(self, values: Mapping[str, int]) -> Shape:
+        """``(3, side, side)`` of the image that the network computes on."""
+        return (3, values[SIDE], values[SIDE])
+
+    def repair(self, genotypes: Genotypes) -> Genotypes:
+        """Put the sizes of blocks that the depth leaves out to the largest value."""
+        repaired: Genotypes = genotypes.copy()
+        for part in self.outline.parts:
+            own = [choice for choice in dict(part.axes).values() if choice.startswith(f"{part.name}.")]
+            if part.removable and own:
+                columns = [self.columns[choice] for choice in own]
+                absent = np.flatnonzero(self.values(repaired, part.removable) <= self._rank[part.name])
+                repaired[absent[:, None], columns] = self.cardinalities[columns].astype(np.int8) - 1
+        return repaired
+
+    def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
+        """Draw ``count`` genotypes ``[count, c]``: every choice uniformly, then those of absent blocks made canonical.
+
+        Not uniform over the networks: shallow ones, of which there are fewer, are as likely as deep ones.
+        """
+        drawn = generator.integers(0, self.cardinalities, size=(count, len(self.choices)))
+        return self.repair(drawn.astype(np.int8))
+
+    def _ranks(self) -> Iterator[tuple[str, int]]:
+        """Of every removable part: how many of its depth choice are more important."""
+        names: dict[str, list[str]] = {}
+        for part in self.outline.parts:
+            if part.removable:
+                names.setdefault(part.removable, []).append(part.name)
+        given = self.outline.reference.order
+        if given and (len(names) != 1 or sorted(given) != list(range(len(next(iter(names.values())))))):
+            found = ", ".join(f"{len(parts)} removable by `{depth}`" for depth, parts in names.items()) or "none"
+            raise TimmModelError(
+                f"timm model `{self.outline.reference.name}`: an order of {len(given)} blocks, expected every number"
+                f" from 0 once for one depth choice, found blocks: {found}"
+            )
+        for parts in names.values():
+            order = given or spread_order(len(parts))
+            yield from ((parts[number], rank) for rank, number in enumerate(order))
+
+    def with_order(self, order: tuple[int, ...]) -> TimmReference:
+        """The reference of the same space with another order of importance of its blocks."""
+        reference = self.outline.reference
+        return TimmReference(reference.name, reference.arguments, order)
+
+    def kept_blocks(self, architecture: Architecture) -> list[str]:
+        """Names of the removable parts that an architecture has, in the model's order."""
+        return [name for name, _ in self.blocks(architecture) if self._parts[name].removable]
+
+
+def spread_order(count: int) -> tuple[int, ...]:
+    """The numbers 0 to count - 1 so that every prefix lies spread out: ends first, then the middles of the widest gaps.
+
+    The order of blocks where nothing is known about their importance.
+    """
+    order = [0, count - 1][:count]
+    while len(order) < count:
+        ends = sorted(order)
+        start, end = max(pairwise(ends), key=lambda gap: gap[1] - gap[0])
+        order.append((start + end) // 2)
+    return tuple(order)

@@ -1,0 +1,332 @@
+"""What matters most comes first: shared tensors sorted along their named axes, so that prefixes are good networks.
+
+A subnet keeps the first channels, heads and hidden units, and the first blocks of an order. Sorting them by importance
+changes nothing in the whole network, which is why it can be done to pretrained weights. Three criteria:
+
+- ``magnitude``: the sum of absolute weights (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv
+  1608.08710);
+- ``activation``: absolute weights times the size of what they multiply, on calibration images (Sun et al., "A Simple
+  and Effective Pruning Approach for Large Language Models", ICLR 2024, arXiv 2306.11695);
+- ``taylor``: absolute weight times gradient (Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR
+  2019, arXiv 1906.10771; here the sum of absolute products, not the square of the sum).
+
+Blocks have criteria of their own: ``magnitude`` is the size of their weights, ``activation`` how far they turn their
+input (Men et al., "ShortGPT", 2024, arXiv 2403.03853), ``taylor`` is replaced by the exact figure, the loss without the
+block. Which criterion is used is decided axis by axis, by the loss of the networks at the middle size of that axis.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, N tokens, K classes, I inputs of a layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces.timm_models import DEPTH, TimmBlock, TimmModelError, TimmSpace
+from supernets.rewiring import axis_importance, permute_axis
+from supernets.supernet import Supernet
+from supernets.timm_models.family import TimmFamily
+from supernets.timm_models.loading import reordered
+
+CRITERIA = ("magnitude", "activation", "taylor")
+UNSORTED = "none"
+EMBED = "embed"
+SORTED = ("hidden", "head", EMBED)
+"""Kinds of axes, in the order in which they are sorted; blocks come last."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """A sorted supernet, and how it was decided.
+
+    Attributes:
+        supernet: The sorted weights; where the order of blocks changed its space has that order in its name.
+        criteria: The criterion of each axis, ``none`` where the given order was the best.
+        losses: Of every axis and criterion: loss on the calibration images at the middle size of that axis.
+    """
+
+    supernet: Supernet
+    criteria: Mapping[str, str]
+    losses: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images to judge importance on, as small batches.
+
+    Attributes:
+        images_BCHW: Normalised images on the device of the supernet.
+        targets_BK: Probabilities of the classes.
+    """
+
+    images_BCHW: Tensor
+    targets_BK: Tensor
+
+    @classmethod
+    def of(cls, supernet: Supernet, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Calibration:
+        """Calibration on labels, or where there are none on what the whole network says itself."""
+        images_BCHW = images_BCHW.to(supernet.device)
+        if labels_B is not None:
+            return cls(images_BCHW, F.one_hot(labels_B.to(supernet.device), supernet.space.classes).float())
+        with torch.no_grad():
+            parts = [supernet.network(part_BCHW).softmax(dim=1) for part_BCHW in torch.split(images_BCHW, BATCH)]
+        return cls(images_BCHW, torch.cat(parts))
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Small batches of images and targets."""
+        return zip(torch.split(self.images_BCHW, BATCH), torch.split(self.targets_BK, BATCH), strict=True)
+
+    @torch.no_grad()
+    def loss(self, supernet: Supernet, architecture: Architecture) -> float:
+        """Mean cross-entropy of one network."""
+        sums = [
+            F.cross_entropy(supernet(images_BCHW, architecture), targets_BK, reduction="sum").item()
+            for images_BCHW, targets_BK in self.batches()
+        ]
+        return sum(sums) / len(self.images_BCHW)
+
+
+def sort_by_importance(
+    supernet: Supernet,
+    images_BCHW: Tensor,
+    labels_B: Tensor | None = None,
+    criteria: Sequence[str] = CRITERIA,
+) -> Ordering:
+    """Sort channels, heads, hidden units and blocks of a timm model, each by the criterion that serves it best.
+
+    The whole network computes what it did before.
+
+    Args:
+        supernet: Left as it is.
+        images_BCHW: Normalised calibration images; some dozens to some hundreds.
+        labels_B: Their classes; None takes what the whole network says, which asks smaller ones to agree with it.
+        criteria: To choose from.
+
+    Raises:
+        TimmModelError: The supernet is of another kind of space.
+        ValueError: There is no such criterion.
+    """
+    unknown = sorted(set(criteria) - set(CRITERIA))
+    if unknown:
+        raise ValueError(f"criterion `{unknown[0]}`: expected one of {', '.join(CRITERIA)}")
+    if not isinstance(supernet.space, TimmSpace):
+        raise TimmModelError(f"space `{supernet.space.name}` is not that of a timm model, whose importance is defined")
+    was_training = supernet.training
+    supernet.eval()
+    calibration = Calibration.of(supernet, images_BCHW, labels_B)
+    chosen: dict[str, str] = {}
+    losses: dict[str, dict[str, float]] = {}
+    best = supernet
+    for axis in [*_groups(supernet), *([DEPTH] if DEPTH in supernet.space.columns else [])]:
+        candidates = {UNSORTED: best, **{name: sorted_along(best, axis, name, calibration) for name in criteria}}
+        losses[axis] = {name: calibration.loss(net, _probe(net.space, axis)) for name, net in candidates.items()}
+        chosen[axis] = min(losses[axis], key=lambda name: losses[axis][name])
+        best = candidates[chosen[axis]]
+    supernet.train(was_training)
+    best = _copy(best) if best is supernet else best
+    return Ordering(best.train(was_training), chosen, losses)
+
+
+def sorted_along(supernet: Supernet, axis: str, criterion: str, calibration: Calibration) -> Supernet:
+    """A copy of a supernet that is sorted along one axis.
+
+    Args:
+        supernet: Of a timm model.
+        axis: ``embed``, ``head``, ``hidden`` or ``depth``.
+        criterion: One of `CRITERIA`.
+        calibration: What importance is judged on.
+    """
+    if axis == DEPTH:
+        values = block_importance(supernet, criterion, calibration)
+        order = sorted(range(len(values)), key=lambda number: -values[number])
+        return reordered(supernet, tuple(order))
+    again = _copy(supernet)
+    importance = _importance(again, criterion, calibration)
+    with torch.no_grad():
+        for group in _groups(again)[axis]:
+            order_of = torch.stack([importance(name, own) for name, own in group]).sum(dim=0)
+            order_of = order_of.argsort(descending=True, stable=True)
+            for name, own in group:
+                part = _part(again, name)
+                tensors = {key: tensor.detach() for key, tensor in part.module.state_dict().items()}
+                permute_axis(tensors, part.axes, part.sizes, own, order_of)
+    return again
+
+
+@dataclass(frozen=True)
+class _Part:
+    module: nn.Module
+    axes: Mapping[str, str]
+    sizes: Mapping[str, int]
+    in_order: set[str]
+
+
+def _part(supernet: Supernet, name: str) -> _Part:
+    space, family = supernet.space, supernet.family
+    assert isinstance(family, TimmFamily)
+    spec = space.block(name, dict(space.largest.settings))
+    assert isinstance(spec, TimmBlock)
+    axes, sizes, in_order = family.axes(spec), family.sizes(spec), family.in_order(spec)
+    return _Part(supernet.network.get_submodule(name), axes, sizes, in_order)
+
+
+def _groups(supernet: Supernet) -> dict[str, list[list[tuple[str, str]]]]:
+    """What is sorted together, ``(part, axis)``, by kind of axis: widths go through many parts."""
+    space = supernet.space
+    assert isinstance(space, TimmSpace)
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    fixed: set[tuple[str, str]] = set()
+    for outline in space.outline.parts:
+        part = _part(supernet, outline.name)
+        searched = dict(outline.axes)
+        if "head" in part.sizes and "head" not in searched:
+            searched["head"] = f"{outline.name}.heads"  # they follow the width
+        for axis, choice in searched.items():
+            key = (axis.removeprefix("in_"), choice)
+            groups.setdefault(key, []).append((outline.name, axis))
+            if axis in part.in_order:
+                fixed.add(key)
+    kinds: dict[str, list[list[tuple[str, str]]]] = {}
+    for key, group in groups.items():
+        if key not in fixed and key[0] in SORTED:
+            kinds.setdefault(key[0], []).append(group)
+    return {kind: kinds[kind] for kind in SORTED if kind in kinds}
+
+
+def _probe(space: SearchSpace, axis: str) -> Architecture:
+    """The largest network but for one kind of axis, which has its middle size everywhere."""
+    assert isinstance(space, TimmSpace)
+    axes = [(own.removeprefix("in_"), choice) for part in space.outline.parts for own, choice in part.axes]
+    wanted = axis if axis == DEPTH or any(own == axis for own, _ in axes) else EMBED
+    names = {DEPTH} if axis == DEPTH else {choice for own, choice in axes if own == wanted}
+    values = dict(space.largest.settings)
+    for choice in space.choices:
+        if choice.name in names:
+            values[choice.name] = choice.values[(len(choice.values) - 1) // 2]
+    probe = Architecture(space.name, space.version, tuple(values.items()))
+    return space.decode(space.repair(space.encode([probe])))[0]
+
+
+def _importance(supernet: Supernet, criterion: str, calibration: Calibration) -> Callable[[str, str], Tensor]:
+    """Importance of every entry of an axis of a part."""
+    norms: dict[str, Tensor] = {}
+    if criterion == "taylor":
+        _accumulate_gradients(supernet, calibration)
+    if criterion == "activation":
+        norms = _input_norms(supernet, calibration)
+
+    def importance(name: str, axis: str) -> Tensor:
+        part = _part(supernet, name)
+        tensors = {key: tensor.detach() for key, tensor in part.module.named_parameters()}
+        axes: Mapping[str, str] = part.axes
+        if criterion == "taylor":
+            learned = part.module.named_parameters()
+            tensors = {key: tensor.detach() * tensor.grad for key, tensor in learned if tensor.grad is not None}
+        if criterion == "activation":
+            tensors, axes = _weighted_inputs(name, tensors, axes, norms)
+        if not tensors:
+            return torch.zeros(part.sizes[axis], device=supernet.device)
+        return axis_importance(tensors, axes, part.sizes, axis)
+
+    return importance
+
+
+def _accumulate_gradients(supernet: Supernet, calibration: Calibration) -> None:
+    supernet.zero_grad(set_to_none=True)
+    for images_BCHW, targets_BK in calibration.batches():
+        loss = F.cross_entropy(supernet.network(images_BCHW), targets_BK, reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tensor]:
+    """Root of the summed squares ``(I,)`` of what flows into every linear layer, by the layer's path."""
+    squares: dict[str, Tensor] = {}
+    handles = []
+    for path, layer in supernet.network.named_modules():
+        if isinstance(layer, nn.Linear):
+
+            def watch(_: nn.Module, inputs: tuple[Tensor, ...], path: str = path) -> None:
+                x_I = inputs[0].detach().flatten(0, -2).square().sum(dim=0)
+                squares[path] = squares[path] + x_I if path in squares else x_I
+
+            handles.append(layer.register_forward_pre_hook(watch))
+    try:
+        for images_BCHW, _ in calibration.batches():
+            supernet.network(images_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: total_I.sqrt() for path, total_I in squares.items()}
+
+
+def _weighted_inputs(
+    part: str, parameters: Mapping[str, Tensor], axes: Mapping[str, str], norms: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights of linear layers times the size of their inputs, with axes on the inputs only."""
+    weighted, words = {}, {}
+    for name, weight in parameters.items():
+        norm_I = norms.get(f"{part}.{name.removesuffix('.weight')}") if name.endswith(".weight") else None
+        if norm_I is not None and weight.ndim == 2:
+            weighted[name] = weight.abs() * norm_I
+            words[name] = ". " + re.findall(r"\([^)]*\)|\S+", axes[name])[1]
+    return weighted, words
+
+
+@torch.no_grad()
+def block_importance(supernet: Supernet, criterion: str, calibration: Calibration) -> list[float]:
+    """Importance of every removable block, in the model's order."""
+    space = supernet.space
+    assert isinstance(space, TimmSpace)
+    names = space.kept_blocks(space.largest)
+    if criterion == "magnitude":
+        modules = [supernet.network.get_submodule(name) for name in names]
+        return [sum(tensor.abs().sum().item() for tensor in module.parameters()) for module in modules]
+    if criterion == "activation":
+        return _turned_inputs(supernet, names, calibration)
+    return [_loss_without(supernet, name, calibration) for name in names]
+
+
+def _turned_inputs(supernet: Supernet, names: Sequence[str], calibration: Calibration) -> list[float]:
+    """One minus the mean cosine between what flows into a block and out of it."""
+    totals = dict.fromkeys(names, 0.0)
+    handles = []
+    for name in names:
+
+        def watch(_: nn.Module, inputs: tuple[Tensor, ...], output_BNC: Tensor, name: str = name) -> None:
+            totals[name] += float((1 - F.cosine_similarity(inputs[0], output_BNC, dim=-1)).mean(dim=1).sum())
+
+        handles.append(supernet.network.get_submodule(name).register_forward_hook(watch))
+    try:
+        for images_BCHW, _ in calibration.batches():
+            supernet.network(images_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [totals[name] / len(calibration.images_BCHW) for name in names]
+
+
+def _loss_without(supernet: Supernet, name: str, calibration: Calibration) -> float:
+    block = supernet.network.get_submodule(name)
+    handle = block.register_forward_hook(lambda _, inputs, output: inputs[0])
+    try:
+        sums = [
+            F.cross_entropy(supernet.network(images_BCHW), targets_BK, reduction="sum").item()
+            for images_BCHW, targets_BK in calibration.batches()
+        ]
+    finally:
+        handle.remove()
+    return sum(sums) / len(calibration.images_BCHW)
+
+
+def _copy(supernet: Supernet) -> Supernet:
+    again = Supernet(supernet.space)
+    again.load_state_dict(supernet.state_dict())
+    return again.to(supernet.device).eval()

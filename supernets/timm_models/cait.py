@@ -1,0 +1,83 @@
+"""CaiT: blocks with talking heads, then a few that only the class token runs through.
+
+Source of the networks: Touvron et al., "Going deeper with Image Transformers", ICCV 2021, arXiv 2103.17239.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.plain import EMBED, HEAD, describe_stem, plain_chain, run_head
+from supernets.timm_models.tables import AxesTable
+
+
+class CaitAdapter:
+    """Chains of ``timm.models.cait.Cait``; the blocks of the class token belong to the head and keep their number."""
+
+    family = "cait"
+    any_side = True
+
+    def claims(self, model: nn.Module) -> bool:
+        """Whether it is a Cait."""
+        from timm.models.cait import Cait
+
+        return isinstance(model, Cait)
+
+    def parts(self, model: Any) -> list[Part]:
+        """Stem, blocks, head with the blocks of the class token.
+
+        Raises:
+            NotElastic: The model has parts without named axes.
+        """
+        blocks = [_describe(block) for block in model.blocks]
+        return plain_chain(model, blocks, stem=_stem(model), head=_head(model), notes=(CLASS_BLOCKS,))
+
+
+CLASS_BLOCKS = "blocks of the class token: they keep their number and hidden units"
+
+
+def _stem(model: Any) -> AxesTable:
+    table = describe_stem(model)
+    table.module = shell(model, ("patch_embed", "pos_embed", "pos_drop"), _run_stem, blocks=nn.Sequential())
+    del table.axes["cls_token"]  # it joins the tokens behind the blocks
+    return table
+
+
+def _run_stem(model: Any, x_BCHW: Tensor) -> Tensor:
+    tokens_BNC: Tensor = model.pos_drop(model.patch_embed(x_BCHW) + model.pos_embed)
+    return tokens_BNC
+
+
+def _run_head(model: Any, x_BNC: Tensor) -> Tensor:
+    return run_head(model, model.forward_cls(x_BNC))
+
+
+def _head(model: Any) -> AxesTable:
+    module = shell(model, (*HEAD, "cls_token", "blocks_token_only"), _run_head, blocks=nn.Sequential())
+    table = AxesTable(module, sizes={EMBED: int(model.embed_dim)})
+    table.tensor("cls_token", ". . embed")
+    for number in range(len(model.blocks_token_only)):
+        path = f"blocks_token_only.{number}"
+        for name in ("norm1", "norm2"):
+            table.norm(f"{path}.{name}", EMBED)
+        for name in ("gamma_1", "gamma_2"):
+            table.tensor(f"{path}.{name}", EMBED)
+        table.class_attention(f"{path}.attn", EMBED)
+        table.feed_forward(f"{path}.mlp", EMBED, f"class_hidden{number}")
+    table.norm("norm", EMBED)
+    table.linear("head", ".", EMBED)
+    return table
+
+
+def _describe(block: nn.Module) -> AxesTable:
+    table = AxesTable(block, sizes={EMBED: int(block.get_submodule("norm1").get_parameter("weight").shape[0])})
+    for name in ("norm1", "norm2"):
+        table.norm(name, EMBED)
+    for name in ("gamma_1", "gamma_2"):
+        table.tensor(name, EMBED)
+    table.attention("attn", EMBED)
+    table.feed_forward("mlp", EMBED)
+    return table

@@ -1,0 +1,278 @@
+"""From a reference to the parts of the model, without memory for its weights."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from search_spaces import UnknownNameError
+from search_spaces.space import Choice
+from search_spaces.timm_models import SIDE, Outline, PartOutline, TimmModelError, TimmReference
+from supernets.axes import make_narrowing
+from supernets.timm_models.beit import BeitAdapter
+from supernets.timm_models.cait import CaitAdapter
+from supernets.timm_models.eva import EvaAdapter
+from supernets.timm_models.parts import Adapter, Part
+from supernets.timm_models.plain import plain_depths
+from supernets.timm_models.relpos import RelativePositionAdapter
+from supernets.timm_models.swin import SwinAdapter
+from supernets.timm_models.vit import VisionTransformerAdapter
+from supernets.timm_models.xcit import XcitAdapter
+
+ADAPTERS: list[Adapter] = [
+    VisionTransformerAdapter(),
+    EvaAdapter(),
+    BeitAdapter(),
+    RelativePositionAdapter(),
+    CaitAdapter(),
+    XcitAdapter(),
+    SwinAdapter(),
+]
+SIDE_SHARES = (0.625, 0.75, 0.875, 1.0)
+DEFAULT_CLASSES = 1000
+"""Of a model that comes without a classifier, unless given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The parts of a model at one side of the image.
+
+    Attributes:
+        parts: By name, from input to output; their tensors are on the meta device.
+        side: Of the image, in pixels.
+        stride: Pixels per step of the grid that positions belong to.
+        classes: That it tells apart.
+        family: Name of the adapter.
+        any_side: Whether images of other sides can be searched.
+    """
+
+    parts: Mapping[str, Part]
+    side: int
+    stride: int
+    classes: int
+    family: str
+    any_side: bool
+
+    def flow_shape(self, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Shape of what flows into a part of these sizes, batch dimension left out."""
+        part = self.parts[name]
+        full = self.full_flows[name]
+        return make_narrowing(part.flow, full, part.table.sizes, part.table.active(sizes)).shape
+
+    @property
+    def full_flows(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of what flows into each part of the whole model."""
+        return _full_flows(self)
+
+
+def create(reference: TimmReference, side: int | None, classes: int | None, **arguments: Any) -> nn.Module:
+    """The model as timm makes it, on the default device.
+
+    Args:
+        reference: The model.
+        side: Side in pixels of the image; None takes the model's own.
+        classes: To tell apart; None takes the model's own.
+        arguments: Further ones of ``timm.create_model``.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        TimmModelError: It does not take these arguments.
+    """
+    import timm
+
+    if not timm.is_model(reference.name):
+        raise UnknownNameError("timm model", reference.name, timm.list_models())
+    given = dict(reference.arguments) | arguments
+    if side is not None:
+        given["img_size"] = side
+    if classes is not None:
+        given["num_classes"] = classes
+    try:
+        model = timm.create_model(reference.name, **given)
+    except (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        described = ", ".join(f"{name}={value}" for name, value in given.items()) or "no arguments"
+        raise TimmModelError(
+            f"timm model `{reference.name}` cannot be made with {described}: {error}",
+            "check the arguments against the constructor of the model's class in timm",
+        ) from error
+    assert isinstance(model, nn.Module)
+    _fill_constants(model)
+    if any(buffer.is_meta for buffer in _constants(model).values()):  # the model computes them where its weights are
+        with torch.device("cpu"):
+            known = _constants(timm.create_model(reference.name, **given))
+        for name in _constants(model):
+            owner, _, leaf = name.rpartition(".")
+            model.get_submodule(owner)._buffers[leaf] = known[name]
+    return model
+
+
+@lru_cache(maxsize=64)
+def chain_of(model: str, side: int | None = None, classes: int | None = None) -> Chain:
+    """The chain of a model without memory for its weights.
+
+    Args:
+        model: A `TimmReference.model`.
+        side: Side in pixels of the image; None takes the model's own.
+        classes: To tell apart; None takes the model's own.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        TimmModelError: It cannot be made elastic; the message says why.
+    """
+    reference = TimmReference.parse(model)
+    with torch.device("meta"):
+        whole = create(reference, side, classes)
+        if classes is None and not getattr(whole, "num_classes", 0):
+            whole = create(reference, side, DEFAULT_CLASSES)
+        adapter = adapter_of(whole, reference)
+        own_side = _side(whole, reference)
+        stride, found_classes = _stride(whole, own_side), int(whole.num_classes)  # type: ignore[arg-type]
+        parts = split(adapter, whole, reference)
+    return Chain({part.name: part for part in parts}, own_side, stride, found_classes, adapter.family, adapter.any_side)
+
+
+def adapter_of(model: nn.Module, reference: TimmReference) -> Adapter:
+    """The adapter of a model.
+
+    Raises:
+        TimmModelError: None claims it.
+    """
+    for adapter in ADAPTERS:
+        if adapter.claims(model):
+            return adapter
+    families = ", ".join(adapter.family for adapter in ADAPTERS)
+    raise TimmModelError(
+        f"timm model `{reference.name}` is a `{type(model).__name__}`, which no adapter knows",
+        f"known families: {families}",
+    )
+
+
+def split(adapter: Adapter, model: nn.Module, reference: TimmReference) -> list[Part]:
+    """The parts of a model, which is taken apart.
+
+    Raises:
+        TimmModelError: Something in it cannot be made elastic.
+    """
+    try:
+        return adapter.parts(model)
+    except (TimmModelError, AttributeError) as error:
+        raise TimmModelError(f"timm model `{reference.name}` cannot be made elastic: {error}") from error
+
+
+def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
+    """What is searchable in a model.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        TimmModelError: It cannot be made elastic; the message says why.
+    """
+    chain = chain_of(reference.model, None, classes)
+    sides = _sides(reference, chain)
+    choices = {SIDE: sides}
+    parts = list(chain.parts.values())
+    own: dict[str, tuple[int, ...]] = {}
+    for part in parts:
+        for elastic in part.elastic.values():
+            (own if part.removable and elastic.choice.startswith(f"{part.name}.") else choices)[elastic.choice] = (
+                elastic.values
+            )
+    choices |= plain_depths(parts) | own
+    first: dict[str, str] = {}
+    outlines = []
+    for part in parts:
+        same_as = first.setdefault(_fingerprint(part), part.name)
+        axes = tuple((axis, elastic.choice) for axis, elastic in part.elastic.items())
+        outlines.append(PartOutline(part.name, same_as, axes, part.removable))
+    fixed = tuple(note for part in parts for note in part.notes)
+    if len(sides) == 1:
+        fixed = ("input side: its positions belong to one grid of patches", *fixed)
+    listed = tuple(Choice(name, values) for name, values in choices.items())
+    return Outline(reference, listed, tuple(outlines), chain.classes, fixed, chain.family)
+
+
+def _sides(reference: TimmReference, chain: Chain) -> tuple[int, ...]:
+    if not chain.any_side:
+        return (chain.side,)
+    grid = chain.side // chain.stride
+    return tuple(sorted({max(1, round(grid * share)) * chain.stride for share in SIDE_SHARES} | {chain.side}))
+
+
+def _side(model: Any, reference: TimmReference) -> int:
+    embedding = getattr(model, "patch_embed", None)
+    size = getattr(embedding, "img_size", None) or dict(reference.arguments).get("img_size")
+    size = size or model.pretrained_cfg["input_size"][1:]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise TimmModelError(f"timm model `{reference.name}` takes images of {height} x {width}, expected square ones")
+    return int(height)
+
+
+def _stride(model: Any, side: int) -> int:
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return side // grid[0] if grid else side
+
+
+def _fill_constants(model: nn.Module) -> None:
+    """Give buffers that are computed and not learned their values, on the CPU, in a model on the meta device."""
+    for module in model.modules():
+        on_meta = [name for name, buffer in _constants_of(module) if buffer.is_meta]
+        fill = getattr(module, "init_non_persistent_buffers", None)
+        if not on_meta or fill is None:
+            continue
+        for name in on_meta:
+            module._buffers[name] = torch.empty_like(getattr(module, name), device="cpu")
+        with torch.device("cpu"):
+            fill()
+
+
+def _constants(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers that are computed and not learned, by name."""
+    return {
+        f"{path}.{name}".removeprefix("."): buffer
+        for path, module in model.named_modules()
+        for name, buffer in _constants_of(module)
+    }
+
+
+def _constants_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    names = sorted(module._non_persistent_buffers_set)
+    return [(name, buffer) for name in names if (buffer := module._buffers.get(name)) is not None]
+
+
+@lru_cache(maxsize=64)
+def _full_flows(chain: Chain) -> dict[str, tuple[int, ...]]:
+    flows = {}
+    x = torch.zeros(1, 3, chain.side, chain.side, device="meta")
+    with torch.no_grad():
+        for name, part in chain.parts.items():
+            flows[name] = tuple(x.shape[1:])
+            x = _on_meta(part.table.module)(x)
+    return flows
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose constants are on the meta device too."""
+    return copy.deepcopy(module).to("meta").eval()
+
+
+def _fingerprint(part: Part) -> str:
+    """Equal for parts that are the same module at every size."""
+    module = part.table.module
+    digest = hashlib.sha256(repr((type(module), str(module), part.flow, part.removable)).encode())
+    digest.update(repr([(axis, elastic.values) for axis, elastic in part.elastic.items()]).encode())
+    for path, layer in module.named_modules():
+        plain = {k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str, tuple)) and k != "training"}
+        digest.update(repr((path, sorted(plain.items(), key=lambda item: item[0]))).encode())
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        digest.update(repr((name, tuple(tensor.shape))).encode())
+    for name, buffer in module.named_buffers():
+        if not buffer.is_meta:
+            digest.update(name.encode() + buffer.detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
