@@ -1,29 +1,25 @@
 """The run folder: all there is to know about one command, safe against being killed at any moment.
 
 ``settings.json`` says what was asked, ``environment.json`` with what it ran, ``trials.jsonl`` holds one line per
-finished trial, ``front.json`` the answer. One process writes at a time; the lock is the operating system's, so it
-ends with the process however that ends.
+finished trial in the order of their numbers, ``running.jsonl`` the batch in flight, ``front.json`` the answer. One
+process writes at a time, see `nas.lock`.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
-import os
-import platform
 import shutil
-import socket
-from collections.abc import Mapping
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from nas.environment import describe_environment
-from nas.errors import NasError, RunError
-from nas.files import read_json, write_failed, write_json
+from nas.errors import RunError
+from nas.files import read_json, write_json
+from nas.lock import RunLock
 from nas.trial import Trial
+from nas.trial_record import TrialRecord
 from search_spaces import SearchSpace
 
 SCHEMA = 1
@@ -31,9 +27,11 @@ OWN_FILES = (
     "settings.json",
     "environment.json",
     "trials.jsonl",
+    "running.jsonl",
     "journal.log",
     "front.json",
     "training.json",
+    "finish.json",
     "report.html",
 )
 OWN_FOLDERS = ("checkpoints", "exports")
@@ -85,12 +83,12 @@ class Run:
         force: bool = False,
     ) -> None:
         self.path = path
-        self._trials_size = 0
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"run folder `{path}` cannot be made: {error.strerror}") from error
-        self._lock = _Lock(path / "lock")
+        self._lock = RunLock(path / "lock")
+        self._record = TrialRecord(path)
         try:
             self.is_resumed = self._prepare(resume, force)
             if self.is_resumed:
@@ -114,44 +112,64 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
+        try:
+            self._record.close()
+        finally:
+            self._lock.release()
 
     # -- trials --------------------------------------------------------------------------------------------------
 
     def load_trials(self, space: SearchSpace) -> list[Trial]:
-        """The finished trials of an earlier session; a last line that a kill tore apart is cut off.
+        """The finished trials of earlier sessions, in order; a last line that a kill tore apart is cut off.
+
+        To be called before anything is added to a resumed run.
 
         Raises:
             RunError: A line that is not the last cannot be read, or the numbers have a gap.
         """
-        path = self.path / "trials.jsonl"
-        self._trials_size = cut_torn_line(path)
-        return read_trials(path, space)
+        return self._record.load(space)
 
-    def append_trial(self, trial: Trial) -> None:
-        """Add one finished trial; when this returns it has reached the disk.
+    @property
+    def early_trials(self) -> Mapping[int, Trial]:
+        """By number, the finished trials that wait for one with a lower number; a resumed run need not repeat them."""
+        return self._record.early
+
+    def start_trials(self, trials: Sequence[Trial]) -> None:
+        """Note in ``running.jsonl`` what is to be evaluated now; for evaluations that take their time.
+
+        Args:
+            trials: What is known of them so far; those in `early_trials` stay as they are.
 
         Raises:
-            NasError: It cannot be written. The file then ends with the trial before.
+            RunError: Another process took the folder over.
+            NasError: It cannot be written.
         """
-        path = self.path / "trials.jsonl"
-        data = (trial.to_line() + "\n").encode()
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, self._trials_size)
-                raise
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise write_failed(path, error) from error
-        self._trials_size += len(data)
+        self._lock.check()
+        self._record.start(trials)
+
+    def append_trials(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Add finished trials in one write; when this returns they have reached the disk.
+
+        ``trials.jsonl`` is kept in the order of the numbers. A trial that finished before one with a lower number
+        waits in ``running.jsonl``, where a resumed run finds it.
+
+        Returns:
+            The trials that joined ``trials.jsonl``, those that had waited included.
+
+        Raises:
+            RunError: A trial is there already, or another process took the folder over.
+            NasError: They cannot be written. The file then ends with the trial before.
+        """
+        self._lock.check()
+        return self._record.append(trials)
+
+    def append_trial(self, trial: Trial) -> None:
+        """Add the next finished trial, as `append_trials` does."""
+        self.append_trials([trial])
 
     def update_settings(self, changes: Mapping[str, Any]) -> None:
         """Change recorded settings, for example a raised budget."""
+        self._lock.check()
         if any(self.settings.get(name) != value for name, value in changes.items()):
             self.settings = {**self.settings, **changes}
             write_json(self.path / "settings.json", self.settings)
@@ -203,97 +221,7 @@ class Run:
         path = self.path / "environment.json"
         document = read_json(path)
         session = describe_environment(document.get("seed", 0))
+        if self._lock.stale is not None:
+            session["killed_before"] = asdict(self._lock.stale)
         sessions = [*document.get("resumed", []), session]
         write_json(path, {**document, "resumed": sessions})
-
-
-def read_trials(path: Path, space: SearchSpace) -> list[Trial]:
-    """The trials in a ``trials.jsonl``; a last line without its end is left out.
-
-    Raises:
-        RunError: The file is missing, a line cannot be read, or the numbers have a gap.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise RunError(f"`{path}` cannot be read: {error.strerror}") from error
-    trials = []
-    for position, line in enumerate(lines):
-        try:
-            trial = Trial.from_line(line.decode(), space)
-        except ValueError as error:
-            raise RunError(
-                f"`{path}` line {position + 1} is damaged: {error}",
-                hint="restore the file from a copy, or start the run anew with `--force`",
-            ) from error
-        if trial.number != position:
-            raise RunError(f"`{path}` line {position + 1} holds trial {trial.number}, expected trial {position}")
-        trials.append(trial)
-    return trials
-
-
-def cut_torn_line(path: Path) -> int:
-    """Cut off what stands behind the last line end of ``path``, a write that was never finished; return the size.
-
-    Raises:
-        RunError: The file cannot be opened.
-    """
-    try:
-        with path.open("r+b") as file:
-            data = file.read()
-            size = data.rfind(b"\n") + 1
-            if size < len(data):
-                file.truncate(size)
-            return size
-    except OSError as error:
-        raise RunError(f"`{path}` cannot be read: {error.strerror}") from error
-
-
-class _Lock:
-    """An exclusive lock on a file that says who holds it."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise RunError(f"run folder `{path.parent}` cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._descriptor, 4096, 0).decode(errors="replace")
-            os.close(self._descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise RunError(f"run folder `{path.parent}` cannot be locked: {error.strerror}") from error
-            raise RunError(
-                f"run folder `{path.parent}` is in use by {_describe_holder(holder)}",
-                hint="wait for it to end, or name another folder",
-            ) from error
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._write(json.dumps({"pid": os.getpid(), "host": socket.gethostname() or platform.node(), "since": now}))
-
-    def release(self) -> None:
-        self._write("")
-        os.close(self._descriptor)
-
-    def _write(self, text: str) -> None:
-        try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text.encode(), 0)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise NasError(f"the run's lock cannot be written: {error.strerror}") from error
-
-
-def _describe_holder(text: str) -> str:
-    try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on `{holder['host']}` since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """`os.write` may write less than it was given, which is how a filling disk shows first."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

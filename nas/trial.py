@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -14,27 +14,39 @@ import numpy as np
 from latency_tables.predictor import Latency
 from search_spaces import Architecture, Genotypes, SearchSpace, SearchSpaceError
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+_ENCODER = json.JSONEncoder(allow_nan=False)
+"""Made once: there may be a hundred thousand lines to write."""
+
 
 class State(str, Enum):
     """What became of a trial."""
 
+    RUNNING = "running"
+    """Being evaluated, or it was when the process was killed; only ever in ``running.jsonl``."""
     DONE = "done"
     INFEASIBLE = "infeasible"
-    """Over the latency bound; never evaluated."""
+    """Out of bounds; never evaluated."""
     FAILED = "failed"
     """Could not be evaluated, or gave no finite number."""
+    LOST = "lost"
+    """Its worker died, each time that it was tried."""
+    STOPPED = "stopped"
+    """Evaluated at less than full fidelity, and not good enough there for more."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial, as a line of ``trials.jsonl``.
+    """One trial, as a line of ``trials.jsonl``.
 
     Attributes:
         reason: Why it is not ``done``; empty otherwise.
         latency: Predicted latency by target.
-        objectives: What the search maximises, by name; empty unless ``done``.
+        objectives: What the search maximises, by name; empty unless ``done`` or ``stopped``.
         scores: Numbers reported beside the objective.
         seconds: Time that the evaluation took.
+        fidelity: Share of a full evaluation that its numbers come from.
     """
 
     number: int
@@ -48,6 +60,7 @@ class Trial:
     objectives: Mapping[str, float]
     scores: Mapping[str, float]
     seconds: float
+    fidelity: float = 1.0
 
     @property
     def row(self) -> Genotypes:
@@ -64,12 +77,14 @@ class Trial:
             "genotype": list(self.genotype),
             "params": self.params,
             "macs": self.macs,
-            "latency": {target: asdict(record) for target, record in self.latency.items()},
+            "latency": {target: vars(record) for target, record in self.latency.items()},
             "objectives": dict(self.objectives),
             "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
             "seconds": round(self.seconds, 6),
         }
-        return json.dumps(document, allow_nan=False)
+        if self.fidelity < 1:
+            document["fidelity"] = self.fidelity
+        return _encode(document)
 
     @classmethod
     def from_line(cls, line: str, space: SearchSpace) -> Trial:
@@ -93,6 +108,7 @@ class Trial:
                 objectives={name: float(value) for name, value in data["objectives"].items()},
                 scores={name: math.nan if value is None else float(value) for name, value in data["scores"].items()},
                 seconds=float(data["seconds"]),
+                fidelity=float(data.get("fidelity", 1.0)),
             )
         except (KeyError, TypeError, AttributeError, SearchSpaceError) as error:
             raise ValueError(f"not a trial of space `{space.name}`: {type(error).__name__}: {error}") from error

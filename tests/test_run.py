@@ -15,9 +15,10 @@ import pytest
 
 from latency_tables.predictor import Latency
 from nas.errors import NasError, RunError, UsageError
-from nas.run import Run, next_run_folder, read_trials
+from nas.run import Run, next_run_folder
 from nas.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
 from nas.trial import State, Trial
+from nas.trial_record import read_trials
 from search_spaces import get_space
 
 SPACE = get_space("elastic-mini")
@@ -118,6 +119,54 @@ def test_missing_line_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(lines[0] + lines[2])
     with Run(tmp_path / "run", None, resume=True) as run, pytest.raises(RunError, match="line 2 holds trial 2"):
         run.load_trials(SPACE)
+
+
+def test_trials_may_finish_in_any_order(tmp_path: Path) -> None:
+    trials = [make_trial(number) for number in range(7)]
+    path = tmp_path / "run"
+    with Run(path, SETTINGS) as run:
+        run.start_trials(trials)
+        assert run.append_trials([trials[1]]) == []
+        assert run.append_trials([trials[0], trials[4]]) == trials[:2]
+        assert read_trials(path / "trials.jsonl", SPACE) == trials[:2]
+        assert run.append_trials([trials[5], trials[6]]) == []
+        with pytest.raises(RunError, match="holds trial 4 already"):
+            run.append_trials([trials[4]])
+        states = [json.loads(line)["state"] for line in (path / "running.jsonl").read_text().splitlines()]
+        assert states.count("running") == 7
+    with Run(path, None, resume=True) as run:
+        assert run.load_trials(SPACE) == trials[:2]
+        assert run.early_trials == {4: trials[4], 5: trials[5], 6: trials[6]}
+        run.start_trials(trials[2:4])
+        kept = [json.loads(line)["number"] for line in (path / "running.jsonl").read_text().splitlines()]
+        assert sorted(kept) == [2, 3, 4, 5, 6]
+        assert run.append_trials([trials[2], trials[3]]) == trials[2:]
+        assert not run.early_trials
+    assert read_trials(path / "trials.jsonl", SPACE) == trials
+    assert not (path / "running.jsonl").exists()
+
+
+def test_kill_between_the_two_files_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    trials = [make_trial(number) for number in range(4)]
+    path = tmp_path / "run"
+    with Run(path, SETTINGS) as run:
+        run.append_trials([trials[2]])
+        run.append_trials([trials[3]])
+    running = (path / "running.jsonl").read_bytes()
+    with Run(path, None, resume=True) as run:
+        run.load_trials(SPACE)
+        run.append_trials(trials[:2])
+    (path / "running.jsonl").write_bytes(running + b'{"number": 9, "sta')  # as if killed before it was cleared away
+    with Run(path, None, resume=True) as run:
+        assert run.load_trials(SPACE) == trials
+        assert not run.early_trials
+    whole = (path / "trials.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (path / "trials.jsonl").write_bytes(lines[0] + lines[1] + lines[2][:9])
+    (path / "running.jsonl").write_bytes(running)
+    with Run(path, None, resume=True) as run:
+        assert run.load_trials(SPACE) == trials
+    assert (path / "trials.jsonl").read_bytes() == whole
 
 
 def test_non_empty_folder_needs_resume_or_force(tmp_path: Path) -> None:

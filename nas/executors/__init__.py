@@ -1,0 +1,23 @@
+"""Executors: where evaluations run. In this process, in worker processes of this machine, or on a Ray cluster."""
+
+from nas.executors.base import (
+    EXECUTORS,
+    Evaluation,
+    EvaluatorRecipe,
+    Executor,
+    ExecutorError,
+    Task,
+    evaluate_tasks,
+    make_executor,
+)
+
+__all__ = [
+    "EXECUTORS",
+    "Evaluation",
+    "EvaluatorRecipe",
+    "Executor",
+    "ExecutorError",
+    "Task",
+    "evaluate_tasks",
+    "make_executor",
+]

@@ -1,0 +1,78 @@
+"""The evaluators of this package, as functions that a worker calls with plain values; see `EvaluatorRecipe`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.executors.base import EvaluatorRecipe, Plain
+from search_spaces import get_space
+
+if TYPE_CHECKING:
+    from supernets.checkpoint import Checkpoint
+    from supernets.supernet import Supernet
+
+
+def score_recipe(space: str, score: str) -> EvaluatorRecipe:
+    """Untrained networks by a score, As-ViT's pair included.
+
+    Args:
+        space: Name of the space.
+        score: Name of the score.
+    """
+    return EvaluatorRecipe(f"{__name__}:make_score_evaluator", {"space": space, "score": score})
+
+
+def supernet_recipe(
+    checkpoint: Path, data: str, image_side: int, seed: int, device: str | None = None
+) -> EvaluatorRecipe:
+    """Subnets of a trained supernet by accuracy.
+
+    Args:
+        checkpoint: File with the weights.
+        data: Source of the images; a folder must be there under the same name wherever workers run.
+        image_side: Side of the images in pixels.
+        seed: Of the training batches that BatchNorm statistics are estimated on.
+        device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
+    """
+    options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}
+    return EvaluatorRecipe(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
+
+
+def make_score_evaluator(space: str, score: str) -> Evaluator:
+    """What `score_recipe` describes."""
+    if score == AsvitEvaluator.score:
+        return AsvitEvaluator(get_space(space))
+    return ScoreEvaluator(get_space(space), score)
+
+
+def make_supernet_evaluator(
+    checkpoint: Checkpoint, data: str, image_side: int, seed: int, device: str | None
+) -> Evaluator:
+    """What `supernet_recipe` describes; on the CPU its parameters are the checkpoint's own tensors.
+
+    Raises:
+        DataError: The images are others than those the supernet was trained on.
+        CheckpointError: The checkpoint is of a space that is not installed here.
+    """
+    from nas.run_training import choose_device
+    from supernets.data import load_data
+
+    images = load_data(data, image_side)
+    images.check(checkpoint.metadata["data"])
+    return SupernetEvaluator(_supernet_of(checkpoint).to(choose_device(device)), images, seed)
+
+
+def _supernet_of(checkpoint: Checkpoint) -> Supernet:
+    from supernets.checkpoint import restore_weights
+    from supernets.supernet import Supernet
+
+    weights = dict(checkpoint.averages or checkpoint.weights)
+    supernet = Supernet(get_space(checkpoint.metadata["space"], checkpoint.metadata["classes"]))
+    restore_weights(replace(checkpoint, weights=weights), supernet)
+    # Only what is never written is shared: statistics may be estimated anew, and stay copies.
+    shared = {name: weights[name] for name, _ in supernet.named_parameters()}
+    supernet.load_state_dict(shared, assign=True, strict=False)
+    return supernet.requires_grad_(False).eval()
