@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from nas.errors import RunError, UsageError
+from nas.errors import UsageError
 from nas.evaluate import SupernetEvaluator
 from nas.files import write_json
-from nas.networks import resolve_network
 from nas.progress import Progress, StageStarted, ignore
 from nas.run import Run, next_run_folder
-from nas.settings import check_same, recorded_settings
-from search_spaces import Architecture, SearchSpace, SingleSpace, find_architecture, get_space, space_names
+from nas.tensorboard import FOLDER as TENSORBOARD_FOLDER
+from nas.tensorboard import EventWriter, check_installed
+from nas.training_options import checked_options
+from nas.training_request import (
+    DEFAULTS,
+    TrainingRequest,
+    find_network,
+    find_space,
+    form_to_train,
+    load_images,
+    run_settings,
+    trainer_settings,
+)
+from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
     from supernets.data import ImageData
+    from supernets.distributed import Workers
     from supernets.progressive import PhaseCost
     from supernets.supernet import Supernet
     from supernets.training_settings import TrainingSettings
 
+Launcher = Literal["ray"]
 CHECKPOINTS = "checkpoints"
+SUBNETS = ("smallest", "middle", "largest")
 SUPERNET_POLICY, SINGLE_POLICY = "sandwich", "uniform"
-DEFAULTS: dict[str, Any] = {
-    "space": "elastic-mini",
-    "data": "digits",
-    "epochs": None,
-    "budget_seconds": None,
-    "seed": 0,
-    "architecture": None,
-    "progressive": False,
-    "policy": None,
-}
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,17 @@ def train(
     arch: str | None = None,
     progressive: bool = False,
     policy: str | None = None,
+    recipe: str | None = None,
+    image_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
     epochs: int | None = None,
     budget_seconds: float | None = None,
     seed: int | None = None,
+    validate: Sequence[str] | None = None,
+    tensorboard: bool = False,
+    launcher: Launcher | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
     output: Path | str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -94,34 +107,57 @@ def train(
 ) -> TrainResult:
     """Train the supernet of a space, or one network from scratch, on images.
 
+    Processes that `torchrun` starts train together, each on its part of every batch: all call this with the same
+    arguments, and the first one writes. All return the same result.
+
     Args:
         space: Name of the search space; that of ``arch``, else ``elastic-mini``, unless given.
-        data: ``digits``, a folder of images, or a dataset of timm.data; ``digits`` unless given.
+        data: ``digits``, ``glyphs``, a folder of images, or a dataset of timm.data; ``digits`` unless given.
         arch: Train this network alone: anything of a space that `nas.networks.resolve_network` understands, or with
             ``space`` a name or text of that space.
         progressive: Begin on large patches, see `supernets.progressive`.
-        policy: Which networks a step trains, see `supernets.sampling`: ``sandwich`` unless given, ``uniform``,
-            ``complexity-aware``, ``conflict-aware``, or a registered one.
+        policy: Which networks a step trains, see `supernets.sampling`: that of ``recipe`` or ``sandwich`` unless given,
+            ``uniform``, ``complexity-aware``, ``conflict-aware``, ``multi-architecture``, or a registered one.
+        recipe: ``elasticvit``, ``resnas`` or ``resnas-finetune``: the settings that the paper trained with, see
+            `supernets.recipes`.
+        image_size: Side in pixels of the images, for spaces whose networks can be had for others; the space's own
+            unless given.
+        options: Other settings by name, see `supernets.training_settings.TrainingSettings`; they come before those of
+            the recipe.
         epochs: Passes over the training images.
         budget_seconds: Time to train for, in place of ``epochs``.
         seed: Of weights, networks and images.
+        validate: Names of subnets whose accuracy on the search part of the images is taken during training, for example
+            ``smallest``; how often is the option ``validate_every_epochs``.
+        tensorboard: Whether to write TensorBoard events too.
+        launcher: ``ray`` starts ``workers`` processes on a Ray cluster.
+        workers: Number of processes that ``launcher`` starts.
+        ray_address: Of the cluster, as `ray.init` takes it; a cluster of this machine alone unless given.
         output: Run folder; ``runs/<space>-supernet-<n>`` or ``runs/<space>-network-<n>`` unless given.
         resume: Go on in ``output``. Whatever is not given is taken from there, whatever is given must agree.
         force: Throw away what ``output`` holds first.
         device: For example ``cuda``; the first GPU if there is one, else the CPU.
         progress: Receives `nas.progress.StageStarted`, one `supernets.progressive.PhaseCost` for each phase where
-            training has several, and `supernets.trainer.TrainingProgress`.
+            training has several, `TrainingProgress` and `Validation` of
+            `supernets.training_events`.
 
     Raises:
         UsageError: Both ``epochs`` and ``budget_seconds`` are given, there is nothing to resume, ``arch`` is no
-            network of a space or not of ``space``, or ``arch`` comes with a ``policy`` that would train others.
-        UnknownNameError: There is no such space, network or policy.
-        SearchSpaceError: ``progressive``, and the space has no patch embedding whose stride can change.
+            network of a space or not of ``space``, ``arch`` comes with a ``policy`` that would train others, an option
+            is not known, or ``workers`` come without ``launcher``.
+        UnknownNameError: There is no such space, network, policy or recipe.
+        SearchSpaceError: ``progressive``, and the space has no patch embedding whose stride can change; or its networks
+            have no stochastic depth, or are for images of one size.
+        TrainingError: A setting is out of range, or does not suit the space.
         RunError: The folder cannot be used.
         DataError: The images cannot be used.
+        MissingDependencyError: ``tensorboard`` or ``launcher``, and the package is not installed.
+        WorkerLostError: One of several processes is gone.
     """
     if epochs is not None and budget_seconds is not None:
         raise UsageError("both `epochs` and `budget_seconds` are given, expected one of them")
+    if tensorboard:
+        check_installed()
     given: dict[str, Any] = {
         "space": space,
         "data": data,
@@ -131,30 +167,83 @@ def train(
         "architecture": None,
         "progressive": progressive or None,
         "policy": policy,
+        "recipe": recipe,
+        "image_size": image_size,
     }
+    if launcher is not None or workers is not None:
+        arguments = {
+            **{name: value for name, value in given.items() if name not in ("architecture", "progressive")},
+            "arch": arch,
+            "progressive": progressive,
+            "options": dict(options or {}),
+            "validate": None if validate is None else list(validate),
+            "tensorboard": tensorboard,
+            "output": None if output is None else str(Path(output).absolute()),
+            "resume": resume,
+            "force": force,
+        }
+        return _launch(launcher, arguments, workers, ray_address, progress or ignore)
     if arch is not None:
         architecture = find_network(arch, space)
         given |= {"space": architecture.space, "architecture": architecture.to_dict()}
-    recorded = _recorded(output, given) if resume else None
-    chosen = recorded or {name: value for name, value in given.items() if value is not None}
-    settings = {**DEFAULTS, **{name: chosen[name] for name in DEFAULTS if name in chosen}}
 
-    from supernets.data import load_data
+    from supernets.distributed import join_workers
 
-    found = _space(settings["space"], settings["architecture"])
-    training = training_settings(settings["epochs"], settings["budget_seconds"], settings["seed"])
-    is_single = settings["architecture"] is not None
-    settings["policy"] = _policy(settings["policy"], is_single)
-    training = replace(training, policy=settings["policy"], progressive=bool(settings["progressive"]))
-    found.lower(found.largest, coarseness=2 if training.progressive else 1)  # fails before anything is written
-    images = load_data(settings["data"], found.image_side)
-    kind = "network" if is_single else "supernet"
+    request = TrainingRequest(given, checked_options(options or {}), validate, output, resume, force, tensorboard)
+    with join_workers(choose_device(device)) as team:
+        if not team.is_first:
+            return _train_beside(team, progress or ignore)
+        return _train_first(request, team, progress or ignore)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained, and where; JSON-ready through `asdict`, to tell the other processes."""
+
+    settings: dict[str, Any]
+    run: str
+    is_resumed: bool
+    seed: int
+
+
+def _train_first(request: TrainingRequest, team: Workers, progress: Progress) -> TrainResult:
+    """Train in the process that writes."""
+    settings = run_settings(request)
+    found = find_space(settings)
+    training = trainer_settings(settings)
+    form_to_train(found, training, found.image_side)  # this and the next line fail before anything is written
+    found.lower(found.largest, coarseness=2 if training.progressive else 1)
+    _networks(found, settings["validate"])
+    images = load_images(settings, found, training)
+    kind = "supernet" if settings["architecture"] is None else "network"
+    output = request.output
     folder = Path(output) if output is not None else next_run_folder(f"{settings['space']}-{kind}")
     document = {"command": "train", **settings}
-    with Run(folder, document, seed=settings["seed"], resume=resume, force=force) as run:
+    with (
+        Run(folder, document, seed=settings["seed"], resume=request.resume, force=request.force) as run,
+        ExitStack() as stack,
+    ):
+        if request.tensorboard:
+            events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
+            progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
+        team.of_first(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
         single = found.architecture if isinstance(found, SingleSpace) else None
-        result, _ = train_in_run(run, settings["space"], images, training, device, progress or ignore, single)
+        result, _ = _train(
+            run.path, run.is_resumed, settings["space"], images, training, team, progress, single, settings["validate"]
+        )
         write_json(run.path / "training.json", result.to_dict())
+    return result
+
+
+def _train_beside(team: Workers, progress: Progress) -> TrainResult:
+    """Train in a process beside the one that writes."""
+    plan = _Plan(**team.of_first(None))
+    found = find_space(plan.settings)
+    training = trainer_settings(plan.settings)
+    images = load_images(plan.settings, found, training)
+    single = found.architecture if isinstance(found, SingleSpace) else None
+    folder = Path(plan.run)
+    result, _ = _train(folder, plan.is_resumed, plan.settings["space"], images, training, team, progress, single, ())
     return result
 
 
@@ -168,6 +257,27 @@ def train_in_run(
     architecture: Architecture | None = None,
 ) -> tuple[TrainResult, Supernet]:
     """Train, or finish training, the supernet of an open run folder, or the one network ``architecture``."""
+    import torch
+
+    from supernets.distributed import Workers
+
+    team = Workers(device=torch.device(choose_device(device)))
+    return _train(run.path, run.is_resumed, space, images, training, team, progress, architecture, ())
+
+
+def _train(
+    folder: Path,
+    is_resumed: bool,
+    space: str,
+    images: ImageData,
+    training: TrainingSettings,
+    team: Workers,
+    progress: Progress,
+    architecture: Architecture | None,
+    validate: Sequence[str],
+) -> tuple[TrainResult, Supernet]:
+    """Train with a team, and judge what came out."""
+    from supernets.checkpoint import load_supernet
     from supernets.progressive import phase_costs, training_phases
     from supernets.supernet import Supernet
     from supernets.trainer import train_supernet
@@ -176,55 +286,60 @@ def train_in_run(
     found = get_space(space, classes=images.classes)
     if architecture is not None:
         found = SingleSpace(found, architecture)
+    found = form_to_train(found, training, images.image_side)
     phases = phase_costs(found, found.largest, training_phases(training.progressive))
     if len(phases) > 1:
         for phase in phases:
             progress(phase)
-    supernet = Supernet(found, seed=training.seed).to(choose_device(device))
+    supernet = Supernet(found, seed=training.seed).to(team.device)
     outcome = train_supernet(
-        supernet, images, training, run.path / CHECKPOINTS, resume=run.is_resumed, progress=progress
+        supernet,
+        images,
+        training,
+        folder / CHECKPOINTS,
+        resume=is_resumed,
+        progress=progress,
+        notify=progress,
+        validate=_Validator(_networks(found, validate), images, training.seed) if validate else None,
+        workers=team,
     )
-    evaluator = SupernetEvaluator(supernet, images, training.seed)
-    names = ("smallest", "middle", "largest")
-    networks = {name: found.find(name) for name in names} if architecture is None else {"network": architecture}
-    accuracy = {name: evaluator.evaluate(network, training.seed).objective for name, network in networks.items()}
+    accuracy: dict[str, float] = {}
+    if team.is_first:
+        if training.ema_decay is not None:
+            supernet, _ = load_supernet(outcome.checkpoint, team.device)
+        networks = _networks(found, SUBNETS if architecture is None else ())
+        accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
     result = TrainResult(
-        run=run.path,
+        run=folder,
         checkpoint=outcome.checkpoint,
         steps=outcome.steps,
         epochs=outcome.epochs,
         seconds=outcome.seconds,
-        accuracy=accuracy,
+        accuracy=team.of_first(accuracy),
         architecture=architecture,
         phases=tuple(phases),
     )
     return result, supernet
 
 
-def find_network(text: str, space: str | None) -> Architecture:
-    """The architecture that ``text`` names, of ``space`` where that is given.
+@dataclass(frozen=True)
+class _Validator:
+    """Accuracy of some subnets on the search part of the images, each with BatchNorm statistics of its own."""
 
-    Raises:
-        UsageError: The text names a network that belongs to no space, or to another one.
-        UnknownNameError: Nothing goes by the name.
-        ArchitectureError: The text holds no valid architecture.
-    """
-    own_names = space_names()
-    prefix = re.split("[/:]", text, maxsplit=1)[0]
-    is_elsewhere = (
-        text.lstrip().startswith("{") or prefix in own_names or Path(text.rpartition(":")[0] or text).exists()
-    )
-    if space is not None and not is_elsewhere:
-        return find_architecture(f"{space}{':' if '|' in text else '/'}{text}")[1]
-    architecture = resolve_network(text).architecture
-    if architecture is None:
-        raise UsageError(
-            f"`{text}` belongs to no search space, expected a network that is built and trained here",
-            hint="name one as `space/name`, or give a JSON file or a run folder",
-        )
-    if space is not None and space not in (prefix, architecture.space):
-        raise UsageError(f"network `{text}` is of space `{architecture.space}`, found space `{space}`")
-    return architecture
+    networks: Mapping[str, Architecture]
+    images: ImageData
+    seed: int
+
+    def __call__(self, supernet: Supernet) -> dict[str, float]:
+        evaluator = SupernetEvaluator(supernet, self.images, self.seed)
+        return {name: evaluator.evaluate(network, self.seed).objective for name, network in self.networks.items()}
+
+
+def _networks(space: SearchSpace, names: Sequence[str]) -> dict[str, Architecture]:
+    """Networks of a space by name; that of a space of one goes by any name of a size."""
+    if isinstance(space, SingleSpace) and names:
+        return {"network": space.architecture}
+    return {name: space.find(name) for name in names}
 
 
 def training_settings(epochs: int | None, budget_seconds: float | None, seed: int) -> TrainingSettings:
@@ -250,34 +365,28 @@ def supernet_checkpoint(path: Path) -> Path:
     return path / CHECKPOINTS / CHECKPOINT_NAME if path.is_dir() else path
 
 
-def _space(name: str, architecture: dict[str, Any] | None) -> SearchSpace:
-    space = get_space(name)
-    return space if architecture is None else SingleSpace(space, space.parse(architecture))
-
-
-def _policy(name: str | None, is_single: bool) -> str:
-    """The sampling policy of a training, also of one that was recorded before there was a choice."""
-    if name is None:
-        return SINGLE_POLICY if is_single else SUPERNET_POLICY
-    if is_single and name != SINGLE_POLICY:
+def _launch(
+    launcher: Launcher | None,
+    arguments: dict[str, Any],
+    workers: int | None,
+    ray_address: str | None,
+    progress: Progress,
+) -> TrainResult:
+    if launcher is None or workers is None:
+        missing, found = ("launcher", "workers") if launcher is None else ("workers", "launcher")
         raise UsageError(
-            f"policy `{name}` chooses networks, but one network is to be trained alone",
-            hint="leave `--policy` out, or train the supernet of the space",
+            f"`{found}` without `{missing}`, expected both or neither",
+            hint="for example `nas train --launcher ray --workers 2`, or `torchrun --nproc-per-node 2 -m nas train`",
         )
-    return name
+    if launcher != "ray":
+        raise UsageError(f"launcher `{launcher}` is not known, expected `ray`")
+    from nas.ray_training import train_on_ray
 
-
-def _recorded(output: Path | str | None, given: dict[str, Any]) -> dict[str, Any] | None:
-    if output is None:
-        raise UsageError("`resume` without `output`, expected the run folder to go on in")
-    folder = Path(output)
-    recorded = recorded_settings(folder)
-    if recorded is None:
-        return None
-    if recorded.get("command") != "train":
-        raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a training")
-    recorded["policy"] = _policy(recorded.get("policy"), recorded.get("architecture") is not None)
-    for name, value in given.items():
-        if value is not None:
-            check_same(folder, name, recorded.get(name), value)
-    return recorded
+    for name in ("data", "arch"):
+        if arguments[name] is not None and Path(arguments[name]).exists():
+            arguments[name] = str(Path(arguments[name]).absolute())
+    if arguments["output"] is None:
+        space = arguments["space"] or (find_network(arguments["arch"], None).space if arguments["arch"] else None)
+        kind = "supernet" if arguments["arch"] is None else "network"
+        arguments["output"] = str(next_run_folder(f"{space or DEFAULTS['space']}-{kind}"))
+    return train_on_ray(arguments, workers, progress, ray_address)

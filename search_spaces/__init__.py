@@ -4,7 +4,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.cost import CostTables, PopulationCost, population_cost
 from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
-from search_spaces.registry import find_architecture, get_space, register, space_names
+from search_spaces.registry import find_architecture, get_space, register, space_kinds, space_names
 from search_spaces.single import SingleSpace
 from search_spaces.space import BlockSpec, Choice, Genotypes, SearchSpace, Slot
 
@@ -29,5 +29,6 @@ __all__ = [
     "get_space",
     "population_cost",
     "register",
+    "space_kinds",
     "space_names",
 ]

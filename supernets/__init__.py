@@ -2,6 +2,7 @@
 
 from supernets import asvit as _asvit
 from supernets import elastic as _elastic
+from supernets import resnas as _resnas
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
 from supernets.family import NetworkFamily, build_network, family_of, network_config, register_family
@@ -22,4 +23,4 @@ __all__ = [
     "register_family",
 ]
 
-del _asvit, _elastic
+del _asvit, _elastic, _resnas

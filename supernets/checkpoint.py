@@ -1,4 +1,5 @@
-"""Checkpoints of supernet training: one safetensors file with weights, optimizer moments and JSON in its header.
+"""Checkpoints of supernet training: one safetensors file with weights, their average where one is kept, optimizer
+moments and JSON in its header.
 
 Nothing is ever unpickled. A file is replaced whole or not at all, and says when it is damaged, foreign or of another
 version.
@@ -10,7 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -19,18 +20,21 @@ from torch import Tensor
 
 from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
 from supernets.errors import CheckpointError
+from supernets.resnas import PATCH_CLASSIFIER, training_form
 from supernets.supernet import Supernet
 
 SCHEMA = 1
 CHECKPOINT_NAME = "supernet.safetensors"
 _HEADER_KEY = "nas.supernet"
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
 _TRAIN_AGAIN = "take an intact copy of the file, or train the supernet again"
 
 
 class _NetworkMetadata(TypedDict, total=False):
     architecture: dict[str, Any] | None
     """The network, where the checkpoint is of a single one; absent or null for a supernet."""
+    image_side: int
+    """Side in pixels of the images that the space is for; absent for the space's own."""
 
 
 class CheckpointMetadata(_NetworkMetadata):
@@ -56,16 +60,22 @@ class Checkpoint:
         weights: Shared tensors by name, as in the supernet's ``state_dict``.
         optimizer: Optimizer state by name, as it was saved.
         metadata: What the file says about itself.
+        averages: Moving averages of the shared tensors by name; empty where none are kept.
     """
 
     path: Path
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     metadata: CheckpointMetadata
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
-    path: Path, supernet: Supernet, optimizer_state: Mapping[str, Tensor], metadata: CheckpointMetadata
+    path: Path,
+    supernet: Supernet,
+    optimizer_state: Mapping[str, Tensor],
+    metadata: CheckpointMetadata,
+    averages: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; the file at ``path`` is either the old one or the whole new one, at any moment.
 
@@ -76,6 +86,7 @@ def save_checkpoint(
 
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in supernet.state_dict().items()}
     tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_state.items()}
+    tensors |= {f"{_AVERAGE}{name}": tensor for name, tensor in (averages or {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {**metadata, "crc32": _crc32(tensors)}
     try:
@@ -116,9 +127,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             hint="give the `supernet.safetensors` of a run",
         )
     metadata = _read_header(path, header, tensors)
-    weights = {name.removeprefix(_MODEL): t for name, t in tensors.items() if name.startswith(_MODEL)}
-    optimizer = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
-    return Checkpoint(path, weights, optimizer, metadata)
+    weights, optimizer, averages = (_tensors_of(tensors, prefix) for prefix in (_MODEL, _OPTIMIZER, _AVERAGE))
+    return Checkpoint(path, weights, optimizer, metadata, averages)
 
 
 def restore_weights(checkpoint: Checkpoint, supernet: Supernet) -> None:
@@ -149,8 +159,17 @@ def restore_weights(checkpoint: Checkpoint, supernet: Supernet) -> None:
     supernet.load_state_dict(dict(checkpoint.weights))
 
 
-def load_supernet(path: Path | str, device: torch.device | str = "cpu") -> tuple[Supernet, CheckpointMetadata]:
+def load_supernet(
+    path: Path | str, device: torch.device | str = "cpu", *, to_train: bool = False
+) -> tuple[Supernet, CheckpointMetadata]:
     """The supernet in a checkpoint, in evaluation mode, and what the checkpoint says about itself.
+
+    Where the training kept a moving average of the weights, the supernet has the average.
+
+    Args:
+        path: Of the file.
+        device: Where the supernet is to be.
+        to_train: Whether it keeps what is of no use but to train on, the classifier of patches.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of a space that this release does not have.
@@ -162,12 +181,17 @@ def load_supernet(path: Path | str, device: torch.device | str = "cpu") -> tuple
         network = metadata.get("architecture")
         if network is not None:
             space = SingleSpace(space, space.parse(network))
+        classifies_patches = to_train and any(PATCH_CLASSIFIER in name for name in checkpoint.weights)
+        space = training_form(space, image_side=metadata.get("image_side"), patch_classifier=classifies_patches)
     except SearchSpaceError as error:
         raise CheckpointError(
             f"checkpoint `{path}`: {error}", hint=getattr(error, "hint", "") or "install the package that has the space"
         ) from error
     supernet = Supernet(space)
-    restore_weights(checkpoint, supernet)
+    weights = checkpoint.averages or checkpoint.weights
+    if not classifies_patches:
+        weights = {name: tensor for name, tensor in weights.items() if PATCH_CLASSIFIER not in name}
+    restore_weights(replace(checkpoint, weights=weights), supernet)
     return supernet.to(device).eval(), metadata
 
 
@@ -199,6 +223,10 @@ def write_atomically(path: Path, contents: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _tensors_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _read_header(path: Path, header: str, tensors: Mapping[str, Tensor]) -> CheckpointMetadata:

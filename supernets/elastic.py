@@ -85,6 +85,10 @@ class ElasticFamily:
         """The axis description of every tensor of a block."""
         return AXES[type(spec)]
 
+    def is_spared(self, spec: ElasticBlock, name: str) -> bool:
+        """Whether ElasticViT trains a parameter without weight decay: all of convolutional blocks."""
+        return isinstance(spec, (FirstConv, StemBlock, ConvBlock))
+
     def sizes(self, spec: ElasticBlock) -> Mapping[str, int]:
         """The size that a block gives to each named axis."""
         if isinstance(spec, FirstConv):

@@ -25,3 +25,7 @@ class CheckpointError(SupernetError):
 
 class TrainingError(SupernetError):
     """Training that cannot go on."""
+
+
+class WorkerLostError(TrainingError):
+    """Another process of a training is gone."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 from torch.utils import deterministic
@@ -31,21 +32,31 @@ def reproducible(device: torch.device, threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts at once."""
+def deferred_interrupt(*others: signal.Signals) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts at once.
+
+    Args:
+        others: Signals that set it too, the first time each; later ones do what they did before.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals belong to the main thread
         return
-    found = signal.getsignal(signal.SIGINT)
-    before = signal.default_int_handler if found is None else found
+    numbers = (signal.SIGINT, *others)
+    before: dict[int, Any] = {number: signal.getsignal(number) or _USUAL[number] for number in numbers}
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[number])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_USUAL: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""Handlers to put back where Python does not know which there were."""

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from math import cos, pi
 from typing import Any
 
-FLOOR = 0.01
-"""The learning rate ends at this share of its peak."""
 SAFETY = 0.97
 """Share of a time budget that is planned for; the rest absorbs what was not measured."""
 TOLERANCE = 1.01
@@ -16,19 +14,25 @@ CHECKS = 20
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate by step: a linear rise, then half a cosine.
+    """Learning rate by step: a linear rise, half a cosine, and a flat end where one is asked for.
 
     Attributes:
         total_steps: Of the whole training.
         warmup: Share of the training in which the rate rises.
         from_step: Step at which the training was shortened last.
         from_progress: Share of the training that was done by then.
+        start: The rate at the beginning, as a share of the peak.
+        floor: The rate at the end, likewise.
+        cooldown: Share of the training, its last part, at that rate.
     """
 
     total_steps: int
     warmup: float
     from_step: int = 0
     from_progress: float = 0.0
+    start: float = 0.0
+    floor: float = 0.01
+    cooldown: float = 0.0
 
     def progress(self, step: float) -> float:
         """The share of the training that is done when ``step`` begins, in [0, 1]."""
@@ -39,8 +43,9 @@ class Schedule:
         """The learning rate of ``step`` (from 0) as a share of the peak, in (0, 1]."""
         middle = self.progress(step + 0.5)
         if middle < self.warmup:
-            return middle / self.warmup
-        return FLOOR + (1 - FLOOR) * (1 + cos(pi * (middle - self.warmup) / (1 - self.warmup))) / 2
+            return self.start + (1 - self.start) * (middle / self.warmup)
+        fallen = min(1.0, (middle - self.warmup) / (1 - self.warmup - self.cooldown))
+        return self.floor + (1 - self.floor) * (1 + cos(pi * fallen)) / 2
 
     def shortened(self, step: int, total_steps: int) -> Schedule:
         """The schedule that goes on from ``step`` as this one and ends after ``total_steps``."""

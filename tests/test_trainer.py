@@ -24,8 +24,11 @@ from supernets.batch_norm import reestimate_batch_norm
 from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data import ImageData, load_data
 from supernets.errors import CheckpointError, DataError, TrainingError
+from supernets.optimizer import make_optimizer
 from supernets.supernet import Supernet
-from supernets.trainer import TrainingProgress, TrainingResult, TrainingSettings, make_optimizer, train_supernet
+from supernets.trainer import train_supernet
+from supernets.training_events import TrainingProgress, TrainingResult
+from supernets.training_settings import TrainingSettings
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=1000, log_every_steps=1
@@ -150,7 +153,8 @@ from pathlib import Path
 from search_spaces import get_space
 from supernets.data import load_data
 from supernets.supernet import Supernet
-from supernets.trainer import TrainingSettings, train_supernet
+from supernets.trainer import train_supernet
+from supernets.training_settings import TrainingSettings
 
 images, folder, every = sys.argv[1:]
 every = float(every)
@@ -184,6 +188,26 @@ def test_killed_twice_it_ends_with_the_same_bits(
         child.kill()
         child.communicate()
         assert child.returncode == -signal.SIGKILL
+        read_checkpoint(tmp_path / "supernet.safetensors")
+    train_supernet(new_supernet(), data, SETTINGS, tmp_path, resume=True)
+    assert_as_uninterrupted(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments_it_ends_with_the_same_bits(
+    images: Path, data: ImageData, uninterrupted: Reference, tmp_path: Path
+) -> None:
+    moments = np.random.default_rng(time.time_ns())
+    with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
+        train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(1, crash))
+    for _ in range(10):
+        child = start_child(images, tmp_path, every=float(moments.choice([0, 0.3])))
+        assert child.stdout is not None
+        child.stdout.readline()  # torch has been imported
+        time.sleep(moments.uniform(0, 2))
+        child.kill()
+        child.communicate()
+        assert child.returncode in (-signal.SIGKILL, 0)
         read_checkpoint(tmp_path / "supernet.safetensors")
     train_supernet(new_supernet(), data, SETTINGS, tmp_path, resume=True)
     assert_as_uninterrupted(tmp_path, uninterrupted)

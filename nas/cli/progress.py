@@ -74,6 +74,16 @@ class ProgressPrinter:
             f"training: step {step}/{total}, loss {loss:.3f}, {speed:.0f} images/s, {format_duration(left)} left"
         )
 
+    def _on_Validation(self, event: object) -> None:
+        epoch, accuracy = (getattr(event, name) for name in ("epoch", "accuracy"))
+        self._end_line()
+        found = ", ".join(f"{name} {share:.2%}" for name, share in accuracy.items())
+        self._say(f"  after {epoch:.4g} epochs: {found}")
+
+    def _on_Preparation(self, event: object) -> None:
+        done, total = (getattr(event, name) for name in ("done", "total"))
+        self._update(f"tables of networks: {done / total:.0%}", is_new=done == 0)
+
     def _on_TrialFinished(self, event: object) -> None:
         evaluated, infeasible, front, seconds = (
             getattr(event, name) for name in ("evaluated", "infeasible", "front_size", "seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,15 +28,41 @@ def train(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Which networks a step trains: `sandwich` (unless given), `uniform`, `complexity-aware` or"
-            " `conflict-aware`."
+            help="Which networks a step trains: `sandwich` (unless given), `uniform`, `complexity-aware`,"
+            " `conflict-aware` or `multi-architecture`."
         ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Published settings: `elasticvit`, `resnas` or `resnas-finetune`. Whatever else is given comes first."
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the images; the space's own unless given.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
     budget: Annotated[
         float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
     ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
+    precision: Annotated[str | None, typer.Option(help="`fp32` (unless given), `bf16` or `fp16`.")] = None,
+    teachers: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Networks of timm to learn from, with commas; `none` for none.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another training setting, for example ema_decay=0.999."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, networks and images.")] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Subnets to judge after every epoch, for example smallest,largest."),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard events too.")] = False,
+    launcher: Annotated[str | None, typer.Option(help="`ray` starts `--workers` processes on a cluster.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that `--launcher` starts.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Of the cluster; one on this machine unless given.")] = None,
     device: Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")] = None,
     run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
@@ -43,26 +70,43 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Train the supernet of a search space, or one network, on images."""
+    """Train the supernet of a search space, or one network, on images.
+
+    To train with several processes on one machine: `torchrun --nproc-per-node 2 -m nas train ...`
+    """
     folder = run_folder(run, resume)
     import nas
+    from nas.training_options import parse_options
 
-    with ProgressPrinter(quiet) as progress:
+    named = {"batch_size": batch_size, "precision": precision, "teachers": teachers}
+    options = {**parse_options(option or []), **{name: value for name, value in named.items() if value is not None}}
+    is_first = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+    with ProgressPrinter(quiet or not is_first) as progress:
         result = nas.train(
             space,
             data,
             arch=arch,
             progressive=progressive,
             policy=policy,
+            recipe=recipe,
+            image_size=image_size,
+            options=options,
             epochs=epochs,
             budget_seconds=budget,
             seed=seed,
+            validate=None if validate is None else [name.strip() for name in validate.split(",")],
+            tensorboard=tensorboard,
+            launcher=launcher,  # type: ignore[arg-type]  # another one is refused in words
+            workers=workers,
+            ray_address=ray_address,
             output=folder,
             resume=resume is not None,
             force=force,
             device=device,
             progress=progress,
         )
+    if not is_first:
+        return
     if json:
         display.print_json(result.to_dict())
         return

@@ -1,0 +1,5 @@
+"""`python -m nas`, for launchers that start modules, such as torchrun."""
+
+from nas.cli.main import main
+
+main()

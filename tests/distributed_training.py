@@ -1,0 +1,53 @@
+"""One process of a training of several, for the tests: ``torchrun distributed_training.py IMAGES FOLDER SETTINGS``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from search_spaces import get_space
+from supernets.data import load_data
+from supernets.distributed import join_workers
+from supernets.errors import SupernetError
+from supernets.supernet import Supernet
+from supernets.trainer import train_supernet
+from supernets.training_events import TrainingProgress
+from supernets.training_settings import TrainingSettings
+
+
+def main() -> None:
+    images, folder, text = sys.argv[1:]
+    asked = json.loads(text)
+    lost_at, resume = asked.pop("lost_at", None), asked.pop("resume", False)
+    dtype = getattr(torch, asked.pop("dtype", "float32"))
+    with join_workers("cpu") as workers:
+        supernet = Supernet(get_space("elastic-mini", 2)).to(dtype)
+
+        def report(progress: TrainingProgress) -> None:
+            sys.stdout.write(f"{progress.step}\n")
+            sys.stdout.flush()
+
+        data = load_data(images, 32, workers=0)
+        batches = data.train_batches
+
+        def watched(*args: object, **kwargs: object) -> object:
+            for step, batch in enumerate(batches(*args, **kwargs)):  # type: ignore[arg-type]
+                if step == lost_at and workers.rank == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield batch
+
+        data.train_batches = watched  # type: ignore[assignment, method-assign]
+        settings = TrainingSettings.from_dict(asked)
+        train_supernet(supernet, data, settings, Path(folder), resume=resume, progress=report, workers=workers)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SupernetError as error:
+        sys.exit(f"error: {error}\nhint: {error.hint}")
