@@ -29,8 +29,9 @@ import numpy.typing as npt
 import torch
 
 from nas.cli.progress import ProgressPrinter
-from nas.controllers import Outcome, SearchProblem
+from nas.controllers import Outcome, Outcomes, SearchProblem
 from nas.controllers.reinforce import ReinforceController, ReinforceOptions
+from nas.goals import Objective
 from nas.growth.rules import PROXY_DIVISOR, grown_topologies
 from nas.scores.asvit import scores_of_draw
 from nas.scores.features import draw_network
@@ -212,19 +213,21 @@ def way_to_the_best(measured: Surrogate | None, steps: int, seed: int, options: 
     problem = SearchProblem(
         space,
         seed,
-        excess_ms=lambda rows: np.full(len(rows), -np.inf),
-        latency_ms=lambda rows: np.ones(len(rows)),
-        fastest=space.encode([space.smallest]),
+        objectives=(Objective("length_distortion", is_evaluated=True),),
+        known_costs=lambda rows: np.full((len(rows), 1), np.nan),
+        excess=lambda rows: np.full(len(rows), -np.inf),
+        overshoot=lambda rows: np.full(len(rows), -np.inf),
+        feasible=space.encode([space.smallest]),
         evaluations=steps,
     )
     controller = ReinforceController(problem, options)
-    while (genotype := controller.ask()) is not None:
+    while len(genotypes := controller.ask(1)):
         noise = generator.normal(size=2) * surrogate.noise
         scores = {
-            "length_distortion": 1e-3 * math.exp(_total(surrogate.length, genotype) + noise[0]),
-            "ntk_condition": 10 * math.exp(-_total(surrogate.condition, genotype) + noise[1]),
+            "length_distortion": 1e-3 * math.exp(_total(surrogate.length, genotypes[0]) + noise[0]),
+            "ntk_condition": 10 * math.exp(-_total(surrogate.condition, genotypes[0]) + noise[1]),
         }
-        controller.tell(genotype, Outcome(State.DONE, 0.0, 1.0, -math.inf, False, scores))
+        controller.tell(genotypes, Outcomes.of([Outcome(State.DONE, (0.0,), -math.inf, False, scores)]))
     settled = controller.settle()
     assert settled is not None
     both = [first + second for first, second in zip(surrogate.length, surrogate.condition, strict=True)]

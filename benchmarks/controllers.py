@@ -32,10 +32,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 from trained_vits import TrainedSet, load_trained_sets, lower
 
 from latency_tables import LatencyPredictor, load_target
-from nas.controllers import Outcome, SearchProblem, get_controller
+from nas.controllers import Outcome, Outcomes, SearchProblem, get_controller
+from nas.goals import Objective, latency_of
 from nas.objectives import hypervolume
 from nas.statistics import mean_interval
 from nas.trial import State
@@ -133,12 +135,21 @@ def compare(world: World, controllers: list[str], seeds: int) -> dict[str, list[
 def search(world: World, name: str, seed: int, evaluations: int) -> tuple[list[float], float]:
     """The hypervolume after each evaluation, and the processor time that the controller took."""
     slowest = world.corner[1]
+
+    def known_costs(genotypes: Genotypes) -> Floats:
+        return np.stack([np.full(len(genotypes), np.nan), world.latency_ms(genotypes)], axis=1)
+
+    def excess(genotypes: Genotypes) -> Floats:
+        return (world.latency_ms(genotypes) - slowest) / slowest
+
     problem = SearchProblem(
         world.space,
         seed,
-        excess_ms=lambda genotypes: world.latency_ms(genotypes) - slowest,
-        latency_ms=world.latency_ms,
-        fastest=world.space.encode([world.space.smallest]),
+        objectives=(Objective("quality", is_evaluated=True), latency_of(TARGET)),
+        known_costs=known_costs,
+        excess=excess,
+        overshoot=excess,
+        feasible=world.space.encode([world.space.smallest]),
         evaluations=evaluations,
     )
     spent = -time.thread_time()
@@ -147,20 +158,21 @@ def search(world: World, name: str, seed: int, evaluations: int) -> tuple[list[f
     curve: list[float] = []
     idle = 0
     while len(curve) < evaluations and idle < SAMPLE:
-        genotype = controller.ask()
+        genotypes = controller.ask(1)
         spent += time.thread_time()
-        if genotype is None:
+        if not len(genotypes):
             break
-        key = genotype.tobytes()
+        key = genotypes[0].tobytes()
         is_repeated = key in results
-        ms = float(world.latency_ms(genotype[None])[0])
-        state = State.DONE if ms <= slowest else State.INFEASIBLE
-        results.setdefault(key, (-world.quality(genotype), ms))
+        ms, over = float(world.latency_ms(genotypes)[0]), float(excess(genotypes)[0])
+        state = State.DONE if over <= 0 else State.INFEASIBLE
+        results.setdefault(key, (-world.quality(genotypes[0]), ms))
         idle = idle + 1 if is_repeated else 0
         if not is_repeated and state is State.DONE:
             curve.append(hypervolume(np.array(list(results.values())), world.corner))
+        told = Outcome(state, results[key], over, is_repeated, {})
         spent -= time.thread_time()
-        controller.tell(genotype, Outcome(state, -results[key][0], ms, ms - slowest, is_repeated))
+        controller.tell(genotypes, Outcomes.of([told]))
     return curve, spent + time.thread_time()
 
 
@@ -266,9 +278,8 @@ class PoolSpace(SearchSpace):
     def repair(self, genotypes: Genotypes) -> Genotypes:
         """The nearest network of the pool, each choice counted by the share of its range."""
         scale_c = 1.0 / np.maximum(self.cardinalities - 1, 1)
-        pool_mc = self.pool * scale_c
-        nearest = [int(np.abs(pool_mc - row_c * scale_c).sum(axis=1).argmin()) for row_c in genotypes]
-        return self.pool[nearest].reshape(genotypes.shape)
+        nearest_n = cdist(genotypes * scale_c, self.pool * scale_c, "cityblock").argmin(axis=1)
+        return self.pool[nearest_n]
 
     def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
         """Networks of the pool, with repetitions."""

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from nas.errors import InfeasibleError, NasError, RunError, UsageError
     from nas.export import load
     from nas.result import FrontMember, SearchResult, load_result
+    from nas.run_finish import FinishResult, finish
     from nas.run_search import search
     from nas.run_training import TrainResult, train
     from nas.space_preview import Preview, preview
 
 _HOMES = {
+    "FinishResult": "nas.run_finish",
     "FrontMember": "nas.result",
     "InfeasibleError": "nas.errors",
     "NasError": "nas.errors",
@@ -25,6 +27,7 @@ _HOMES = {
     "SearchResult": "nas.result",
     "TrainResult": "nas.run_training",
     "UsageError": "nas.errors",
+    "finish": "nas.run_finish",
     "load": "nas.export",
     "load_result": "nas.result",
     "preview": "nas.space_preview",
@@ -33,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FinishResult",
     "FrontMember",
     "InfeasibleError",
     "NasError",
@@ -41,6 +45,7 @@ __all__ = [
     "SearchResult",
     "TrainResult",
     "UsageError",
+    "finish",
     "load",
     "load_result",
     "preview",

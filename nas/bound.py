@@ -1,10 +1,17 @@
-"""The latency bound: a hard limit on the upper end of the predicted interval. Legend: n genotypes, c choices."""
+"""The bounds of a search: limits on predicted latency, on as many devices as wanted, and on parameters and MACs.
+
+A limit on latency holds for the upper end of the predicted interval. A limit may be a window, as in ViT-ResNAS (Liao,
+Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers", 2021, arXiv 2109.00642), where networks
+have between 0.975 of the multiply-accumulates asked for and all of them; what lies below is out of bounds as well.
+
+Legend of array suffixes: n genotypes, c choices, k objectives.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,10 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from latency_tables.predictor import Latencies, Latency
-from nas.errors import InfeasibleError
-from search_spaces import Genotypes, SearchSpace
+from nas.controllers.base import SearchProblem
+from nas.errors import InfeasibleError, UnsatisfiableError
+from nas.goals import Objective, latency_of
+from search_spaces import Genotypes, SearchSpace, population_cost
 
-FASTEST_SAMPLE = 20_000
+Floats = npt.NDArray[np.float64]
+
+STARTING_SAMPLE = 20_000
 
 
 class PopulationPredictor(Protocol):
@@ -27,88 +38,220 @@ class PopulationPredictor(Protocol):
 
 
 @dataclass(frozen=True)
-class LatencyBound:
-    """What a search must stay within.
+class Device:
+    """Whose latency counts.
 
     Attributes:
-        target: Name of the device.
-        limit_ms: The limit in milliseconds; None for no limit.
+        target: Its name.
         predictor: Where the predictions come from.
-        source: One line that says what the predictions rest on.
+        source: One line that says what they rest on.
     """
 
-    space: SearchSpace
     target: str
-    limit_ms: float | None
     predictor: PopulationPredictor
     source: str
 
-    def predict(self, genotypes: Genotypes) -> list[Latency]:
-        """The predicted latency of each genotype ``[n, c]``."""
-        result = self.predictor.population(self.space, genotypes)
-        columns = (result.ms, result.low_ms, result.high_ms, result.extrapolated)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [Latency(ms, low, high, result.kind, extrapolated) for ms, low, high, extrapolated in rows]
 
-    def excess_ms(self, genotypes: Genotypes) -> npt.NDArray[np.float64]:
-        """By how much the upper latency exceeds the limit, ``[n]``; not positive where the limit holds."""
-        if self.limit_ms is None:
-            return np.full(len(genotypes), -np.inf)
-        excess: npt.NDArray[np.float64] = self._high_ms(genotypes) - self.limit_ms
-        return excess
+@dataclass(frozen=True)
+class Limit:
+    """What one known quantity must stay within.
 
-    def latency_ms(self, genotypes: Genotypes) -> npt.NDArray[np.float64]:
-        """The predicted latency of each genotype ``[n, c]`` in milliseconds, ``[n]``."""
-        return np.asarray(self.predictor.population(self.space, genotypes).ms, dtype=np.float64)
+    Attributes:
+        name: ``latency:TARGET`` (milliseconds), ``params`` or ``macs``.
+        upper: Its largest value.
+        lower: Its smallest one; 0 where only the upper end counts.
+    """
 
-    def fastest(self) -> tuple[Genotypes, float]:
-        """The network with the lowest upper latency that can be found, as one row ``[1, c]``, and that latency.
+    name: str
+    upper: float
+    lower: float = 0.0
 
-        The smallest network, the published ones and a large sample are starting points; the best of them goes down
-        along single choices until none helps.
+    def describe(self, value: float) -> str:
+        """Why ``value`` is out of bounds, in a few words."""
+        target = Objective(self.name).target
+        if target is not None:
+            return f"up to {value:.4g} ms on {target}, limit {self.upper:g} ms"
+        span = f"from {self.lower:g} to {self.upper:g}" if self.lower else f"at most {self.upper:g}"
+        return f"{value:g} {self.name}, expected {span}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of networks without evaluating them, ``[n]`` each.
+
+    Attributes:
+        latency: Predicted, by target.
+    """
+
+    params_n: npt.NDArray[np.int64]
+    macs_n: npt.NDArray[np.int64]
+    latency: Mapping[str, Latencies]
+
+    def cost(self, objective: Objective) -> Floats:
+        """The value of a known objective, ``[n]``; NaN for one that has to be evaluated."""
+        if objective.is_evaluated:
+            return np.full(len(self.params_n), np.nan)
+        if objective.target is not None:
+            return np.asarray(self.latency[objective.target].ms, dtype=np.float64)
+        return np.asarray(self.params_n if objective.name == "params" else self.macs_n, dtype=np.float64)
+
+    def bounded(self, limit: Limit) -> Floats:
+        """What a limit holds for, ``[n]``: the upper end of a latency, or a size."""
+        target = Objective(limit.name).target
+        if target is not None:
+            return np.asarray(self.latency[target].high_ms, dtype=np.float64)
+        return self.cost(Objective(limit.name))
+
+    def latencies(self) -> list[dict[str, Latency]]:
+        """The latencies of each network by target."""
+        rows: list[dict[str, Latency]] = [{} for _ in self.params_n]
+        for target, found in self.latency.items():
+            columns = (column.tolist() for column in (found.ms, found.low_ms, found.high_ms, found.extrapolated))
+            for row, ms, low, high, extrapolated in zip(rows, *columns, strict=True):
+                row[target] = Latency(ms, low, high, found.kind, extrapolated)
+        return rows
+
+
+class Bounds:
+    """What networks of a space may cost.
+
+    Args:
+        space: What the networks belong to.
+        devices: Whose latency is predicted; the first one is the search's target.
+        limits: All of them hold at once. Those on latency are on one of the devices.
+    """
+
+    def __init__(self, space: SearchSpace, devices: Sequence[Device], limits: Sequence[Limit] = ()) -> None:
+        self.space = space
+        self.devices = tuple(devices)
+        self.limits = tuple(limits)
+
+    @property
+    def target(self) -> str:
+        """The first device's name."""
+        return self.devices[0].target
+
+    @property
+    def limit_ms(self) -> float | None:
+        """The limit on the first device's latency; None where there is none."""
+        name = latency_of(self.target).name
+        return next((limit.upper for limit in self.limits if limit.name == name), None)
+
+    def measure(self, genotypes: Genotypes) -> Measured:
+        """What is known of valid genotypes ``[n, c]``."""
+        cost = population_cost(self.space, genotypes)
+        latency = {device.target: device.predictor.population(self.space, genotypes) for device in self.devices}
+        return Measured(cost.params, cost.macs, latency)
+
+    def costs(self, measured: Measured, objectives: Sequence[Objective]) -> Floats:
+        """The known costs ``[n, k]``; NaN in the columns of evaluated objectives."""
+        return np.stack([measured.cost(objective) for objective in objectives], axis=1)
+
+    def excess(self, measured: Measured) -> Floats:
+        """By what share of a limit networks are out of bounds, the worst limit counting, ``[n]``.
+
+        Not positive where all limits hold; minus infinity without any.
+        """
+        return self._worst(measured, counts_lower=True)
+
+    def overshoot(self, measured: Measured) -> Floats:
+        """By what share of a limit networks exceed its upper end, the worst limit counting, ``[n]``."""
+        return self._worst(measured, counts_lower=False)
+
+    def reasons(self, measured: Measured) -> list[str]:
+        """What each network breaks first, ``[n]``; empty where all limits hold."""
+        reasons = [""] * len(measured.params_n)
+        for limit in reversed(self.limits):
+            value_n = measured.bounded(limit)
+            for row in np.flatnonzero(~((value_n <= limit.upper) & (value_n >= limit.lower))).tolist():
+                reasons[row] = limit.describe(float(value_n[row]))
+        return reasons
+
+    def nearest(self) -> Genotypes:
+        """The network farthest within the limits that can be found, or else nearest to them, as one row ``[1, c]``.
+
+        Without limits it is the fastest one. The smallest network, the published ones and a large sample are starting
+        points; the best of them goes down along single choices until none helps.
         """
         space = self.space
         known = space.encode([space.smallest, *space.named.values()])
-        drawn = space.sample(FASTEST_SAMPLE, np.random.default_rng(0))
+        drawn = space.sample(STARTING_SAMPLE, np.random.default_rng(0))
         candidates = np.concatenate([known, drawn])
-        high_n = self._high_ms(candidates)
-        best, lowest = candidates[[int(np.argmin(high_n))]], float(high_n.min())
         while True:
-            neighbours = self._neighbours(best)
-            high_n = self._high_ms(neighbours)
-            if not len(neighbours) or float(high_n.min()) >= lowest:
-                return best, lowest
-            best, lowest = neighbours[[int(np.argmin(high_n))]], float(high_n.min())
+            distance_n = self._distance(candidates)
+            best, lowest = candidates[[int(np.argmin(distance_n))]], float(distance_n.min())
+            neighbours = space.repair(one_choice_changes(space, best))
+            if not len(neighbours) or float(self._distance(neighbours).min()) >= lowest:
+                return best
+            candidates = neighbours
 
     def check(self) -> Genotypes:
-        """The network with the lowest upper latency that was found, as one row ``[1, c]``.
+        """A network within all limits, as one row ``[1, c]``; see `nearest`.
 
         Raises:
-            InfeasibleError: It exceeds the limit.
+            InfeasibleError: None was found, and the only limit is on the latency of one device.
+            UnsatisfiableError: None was found.
         """
-        genotype, lowest = self.fastest()
-        if self.limit_ms is not None and lowest > self.limit_ms:
-            raise InfeasibleError(self.space.decode(genotype)[0], self.target, lowest, self.limit_ms)
-        return genotype
+        genotype = self.nearest()
+        measured = self.measure(genotype)
+        reason = self.reasons(measured)[0]
+        if not reason:
+            return genotype
+        architecture = self.space.decode(genotype)[0]
+        target = Objective(self.limits[0].name).target
+        if len(self.limits) == 1 and target is not None:
+            high_ms = float(measured.bounded(self.limits[0])[0])
+            raise InfeasibleError(architecture, target, high_ms, self.limits[0].upper)
+        raise UnsatisfiableError(self.space.name, [limit.name for limit in self.limits], reason)
 
     def fingerprint(self) -> str:
-        """Changes when predictions do: a digest of those for a fixed sample, to six digits."""
+        """Changes when predictions do: a digest of those for a fixed sample, to six digits, for each device."""
         sample = self.space.sample(64, np.random.default_rng(0))
-        result = self.predictor.population(self.space, sample)
-        figures: Sequence[str] = [f"{value:.6g}" for value in np.concatenate([result.ms, result.high_ms]).tolist()]
-        return hashlib.sha256(json.dumps(figures).encode()).hexdigest()[:16]
+        digests = []
+        for device in self.devices:
+            result = device.predictor.population(self.space, sample)
+            figures = [f"{value:.6g}" for value in np.concatenate([result.ms, result.high_ms]).tolist()]
+            digests.append(hashlib.sha256(json.dumps(figures).encode()).hexdigest()[:16])
+        return "-".join(digests)
 
-    def _high_ms(self, genotypes: Genotypes) -> npt.NDArray[np.float64]:
-        return np.asarray(self.predictor.population(self.space, genotypes).high_ms, dtype=np.float64)
+    def problem(
+        self, objectives: Sequence[Objective], seed: int, evaluations: int | None, feasible: Genotypes
+    ) -> SearchProblem:
+        """What a controller searches in; ``feasible`` is what `check` gave."""
+        return SearchProblem(
+            space=self.space,
+            seed=seed,
+            objectives=tuple(objectives),
+            known_costs=lambda genotypes: self.costs(self.measure(genotypes), objectives),
+            excess=lambda genotypes: self.excess(self.measure(genotypes)),
+            overshoot=lambda genotypes: self.overshoot(self.measure(genotypes)),
+            feasible=feasible,
+            evaluations=evaluations,
+        )
 
-    def _neighbours(self, genotype: Genotypes) -> Genotypes:
-        """All networks that differ in one choice from ``genotype`` ``[1, c]``, before rules tie others to it."""
-        rows = []
-        for column, size in enumerate(self.space.cardinalities.tolist()):
-            for index in range(size):
-                if index != genotype[0, column]:
-                    row = genotype[0].copy()
-                    row[column] = index
-                    rows.append(row)
-        neighbours = np.array(rows, dtype=np.int8).reshape(-1, genotype.shape[1])
-        return self.space.repair(neighbours)
+    def _worst(self, measured: Measured, *, counts_lower: bool) -> Floats:
+        worst_n = np.full(len(measured.params_n), -np.inf)
+        for limit in self.limits:
+            value_n = measured.bounded(limit)
+            np.maximum(worst_n, (value_n - limit.upper) / limit.upper, out=worst_n)
+            if counts_lower and limit.lower:
+                np.maximum(worst_n, (limit.lower - value_n) / limit.upper, out=worst_n)
+        return worst_n
+
+    def _distance(self, genotypes: Genotypes) -> Floats:
+        measured = self.measure(genotypes)
+        if self.limits:
+            return self.excess(measured)
+        return np.asarray(measured.latency[self.target].high_ms, dtype=np.float64)
+
+
+def one_choice_changes(space: SearchSpace, genotypes: Genotypes) -> Genotypes:
+    """Every genotype ``[n, c]`` with one choice at another value, before the space's rules are applied."""
+    changed = []
+    for column, size in enumerate(space.cardinalities.tolist()):
+        for shift in range(1, size):
+            rows = genotypes.copy()
+            rows[:, column] = (rows[:, column].astype(np.int64) + shift) % size
+            changed.append(rows)
+    width = len(space.cardinalities)
+    return np.concatenate(changed).astype(np.int8) if changed else np.empty((0, width), dtype=np.int8)

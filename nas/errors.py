@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search_spaces import Architecture
 
 
@@ -49,6 +51,24 @@ class InfeasibleError(NasError):
             f"no network of `{nearest.space}` stays within {limit_ms:g} ms on `{target}`: the fastest one found is"
             f" predicted to take up to {high_ms:.3g} ms, {self.miss_ms:.3g} ms over",
             hint=f"raise the limit to at least {_rounded_up(high_ms)} ms, or choose a space with smaller networks",
+        )
+
+
+class UnsatisfiableError(NasError):
+    """No network of the space satisfies all bounds at once.
+
+    Attributes:
+        limits: Names of what is bounded.
+    """
+
+    exit_code = 3
+
+    def __init__(self, space: str, limits: Sequence[str], reason: str) -> None:
+        self.limits = tuple(limits)
+        super().__init__(
+            f"no network of `{space}` was found within the bounds on {', '.join(f'`{name}`' for name in limits)}: the"
+            f" nearest one has {reason}",
+            hint="raise a limit, widen the window with `--window`, or choose another space",
         )
 
 

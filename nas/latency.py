@@ -84,16 +84,19 @@ def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) 
         TableError: The target's file is broken.
         BusyMachineError: This machine is too busy to be measured.
     """
+    from nas.latency_samples import group_of
+
     if target != LOCAL:
         return load_target(target)
+    group = group_of(space)
     try:
         table = load_target(target)
     except TableMissingError:
-        return build(BuildRequest((space.name,)), _titled(progress))
+        return build(BuildRequest((group,)), _titled(progress))
     covered = covered_groups(table)
-    if space.name in covered and not staleness(table):
+    if group in covered and not staleness(table):
         return table
-    return build(BuildRequest(tuple(sorted({*covered, space.name}))), _titled(progress))
+    return build(BuildRequest(tuple(sorted({*covered, group}))), _titled(progress))
 
 
 def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
@@ -203,13 +206,12 @@ def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: P
 
 
 def _check(request: BuildRequest) -> None:
-    from nas.latency_samples import group_names
+    from nas.latency_samples import group_names, is_group
     from search_spaces import UnknownNameError
 
-    known = group_names()
     for group in request.groups:
-        if group not in known:
-            raise UnknownNameError("group of networks", group, known)
+        if not is_group(group):
+            raise UnknownNameError("group of networks", group, group_names())
     if len(set(request.groups)) < len(request.groups):
         raise UsageError(f"groups {', '.join(request.groups)}: found one twice, expected each once")
     if len(request.groups) * request.networks < FEWEST_NETWORKS:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Architecture, SearchSpace, get_space, population_cost, space_names
+from search_spaces import Architecture, SearchSpace, get_space, population_cost, space_kinds, space_names
 from search_spaces.errors import UnknownNameError
 from search_spaces.graph import OpGraph
 
@@ -47,12 +47,30 @@ def group_names() -> list[str]:
     return [*space_names(), VIT, PROBES]
 
 
+def is_group(name: str) -> bool:
+    """Whether networks of such a group can be sampled; those of ``timm:NAME`` are the networks inside that model."""
+    return name in group_names() or _is_of_a_kind(name)
+
+
+def group_of(space: SearchSpace) -> str:
+    """The group that a space's networks are sampled from: its name, without what changes no kernel of them."""
+    from search_spaces.timm_models import PREFIX, TimmSpace
+
+    return f"{PREFIX}:{space.outline.reference.model}" if isinstance(space, TimmSpace) else space.name
+
+
+def _is_of_a_kind(name: str) -> bool:
+    kind, separator, _ = name.partition(":")
+    return bool(separator) and kind in space_kinds()
+
+
 def latency_samples(group: str, count: int, seed: int) -> list[Sample]:
     """Networks of a group whose sizes are spread evenly on a logarithmic scale of MACs.
 
     Args:
-        group: A registered space; ``vit`` for plain vision transformers of random width, depth, heads, ratio, patch
-            and resolution; or ``probes`` for small networks that mix operators which no space of ours uses.
+        group: A registered space, or one of a kind such as ``timm:NAME``; ``vit`` for plain vision transformers of
+            random width, depth, heads, ratio, patch and resolution; or ``probes`` for small networks that mix operators
+            which no space of ours uses.
         count: Number of networks.
         seed: Of the draw; equal arguments give equal networks. A space's smallest and largest network come first,
             whatever the seed.
@@ -66,7 +84,7 @@ def latency_samples(group: str, count: int, seed: int) -> list[Sample]:
         from nas.latency_probes import probe_sample
 
         return [probe_sample(number, seed) for number in range(count)]
-    if group not in space_names():
+    if group not in space_names() and not _is_of_a_kind(group):
         raise UnknownNameError("group of networks", group, group_names())
     space = get_space(group)
     chosen = spread_sample(space, count, seed)

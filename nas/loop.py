@@ -2,31 +2,41 @@
 
 A controller is deterministic given its seed and what it was told. So a resumed run asks a fresh controller from the
 start and answers from the record for as long as it lasts: nothing of the controller is ever stored, and a run that was
-killed anywhere ends as it would have ended without that.
+killed anywhere ends as it would have ended without that. Batches are of one size, evaluations of a batch may finish in
+any order, and the controller is told in the order in which it was asked: results depend on seed and batch size alone.
+
+Legend of array suffixes: n proposals, c choices, k objectives.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from nas.bound import LatencyBound
-from nas.controllers import Controller, Outcome, SettlingController
-from nas.errors import EvaluationError, NasError, RunError
-from nas.evaluate import EvaluationResult, Evaluator
+from nas.batch import Batch, make_trial, plan_batch, without_collection
+from nas.bound import Bounds
+from nas.controllers import Controller, Outcomes, SettlingController
+from nas.errors import NasError, RunError
+from nas.executors.base import Executor, Task
+from nas.fidelity import FULL, Judgement, charge, evaluate_rungs
+from nas.goals import Objective, RunningFront
 from nas.journal import Journal
-from nas.objectives import pareto_mask
+from nas.objectives import Costs
 from nas.progress import Progress, SearchFinished, SearchStarted, TrialFinished
 from nas.run import Run
 from nas.trial import State, Trial
-from search_spaces import Genotypes, population_cost
+from search_spaces import Genotypes
 
 IDLE_LIMIT = 1000
 """So many proposals in a row without an evaluation, and the search ends: nothing new is left."""
+FLUSH_SECONDS = 0.2
+"""Finished trials of a batch are written together that finish within so much time."""
+WRITE_SECONDS = 0.02
+"""A trial that took longer is written at once, since writing takes less: nothing that was dear waits in memory."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,46 @@ class Budget:
     """When a search ends: at whichever limit comes first.
 
     Attributes:
-        evaluations: Networks to evaluate, earlier sessions included; proposals over the bound are free.
+        evaluations: Networks to evaluate, earlier sessions included; proposals out of bounds are free, and those
+            stopped at less than full fidelity count that share.
         seconds: Time to spend, earlier sessions' evaluations included.
+        patience: Evaluations in a row that enlarge the volume dominated by the front by nothing.
     """
 
     evaluations: int | None
     seconds: float | None
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search goes about it; a resumed one goes about it in the same way.
+
+    Attributes:
+        objectives: What is optimised, what is evaluated first.
+        seed: Handed to the evaluator.
+        batch: Networks that are asked for at once.
+        rungs: Fidelities of evaluations, ascending; the last is 1.
+        workers: Evaluations that run at the same time, to which time spent before is divided.
+    """
+
+    objectives: tuple[Objective, ...]
+    seed: int
+    batch: int = 1
+    rungs: tuple[float, ...] = FULL
+    workers: int = 1
+
+
+@dataclass
+class _Clock:
+    """Time spent on evaluations: of earlier sessions, and since this one began."""
+
+    before: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        return self.before + time.monotonic() - self.started
 
 
 class SearchLoop:
@@ -47,74 +91,75 @@ class SearchLoop:
 
     Args:
         run: Open run folder.
-        bound: Space, target and limit.
-        evaluator: Gives the objective.
+        bounds: Space, devices and limits.
+        plan: How to go about it.
+        executor: Evaluates; None where all objectives are known.
         controller: Fresh controller; it is asked from the start even when the run is resumed.
-        seed: Handed to the evaluator.
         progress: Receives `TrialFinished` events.
-        stop: Asked before each evaluation; true ends the search as if its budget were spent.
+        stop: Asked between evaluations; true ends the search as if its budget were spent.
     """
 
     def __init__(
         self,
         run: Run,
-        bound: LatencyBound,
-        evaluator: Evaluator,
+        bounds: Bounds,
+        plan: Plan,
+        executor: Executor | None,
         controller: Controller,
-        seed: int,
         progress: Progress,
         stop: Callable[[], bool],
     ) -> None:
         self._run = run
-        self._bound = bound
-        self._evaluator = evaluator
+        self._bounds = bounds
+        self._plan = plan
+        self._executor = executor
         self._controller = controller
-        self._seed = seed
         self._progress = progress
         self._stop = stop
-        self.trials: list[Trial] = []
+        self._in_record = run.load_trials(bounds.space) if run.is_resumed else []
+        self._recorded = {trial.number: trial for trial in self._in_record} | dict(run.early_trials)
+        self._clock = _Clock(sum(trial.seconds for trial in self._recorded.values()) / plan.workers)
+        self._journal: Journal | None = None
+        self._front = RunningFront(plan.objectives)
         self._by_genotype: dict[bytes, Trial] = {}
-        self._recorded: Sequence[Trial] = run.load_trials(bound.space) if run.is_resumed else []
-        self._spent = sum(trial.seconds for trial in self._recorded)
         self._evaluated = 0
-        self._front: list[Trial] = []
+        self._charged = 0.0
+        self._barren = 0
+        self.trials: list[Trial] = []
 
     def __call__(self, budget: Budget) -> str:
         """Search until the budget is spent; returns why it ended, as in `SearchFinished`.
 
         Raises:
             RunError: The record does not fit what the controller proposes.
-            NasError: The disk is full.
+            NasError: The disk is full, or no worker is left.
         """
-        run, bound = self._run, self._bound
-        journal = Journal(
-            run.path / "journal.log", bound.space, run.path.name, self._evaluator.name, bound.target, self._recorded
-        )
+        if self._executor is not None:  # without, a trial is soon computed again, and there may be any number of them
+            path, objectives = self._run.path / "journal.log", self._plan.objectives
+            self._journal = Journal(path, self._bounds.space, self._run.path.name, objectives, self._in_record)
         self._announce(budget)
-        started, idle, reason = time.monotonic(), 0, ""
+        self._clock = _Clock(self._clock.before)
+        idle, reason = 0, ""
         while not reason:
-            is_replayed = len(self.trials) < len(self._recorded)
-            if not is_replayed:
-                reason = self._end_reason(budget, time.monotonic() - started)
-                if reason:
-                    break
-            genotype = self._controller.ask()
-            if genotype is None or idle >= IDLE_LIMIT:
+            reason = "" if self._is_replaying else self._end_reason(budget)
+            if reason:
+                break
+            genotypes = self._controller.ask(self._plan.batch)
+            if not len(genotypes) or idle >= IDLE_LIMIT:
                 reason = "exhausted"
                 break
-            known = self._by_genotype.get(genotype.tobytes())
-            trial = known or self._next_trial(genotype)
-            if known is None:
-                self._remember(trial)
-                if not is_replayed:
-                    run.append_trial(trial)
-                    journal.append(trial)
-                    self._report(trial, time.monotonic() - started)
-            idle = 0 if known is None and trial.state is not State.INFEASIBLE else idle + 1
-            self._controller.tell(genotype, self._outcome(trial, is_repeated=known is not None))
-        if len(self.trials) < len(self._recorded):
+            with without_collection() if self._executor is None else nullcontext():
+                batch = self._planned(genotypes, budget)
+                finished = self._finished(batch, budget)
+                self._remember(batch, finished)
+            if len(finished) < len(batch.numbers):
+                reason = self._end_reason(budget) or "interrupted"
+                break
+            idle = len(batch) - 1 - batch.row_of[batch.tasks[-1]] if batch.tasks else idle + len(batch)
+            self._controller.tell(batch.genotypes, self._outcomes(batch))
+        if reason != "interrupted" and self._is_replaying:
             raise self._does_not_fit(f"it ends after trial {len(self.trials) - 1}")
-        self._progress(SearchFinished(run.path, self._evaluated, len(self._front), reason))
+        self._progress(SearchFinished(self._run.path, self._evaluated, len(self._front), reason))
         return reason
 
     def settled(self) -> Trial | None:
@@ -122,115 +167,167 @@ class SearchLoop:
         genotype = self._controller.settle() if isinstance(self._controller, SettlingController) else None
         if genotype is None:
             return None
-        return self._by_genotype.get(genotype.tobytes()) or self._try(len(self.trials), genotype)
+        known = self._by_genotype.get(genotype.tobytes())
+        if known is not None:
+            return known
+        batch = plan_batch(self._bounds, genotype[None], {}, len(self.trials))
+        return next(iter(dict(self._evaluate(batch, {})).values()), None) or batch.infeasible[0]
 
     @property
     def front(self) -> list[Trial]:
         """The evaluated trials that no other one dominates, by ascending latency."""
-        return self._front
+        return self._front.trials
 
     @property
     def evaluated(self) -> int:
         """Networks evaluated so far, failed ones included."""
         return self._evaluated
 
-    def _end_reason(self, budget: Budget, elapsed: float) -> str:
-        if budget.evaluations is not None and self._evaluated >= budget.evaluations:
+    @property
+    def _is_replaying(self) -> bool:
+        return len(self.trials) < len(self._recorded)
+
+    def _end_reason(self, budget: Budget) -> str:
+        if budget.evaluations is not None and self._charged >= budget.evaluations:
             return "evaluations"
-        if budget.seconds is not None and self._evaluated and self._spent + elapsed >= budget.seconds:
+        if budget.patience is not None and self._barren >= budget.patience:
+            return "patience"
+        return self._sudden_end(budget)
+
+    def _sudden_end(self, budget: Budget) -> str:
+        """Why the search ends in the middle of a batch."""
+        if budget.seconds is not None and self._evaluated and self._clock.spent >= budget.seconds:
             return "budget"
         return "interrupted" if self._stop() else ""
 
-    def _next_trial(self, genotype: Genotypes) -> Trial:
-        number = len(self.trials)
-        if number >= len(self._recorded):
-            return self._try(number, genotype)
-        recorded = self._recorded[number]
-        if recorded.genotype != tuple(genotype.tolist()):
-            raise self._does_not_fit(f"trial {number} is {list(recorded.genotype)}, expected {genotype.tolist()}")
-        return recorded
+    # -- one batch -----------------------------------------------------------------------------------------------
 
-    def _try(self, number: int, genotype: Genotypes) -> Trial:
-        space, row = self._bound.space, genotype[None]
-        architecture = space.decode(row)[0]
-        latency = self._bound.predict(row)[0]
-        cost = population_cost(space, row)
-        limit_ms = self._bound.limit_ms
-        state, reason, result, seconds = State.DONE, "", EvaluationResult(math.nan, {}), 0.0
-        if limit_ms is not None and not latency.high_ms <= limit_ms:
-            state = State.INFEASIBLE
-            reason = f"up to {latency.high_ms:.4g} ms on {self._bound.target}, limit {limit_ms:g} ms"
-        else:
-            started = time.monotonic()
-            try:
-                result = self._evaluator.evaluate(architecture, self._seed)
-            except (EvaluationError, ArithmeticError) as error:
-                state, reason = State.FAILED, f"{type(error).__name__}: {error}"
-            seconds = time.monotonic() - started
-            if state is State.DONE and not math.isfinite(result.objective):
-                state, reason = State.FAILED, f"{self._evaluator.name} is {result.objective}, expected a finite number"
-        return Trial(
-            number=number,
-            state=state,
-            reason=reason,
-            architecture=architecture,
-            genotype=tuple(genotype.tolist()),
-            params=int(cost.params[0]),
-            macs=int(cost.macs[0]),
-            latency={self._bound.target: latency},
-            objectives={self._evaluator.name: result.objective} if state is State.DONE else {},
-            scores=result.scores,
-            seconds=seconds,
+    def _planned(self, genotypes: Genotypes, budget: Budget) -> Batch:
+        """As many of the proposals ``[n, c]`` as the budget leaves room for; never a part of a bracket."""
+        batch = plan_batch(self._bounds, genotypes, self._by_genotype, len(self.trials))
+        if budget.evaluations is None or len(self._plan.rungs) > 1:
+            return batch
+        room = budget.evaluations - self._evaluated
+        for row, number in batch.task_rows:
+            if room <= 0 and number not in self._recorded:
+                return plan_batch(self._bounds, genotypes[:row], self._by_genotype, len(self.trials))
+            room -= 1
+        return batch
+
+    def _finished(self, batch: Batch, budget: Budget) -> dict[int, Trial]:
+        """The trials of a batch by number: from the record, out of bounds, or evaluated; all unless the search ends."""
+        found = {number: self._recorded[number] for number in batch.numbers if number in self._recorded}
+        for number, trial in found.items():
+            expected = batch.genotypes[batch.row_of[number]].tolist()
+            if list(trial.genotype) != expected:
+                raise self._does_not_fit(f"trial {number} is {list(trial.genotype)}, expected {expected}")
+        waiting = {trial.number: trial for trial in batch.infeasible if trial.number not in found}
+        is_bracket = len(self._plan.rungs) > 1 and any(number not in found for number in batch.tasks)
+        # What is promoted depends on the whole bracket, so one that was cut short is evaluated again.
+        evaluated = self._evaluate(batch, {} if is_bracket else found)
+        if self._executor is not None and self._plan.batch > 1 and len(found) + len(waiting) < len(batch.numbers):
+            self._run.start_trials([make_trial(batch, n, None, "") for n in batch.tasks if n not in found])
+        flushed = time.monotonic()
+        unwritten: list[Trial] = []
+        for number, trial in evaluated:
+            if number not in found:
+                unwritten.append(trial)
+            if trial.seconds >= WRITE_SECONDS or time.monotonic() - flushed >= FLUSH_SECONDS or self._plan.batch == 1:
+                found |= self._record(unwritten, waiting)
+                unwritten, flushed = [], time.monotonic()
+            if self._sudden_end(budget) and self._plan.batch > 1:
+                return found | self._record(unwritten, waiting)
+        found |= self._record(unwritten, {})
+        return found | self._record(list(waiting.values()), {})
+
+    def _record(self, trials: Sequence[Trial], waiting: dict[int, Trial]) -> dict[int, Trial]:
+        """Write finished trials, with those ``waiting`` that stand before one of them."""
+        if not trials:
+            return {}
+        last = max(trial.number for trial in trials)
+        written = {trial.number: trial for trial in trials}
+        for number in [number for number in waiting if number < last]:
+            written[number] = waiting.pop(number)
+        added = self._run.append_trials([written[number] for number in sorted(written)])
+        if self._journal is not None:
+            self._journal.append(added)
+        return written
+
+    def _evaluate(self, batch: Batch, found: Mapping[int, Trial]) -> Iterator[tuple[int, Trial]]:
+        """The trials of what is within bounds and not ``found``, as they finish."""
+        numbers = [number for number in batch.tasks if number not in found]
+        if self._executor is None:
+            for number in numbers:
+                yield number, make_trial(batch, number, None, "")
+            return
+        rows = [batch.row_of[number] for number in numbers]
+        tasks = [Task(number, batch.architectures[number], self._plan.seed) for number in numbers]
+        known_nk = self._known_costs(batch)[rows]
+        name = self._plan.objectives[0].name
+        judgements: Iterator[tuple[int, Judgement]] = evaluate_rungs(self._executor, tasks, self._plan.rungs, known_nk)
+        for number, judgement in judgements:
+            yield number, make_trial(batch, number, judgement, name)
+
+    def _remember(self, batch: Batch, finished: Mapping[int, Trial]) -> None:
+        """Take in the finished trials of a batch, in the order of their numbers."""
+        trials = [finished[number] for number in sorted(finished)]
+        done = [trial for trial in trials if trial.state is State.DONE]
+        costs_nk = self._known_costs(batch)[[batch.row_of[trial.number] for trial in done]]
+        entered_n = self._front.add(done, self._with_evaluated(costs_nk, done))
+        entering = {trial.number for trial, enters in zip(done, entered_n.tolist(), strict=True) if enters}
+        for trial in trials:
+            self.trials.append(trial)
+            self._by_genotype[batch.keys[batch.row_of[trial.number]]] = trial
+            if trial.state is not State.INFEASIBLE:
+                self._evaluated += 1
+                self._charged += charge(trial.fidelity, self._plan.rungs)
+                self._barren = 0 if trial.number in entering else self._barren + 1
+            if trial.number not in self._recorded:
+                self._report(trial)
+
+    def _outcomes(self, batch: Batch) -> Outcomes:
+        trials = [self._by_genotype[key] for key in batch.keys]
+        return Outcomes(
+            [trial.state for trial in trials],
+            self._with_evaluated(self._known_costs(batch), trials),
+            self._bounds.excess(batch.measured),
+            batch.is_repeated_n,
+            [trial.scores for trial in trials],
         )
 
-    def _remember(self, trial: Trial) -> None:
-        self.trials.append(trial)
-        self._by_genotype[trial.row.tobytes()] = trial
-        self._evaluated += trial.state is not State.INFEASIBLE
-        self._front = front_of([*self._front, trial], self._evaluator.name, self._bound.target)
+    def _known_costs(self, batch: Batch) -> Costs:
+        return self._bounds.costs(batch.measured, self._plan.objectives)
 
-    def _outcome(self, trial: Trial, is_repeated: bool) -> Outcome:
-        latency, limit_ms = trial.latency[self._bound.target], self._bound.limit_ms
-        return Outcome(
-            state=trial.state,
-            objective=trial.objectives.get(self._evaluator.name, math.nan),
-            latency_ms=latency.ms,
-            excess_ms=-math.inf if limit_ms is None else latency.high_ms - limit_ms,
-            is_repeated=is_repeated,
-            scores=trial.scores,
-        )
+    def _with_evaluated(self, known_nk: Costs, trials: Sequence[Trial]) -> Costs:
+        """Known costs of trials with what evaluations have told of those that are done."""
+        lead = self._plan.objectives[0]
+        if lead.is_evaluated:
+            known_nk[:, 0] = [-t.objectives[lead.name] if t.state is State.DONE else np.nan for t in trials]
+        return known_nk
+
+    # -- telling -------------------------------------------------------------------------------------------------
 
     def _announce(self, budget: Budget) -> None:
-        bound = self._bound
+        bounds = self._bounds
         self._progress(
             SearchStarted(
                 run=self._run.path,
-                space=bound.space.name,
-                target=bound.target,
-                limit_ms=bound.limit_ms,
-                objective=self._evaluator.name,
+                space=bounds.space.name,
+                target=bounds.target,
+                limit_ms=bounds.limit_ms,
+                objective=self._plan.objectives[0].name,
                 evaluations=budget.evaluations,
                 budget_seconds=budget.seconds,
                 recorded=len(self._recorded),
             )
         )
 
-    def _report(self, trial: Trial, elapsed: float) -> None:
+    def _report(self, trial: Trial) -> None:
         infeasible = len(self.trials) - self._evaluated
-        event = TrialFinished(trial, self._evaluated, infeasible, len(self._front), self._spent + elapsed)
-        self._progress(event)
+        self._progress(TrialFinished(trial, self._evaluated, infeasible, len(self._front), self._clock.spent))
 
     def _does_not_fit(self, what: str) -> NasError:
         return RunError(
             f"`{self._run.path / 'trials.jsonl'}` does not fit this search: {what}",
             hint="resume with the versions in `environment.json`, or start a new run",
         )
-
-
-def front_of(trials: Sequence[Trial], objective: str, target: str) -> list[Trial]:
-    """The done trials with the best trade-offs between objective and predicted latency, by ascending latency."""
-    done = [trial for trial in trials if trial.state is State.DONE]
-    costs = [(trial.latency[target].ms, -trial.objectives[objective]) for trial in done]
-    mask = pareto_mask(np.array(costs, dtype=np.float64).reshape(-1, 2))
-    front = [trial for trial, is_on_front in zip(done, mask, strict=True) if is_on_front]
-    return sorted(front, key=lambda trial: (trial.latency[target].ms, trial.number))

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from latency_tables.predictor import Latency
+from nas.bound import Limit
 from nas.errors import NasError, RunError, UsageError
 from nas.files import read_json
+from nas.goals import SIZES, Objective, device_fronts, latency_of, lead_of, trade_off
 from nas.objectives import knee
 from nas.trial import Trial
 from search_spaces import Architecture, SearchSpaceError
@@ -29,7 +31,7 @@ class FrontMember:
     Attributes:
         number: Of its trial.
         latency: Predicted latency by target.
-        objectives: What the search maximised, by name.
+        objectives: What was evaluated and maximised, by name; empty where everything was known beforehand.
         scores: Numbers reported beside it; NaN where one was not finite.
     """
 
@@ -40,6 +42,18 @@ class FrontMember:
     latency: Mapping[str, Latency]
     objectives: Mapping[str, float]
     scores: Mapping[str, float]
+
+    def value(self, objective: str) -> float:
+        """The value of an objective by name: evaluated, ``params``, ``macs`` or ``latency:TARGET``.
+
+        Raises:
+            KeyError: The network has no such number.
+        """
+        if objective in self.objectives:
+            return self.objectives[objective]
+        if objective in SIZES:
+            return float(self.params if objective == "params" else self.macs)
+        return self.latency[Objective(objective).target or objective].ms
 
 
 class SearchResult:
@@ -73,6 +87,22 @@ class SearchResult:
         except (KeyError, TypeError, SearchSpaceError) as error:
             raise RunError(f"`{self.run / 'front.json'}` is damaged: {type(error).__name__}: {error}") from error
 
+    @cached_property
+    def fronts(self) -> dict[str, list[FrontMember]]:
+        """The front of each device, the fastest first: what a search for that device alone makes of the same networks.
+
+        Raises:
+            RunError: The document lacks a field.
+        """
+        if "fronts" not in self.document:
+            return {self.target: self.front}
+        try:
+            return {
+                target: [_member(entry) for entry in entries] for target, entries in self.document["fronts"].items()
+            }
+        except (KeyError, TypeError, AttributeError, SearchSpaceError) as error:
+            raise RunError(f"`{self.run / 'front.json'}` is damaged: {type(error).__name__}: {error}") from error
+
     @property
     def settled(self) -> FrontMember | None:
         """The network that the controller itself ended with; None where it only proposes.
@@ -93,8 +123,13 @@ class SearchResult:
 
     @property
     def objective(self) -> str:
-        """Name of what the search maximised."""
-        return str(self.document["objectives"]["maximise"])
+        """Name of the leading objective: what was evaluated and maximised, else the first that was minimised."""
+        return lead_of(self.objectives).name
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """All that the search optimised, the leading one first."""
+        return document_objectives(self.document)
 
     @property
     def evaluated(self) -> int:
@@ -105,8 +140,9 @@ class SearchResult:
         """One member of the front.
 
         Args:
-            which: ``knee`` (where more latency stops paying), ``best`` (highest objective), ``fastest``, an index
-                into `front`, or ``settled`` where the controller ended with a network of its own.
+            which: ``knee`` (where more latency stops paying), ``best`` (best leading objective), ``fastest``, an index
+                into `front`, or ``settled`` where the controller ended with a network of its own. Of a search for
+                several devices the first three are of the target's front, and ``TARGET:knee`` of another one's.
 
         Raises:
             UsageError: There is no such member.
@@ -115,23 +151,42 @@ class SearchResult:
         settled = self.settled if which == "settled" else None
         if settled is not None:
             return settled
-        front = self.front
+        target, _, name = str(which).rpartition(":")
+        if target and target not in self.fronts:
+            raise UsageError(
+                f"no front for `{target}`",
+                hint=f"this run has those of {', '.join(f'`{name}`' for name in self.fronts)}",
+            )
+        if name in PICKS:
+            return self._picked(self.fronts.get(target or self.target, self.front), name, target or self.target)
+        front = self.fronts[target] if target else self.front
         if not front:
-            raise NasError(f"the front of `{self.run}` is empty", hint="go on with a larger budget and `--resume`")
-        if which == "fastest":
-            return front[0]
-        if which == "best":
-            return max(front, key=lambda member: member.objectives[self.objective])
-        if which == "knee":
-            pairs = [(member.latency[self.target].ms, -member.objectives[self.objective]) for member in front]
-            return front[knee(np.array(pairs, dtype=np.float64))]
-        index = int(which) if isinstance(which, int) or which.lstrip("-").isdigit() else None
+            raise self._empty()
+        index = int(name) if name.lstrip("-").isdigit() else None
         if index is None or not 0 <= index < len(front):
             raise UsageError(
                 f"no network `{which}` on the front of {len(front)}",
                 hint=f"pick {', '.join(f'`{name}`' for name in PICKS)}, or a number from 0 to {len(front) - 1}",
             )
         return front[index]
+
+    def _picked(self, front: Sequence[FrontMember], which: str, target: str) -> FrontMember:
+        if not front:
+            raise self._empty()
+        latency = latency_of(target).name
+        has_latency = any(objective.name == latency for objective in self.objectives)
+        if which == "fastest":
+            return min(front, key=lambda member: member.value(latency))
+        lead = lead_of(self.objectives)
+        if which == "best":
+            return min(front, key=lambda member: lead.cost(member.value(lead.name)))
+        # Latency comes first; a search without it is judged by all of its objectives.
+        traded = trade_off(self.objectives, target)[::-1] if has_latency else self.objectives
+        costs = [[objective.cost(member.value(objective.name)) for objective in traded] for member in front]
+        return front[knee(np.array(costs, dtype=np.float64))]
+
+    def _empty(self) -> NasError:
+        return NasError(f"the front of `{self.run}` is empty", hint="go on with a larger budget and `--resume`")
 
     def export(self, pick: str | int = "knee", output: Path | str | None = None) -> Path:
         """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.export`."""
@@ -202,6 +257,41 @@ def front_document(
         "sources": list(sources),
     }
     return document if settled is None else {**document, "settled": _entry(settled)}
+
+
+def with_many(
+    document: Mapping[str, Any], objectives: Sequence[Objective], limits: Sequence[Limit], trials: Sequence[Trial]
+) -> dict[str, Any]:
+    """The document with what only searches have that are not for quality and the latency of one device.
+
+    Added are all ``objectives`` with their goals, all ``limits``, and in ``fronts`` the front of each device.
+
+    Args:
+        trials: All of the search; those of the document's front stand in the fronts as they stand there.
+    """
+    known = {entry["number"]: entry for entry in document["front"]}
+    fronts = {
+        target: [known.get(trial.number) or _entry(trial) for trial in front]
+        for target, front in device_fronts(trials, objectives).items()
+    }
+    maximised = [objective.name for objective in objectives if objective.is_evaluated]
+    minimised = [objective.name for objective in objectives if not objective.is_evaluated]
+    return {
+        **document,
+        "objectives": {"maximise": maximised[0] if maximised else None, "minimise": minimised},
+        "limits": {limit.name: {"lower": limit.lower or None, "upper": limit.upper} for limit in limits},
+        "fronts": fronts,
+    }
+
+
+def document_objectives(document: Mapping[str, Any]) -> list[Objective]:
+    """All objectives of a front document, the leading one first."""
+    names = document["objectives"]
+    maximised, minimised = names.get("maximise"), names.get("minimise", "latency")
+    if minimised == "latency":
+        minimised = [latency_of(str(document["target"])).name]
+    lead = [] if maximised is None else [Objective(str(maximised), is_evaluated=True)]
+    return [*lead, *(Objective(str(name)) for name in minimised)]
 
 
 def _entry(trial: Trial) -> dict[str, Any]:

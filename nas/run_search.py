@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.annotate import with_length_distortion
-from nas.bound import LatencyBound
-from nas.controllers import SearchProblem, get_controller
+from nas.bound import Bounds, Device
+from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.executors.base import EvaluatorRecipe, ExecutorName
+from nas.fidelity import FIDELITIES
 from nas.files import write_json
-from nas.loop import Budget, SearchLoop
+from nas.goals import Objective, make_objectives
+from nas.loop import Budget, Plan, SearchLoop
 from nas.progress import Progress, StageStarted, ignore
-from nas.result import SearchResult, front_document
+from nas.result import SearchResult, front_document, with_many
 from nas.run import Run, next_run_folder
 from nas.run_training import choose_device, supernet_checkpoint, train_in_run, training_settings
 from nas.settings import (
@@ -28,9 +31,11 @@ from nas.settings import (
     recorded_settings,
     resolve_settings,
     resume_settings,
+    split_names,
 )
 from nas.trial import State
-from search_spaces import SearchSpace, get_space
+from nas.workplace import Workplace
+from search_spaces import Genotypes, SearchSpace, get_space
 
 if TYPE_CHECKING:
     from latency_tables.table import LatencyTable
@@ -46,60 +51,90 @@ def search(
     data: str | None = None,
     supernet: Path | str | None = None,
     score: str | None = None,
+    objectives: Sequence[str] | str | None = None,
+    limits: Mapping[str, float] | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    window: float | None = None,
     evaluations: int | None = None,
     budget_seconds: float | None = None,
+    patience: int | None = None,
     seed: int | None = None,
     controller: str | None = None,
+    batch: int | None = None,
+    fidelity: str | None = None,
     output: Path | str | None = None,
     resume: bool = False,
     force: bool = False,
     device: str | None = None,
     workers: int = 1,
+    executor: ExecutorName | None = None,
+    ray_address: str | None = None,
+    gpus_per_trial: float = 0.0,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Find the networks of a space with the best trade-offs between quality and latency on a device.
+    """Find the networks of a space with the best trade-offs between quality and latency on a device, or several.
 
     Without images networks are ranked untrained, by a score. With ``data`` a supernet is
     trained first, networks are ranked by accuracy on the images' search part, and the front's knee is exported and
     verified: test accuracy of the exported file, and measured beside predicted latency where the target is this
-    machine. With ``supernet`` its weights are used.
+    machine. With ``supernet`` its weights are used. Every reported network satisfies all bounds at once.
 
     Args:
         space: Name of the search space; that of ``supernet``, else ``elastic``, unless given.
-        target: Device whose latency counts; ``pixel6`` unless given.
-        limit_ms: Hard limit on the upper end of the predicted latency, in milliseconds; none unless given.
+        target: Device whose latency counts; the first that ``objectives`` or ``limits`` name, else ``pixel6``.
+        limit_ms: Hard limit on the upper end of the predicted latency on ``target``, in milliseconds; none unless
+            given.
         data: ``digits``, a folder of images, or a dataset of timm.data.
         supernet: Run folder or checkpoint with trained weights of the space.
         score: What ranks untrained networks, see `nas.scores.registry`; ``capacity``, or what the controller's paper
             searches with, unless given. Where
             it comes from a table, networks of the front are given their length distortion as well.
-        evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table, unless this or
-            ``budget_seconds`` is given. Networks over the limit are free.
+        objectives: What is optimised, as a list or with commas: ``accuracy`` or a score, which are maximised;
+            ``latency:TARGET``, ``params`` and ``macs``, which are minimised. The quality and the latency on ``target``
+            unless given. Without the first kind nothing is evaluated.
+        limits: Further limits on latency by target, in milliseconds.
+        macs: Multiply-accumulates of the networks: at most so many, and at least the share ``window`` of them.
+        params: Their parameters, likewise.
+        window: Lower end of ``macs`` and ``params``; 0.975 as in ViT-ResNAS unless given, 0 for none.
+        evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table or nothing is evaluated, or
+            what the controller's paper takes, unless this or ``budget_seconds`` is given. Networks out of bounds are
+            free.
         budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
             trained and nothing is given.
+        patience: Evaluations in a row without a new network on the front, and the search ends; none unless given.
         seed: Of everything random; 0 unless given.
-        controller: Name of the controller; ``predictor``, or ``nsga2`` where a score comes from a table, unless given.
+        controller: Name of the controller; ``predictor``, or ``nsga2`` where a score comes from a table,
+            ``evolution-resnas`` where sizes have a window, ``local`` where nothing is evaluated, unless given.
             ``reinforce`` is As-ViT's, with its 500 evaluations, its seed 8 and its two metrics unless others are given.
+        batch: Networks that the controller proposes at once; 1 unless given, more where nothing is evaluated. Results
+            depend on seed and batch, not on how many workers there are.
+        fidelity: ``halving`` evaluates all networks of a batch a little and the best of them more, see `nas.fidelity`;
+            ``full`` unless given.
         output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
-        resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``
-            and ``budget_seconds`` may differ.
+        resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``,
+            ``budget_seconds`` and ``patience`` may differ.
         force: Throw away what ``output`` holds first.
         device: Where networks run, for example ``cuda``; the first GPU if there is one, else the CPU.
-        workers: Processes that draws of a network are spread over, where ``score`` is ``as-vit``; the numbers do not
-            depend on it.
+        workers: Processes that evaluate networks at the same time, twice as many of which are then a batch unless
+            ``batch`` is given; where ``score`` is ``as-vit`` they share the draws of each network instead.
+        executor: ``in-process``, ``local`` or ``ray``; ``local`` for more than one worker unless given.
+        ray_address: Cluster to join, see `nas.executors.make_executor`.
+        gpus_per_trial: Share of a GPU for each worker on a cluster.
         progress: Receives the events of `nas.progress` and those of training and table building.
 
     Returns:
         The front and what can be done with it.
 
     Raises:
-        UsageError: A value is out of range, or there is nothing to resume.
+        UsageError: A value is out of range, values contradict each other, or there is nothing to resume.
         InfeasibleError: No network of the space stays within the limit; nothing is written.
+        UnsatisfiableError: None is within all bounds; nothing is written.
         RunError: The run folder cannot be used.
         UnknownNameError: There is no such space, target, score or controller.
         DataError: The images cannot be used.
     """
-    given = {
+    given: dict[str, Any] = {
         "space": space,
         "target": target,
         "limit_ms": limit_ms,
@@ -110,10 +145,19 @@ def search(
         "seed": seed,
         "evaluations": evaluations,
         "budget_seconds": budget_seconds,
+        "patience": patience,
+        "objectives": None if objectives is None else split_names(objectives),
+        "limits": None if limits is None else dict(limits),
+        "macs": macs,
+        "params": params,
+        "window": window,
+        "batch": batch,
+        "fidelity": fidelity,
     }
     if resume and output is None:
         raise UsageError("`resume` without `output`, expected the run folder to go on in")
     folder = None if output is None else Path(output)
+    workplace = Workplace(device, workers, executor, ray_address, gpus_per_trial)
     recorded = recorded_settings(folder) if resume and folder else None
     if supernet is not None and space is None and recorded is None:
         given["space"] = _space_of(Path(supernet))
@@ -121,15 +165,17 @@ def search(
         settings = resume_settings(given, recorded, folder)
     else:
         settings = resolve_settings(given)
-    return _Search(settings, device, workers, progress or ignore)(folder, resume, force)
+        if batch is None and settings.evaluates and settings.fidelity == "full":
+            settings = replace(settings, batch=workplace.default_batch(settings))
+    return _Search(settings, workplace, progress or ignore)(folder, resume, force)
 
 
 @dataclass(frozen=True)
 class _Question:
     """All that is known before the run folder is touched."""
 
-    bound: LatencyBound
-    problem: SearchProblem
+    bounds: Bounds
+    feasible: Genotypes
     untrained: ScoreEvaluator | AsvitEvaluator | None
     images: ImageData | None
     supernet: Supernet | None
@@ -140,10 +186,9 @@ class _Question:
 class _Search:
     """One call of `search`."""
 
-    def __init__(self, settings: SearchSettings, device: str | None, workers: int, progress: Progress) -> None:
+    def __init__(self, settings: SearchSettings, workplace: Workplace, progress: Progress) -> None:
         self.settings = settings
-        self.device = device
-        self.workers = workers
+        self.workplace = workplace
         self.progress = progress
 
     def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
@@ -159,14 +204,20 @@ class _Search:
             if run.is_resumed:
                 self._take_up(run, question)
             evaluator, training = self._evaluator(run, question)
-            controller = make_controller(question.problem)
+            objectives = make_objectives(settings.objective_names, None if evaluator is None else evaluator.name)
+            workers = 1 if self.workplace.executor_name(settings) == "in-process" else self.workplace.workers
+            plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers)
+            problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
-            with deferred_interrupt() as interrupted:
-                stop = interrupted.is_set
-                loop = SearchLoop(run, question.bound, evaluator, controller, settings.seed, self.progress, stop)
-                reason = loop(Budget(settings.evaluations, seconds))
-            result = self._result(run, question, loop, evaluator.name, training, reason)
+            with (
+                self.workplace.open_executor(settings, evaluator, lambda: self._recipe(run, question)) as executor,
+                deferred_interrupt() as interrupted,
+            ):
+                controller, stop = make_controller(problem), interrupted.is_set
+                loop = SearchLoop(run, question.bounds, plan, executor, controller, self.progress, stop)
+                reason = loop(Budget(settings.evaluations, seconds, settings.patience))
+                result = self._result(run, question, loop, objectives, training, reason)
             if question.images is not None and not result.is_interrupted:
                 from nas.deliver import deliver
 
@@ -189,27 +240,31 @@ class _Search:
         space = get_space(settings.space, classes=classes)
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
         started = time.monotonic()
-        bound = load_bound(space, settings.target, settings.limit_ms, build=True, progress=self.progress)
+        devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
+        bounds = Bounds(space, devices, settings.bounds)
         table_seconds = time.monotonic() - started
-        fastest = bound.check()
+        feasible = bounds.check()
         identity = {
             "space_version": space.version,
-            "latency_fingerprint": bound.fingerprint(),
+            "latency_fingerprint": bounds.fingerprint(),
             "data_digest": None if images is None else images.describe()["digest"],
             "supernet_digest": supernet_digest,
         }
-        problem = SearchProblem(space, settings.seed, bound.excess_ms, bound.latency_ms, fastest, settings.evaluations)
-        return _Question(bound, problem, untrained, images, supernet, identity, table_seconds)
+        return _Question(bounds, feasible, untrained, images, supernet, identity, table_seconds)
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
-        return AsvitEvaluator(space, self.workers) if score == AsvitEvaluator.score else ScoreEvaluator(space, score)
+        return (
+            AsvitEvaluator(space, self.workplace.workers)
+            if score == AsvitEvaluator.score
+            else ScoreEvaluator(space, score)
+        )
 
     def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
         from supernets.checkpoint import load_supernet
         from supernets.data import load_data
 
         checkpoint = supernet_checkpoint(path)
-        supernet, metadata = load_supernet(checkpoint, choose_device(self.device))
+        supernet, metadata = load_supernet(checkpoint, choose_device(self.workplace.device))
         if metadata["space"] != self.settings.space:
             raise UsageError(
                 f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
@@ -237,6 +292,7 @@ class _Search:
         changes: dict[str, Any] = {
             "evaluations": self.settings.evaluations,
             "budget_seconds": self.settings.budget_seconds,
+            "patience": self.settings.patience,
         }
         before, now = run.settings["budget_seconds"], self.settings.budget_seconds
         if now != before:
@@ -246,63 +302,75 @@ class _Search:
             changes["search_seconds"] = max(recorded + now - before, 0.0) if is_extended else planned
         run.update_settings(changes)
 
-    def _evaluator(self, run: Run, question: _Question) -> tuple[Evaluator, dict[str, Any] | None]:
+    def _evaluator(self, run: Run, question: _Question) -> tuple[Evaluator | None, dict[str, Any] | None]:
         settings, images = self.settings, question.images
-        if question.untrained is not None:
+        if question.untrained is not None or not settings.evaluates:
             return question.untrained, None
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
             return SupernetEvaluator(question.supernet, images, settings.seed), None
         training = training_settings(None, run.settings["training_seconds"], settings.seed)
-        trained, supernet = train_in_run(run, settings.space, images, training, self.device, self.progress)
+        trained, supernet = train_in_run(run, settings.space, images, training, self.workplace.device, self.progress)
         return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
+
+    def _recipe(self, run: Run, question: _Question) -> EvaluatorRecipe:
+        """What workers build their evaluators from."""
+        from nas.executors.recipes import score_recipe, supernet_recipe
+
+        settings, images = self.settings, question.images
+        if settings.score is not None:
+            return score_recipe(settings.space, settings.score)
+        assert images is not None, "a run without a score has images"
+        checkpoint = supernet_checkpoint(run.path if settings.supernet is None else Path(settings.supernet))
+        return supernet_recipe(checkpoint, images.source, images.image_side, settings.seed, self.workplace.device)
 
     def _result(
         self,
         run: Run,
         question: _Question,
         loop: SearchLoop,
-        objective: str,
+        objectives: Sequence[Objective],
         training: Mapping[str, Any] | None,
         reason: str,
     ) -> SearchResult:
+        settings = self.settings
         is_interrupted = reason == "interrupted"
         if not loop.front and not is_interrupted:
-            failed = [trial.reason for trial in loop.trials if trial.state is State.FAILED]
+            failed = [trial.reason for trial in loop.trials if trial.state in (State.FAILED, State.LOST)]
             raise NasError(
                 f"none of {loop.evaluated} networks could be evaluated: {failed[0] if failed else 'none was proposed'}",
                 hint=f"the reason of each is in `{run.path / 'trials.jsonl'}`",
             )
         front = loop.front
         if question.untrained is not None and question.untrained.is_free and not is_interrupted:
-            front = with_length_distortion(question.bound.space, front, self.settings.seed, self.progress)
+            front = with_length_distortion(question.bounds.space, front, settings.seed, self.progress)
         document = front_document(
             run=run.path,
-            space=self.settings.space,
-            seed=self.settings.seed,
-            target=self.settings.target,
-            limit_ms=self.settings.limit_ms,
-            objective=objective,
+            space=settings.space,
+            seed=settings.seed,
+            target=settings.target,
+            limit_ms=settings.limit_ms,
+            objective=objectives[0].name,
             evaluated=loop.evaluated,
             front=front,
-            sources=[question.bound.source],
+            sources=[device.source for device in question.bounds.devices],
             settled=None if is_interrupted else loop.settled(),
         )
+        limits = settings.bounds
+        if settings.objectives is not None or len(limits) > (settings.limit_ms is not None):
+            document = with_many(document, objectives, limits, loop.trials)
         if training is not None:
             document["training"] = dict(training)
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
 
 
-def load_bound(
-    space: SearchSpace, target: str, limit_ms: float | None, *, build: bool = False, progress: Progress = ignore
-) -> LatencyBound:
-    """The latency bound on a target by name.
+def load_device(space: SearchSpace, target: str, *, build: bool = False, progress: Progress = ignore) -> Device:
+    """A device by name, ready to predict.
 
     Args:
         space: What networks are predicted.
         target: Name of the target.
-        limit_ms: The limit in milliseconds; None for none.
         build: Whether to build the table of this machine where it has none yet, which takes minutes.
         progress: Receives the events of building.
 
@@ -320,7 +388,7 @@ def load_bound(
         table = ensure_target(target, space, progress)
     else:
         table = load_target(target)
-    return LatencyBound(space, target, limit_ms, LatencyPredictor(table), provenance_line(table))
+    return Device(target, LatencyPredictor(table), provenance_line(table))
 
 
 def _space_of(supernet: Path) -> str:

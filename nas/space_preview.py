@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from latency_tables.predictor import Latency
-from nas.bound import LatencyBound
-from search_spaces import Architecture, SearchSpace, population_cost
+from nas.bound import Bounds, Limit
+from nas.goals import latency_of
+from search_spaces import Architecture, SearchSpace
 
 SAMPLE = 20_000
 
@@ -57,16 +58,18 @@ def preview(space: str = "elastic", target: str = "pixel6", limit_ms: float | No
         UnknownNameError: There is no such space or target.
         TableMissingError: The target has no latency table yet.
     """
-    from nas.run_search import load_bound
+    from nas.run_search import load_device
     from search_spaces import get_space
 
-    return preview_bound(load_bound(get_space(space), target, limit_ms))
+    found = get_space(space)
+    limits = [] if limit_ms is None else [Limit(latency_of(target).name, limit_ms)]
+    return preview_bounds(Bounds(found, [load_device(found, target)], limits))
 
 
-def preview_bound(bound: LatencyBound) -> Preview:
-    """The preview of a search within ``bound``."""
-    space: SearchSpace = bound.space
-    fastest, lowest = bound.fastest()
+def preview_bounds(bounds: Bounds) -> Preview:
+    """The preview of a search within ``bounds`` on the latency of one device."""
+    space: SearchSpace = bounds.space
+    fastest = bounds.nearest()
     named = {
         "fastest": space.decode(fastest)[0],
         "smallest": space.smallest,
@@ -74,19 +77,20 @@ def preview_bound(bound: LatencyBound) -> Preview:
         "largest": space.largest,
     }
     genotypes = space.encode(list(named.values()))
-    cost = population_cost(space, genotypes)
-    figures = zip(named.items(), cost.params.tolist(), cost.macs.tolist(), bound.predict(genotypes), strict=True)
+    measured = bounds.measure(genotypes)
+    latencies = [latency[bounds.target] for latency in measured.latencies()]
+    figures = zip(named.items(), measured.params_n.tolist(), measured.macs_n.tolist(), latencies, strict=True)
     sample = space.sample(SAMPLE, np.random.default_rng(0))
     return Preview(
         space=space.name,
-        target=bound.target,
-        limit_ms=bound.limit_ms,
+        target=bounds.target,
+        limit_ms=bounds.limit_ms,
         encodings=space.encodings,
         members=tuple(
             PreviewMember(name, architecture, params, macs, latency)
             for (name, architecture), params, macs, latency in figures
         ),
-        share_within=float((bound.excess_ms(sample) <= 0).mean()),
-        can_be_met=bound.limit_ms is None or lowest <= bound.limit_ms,
-        source=bound.source,
+        share_within=float((bounds.excess(bounds.measure(sample)) <= 0).mean()),
+        can_be_met=not bounds.reasons(bounds.measure(fastest))[0],
+        source=bounds.devices[0].source,
     )

@@ -49,7 +49,7 @@ def test_help_answers_at_once() -> None:
     [
         (["search", "--space", "elastik"], 2, "unknown search space: `elastik`", "did you mean `elastic`?"),
         (["search", "--target", "pixel7"], 2, "unknown target: `pixel7`", "did you mean `pixel6"),
-        (["search", "--controller", "nsga3"], 2, "unknown controller: `nsga3`", "did you mean `nsga2`?"),
+        (["search", "--controller", "nsga22"], 2, "unknown controller: `nsga22`", "did you mean `nsga2`?"),
         (["search", "--score", "lenght-distortion"], 2, "unknown score: `lenght-distortion`", "length-distortion"),
         (["search", "--limit", "12"], 2, "`12` has no unit, expected a latency such as `12ms`", ""),
         (["search", "--limit", "-3ms"], 2, "expected a latency", ""),

@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.controllers import Controller, Outcome, SearchProblem, get_controller
+from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
 from nas.controllers.evolution import ELASTICVIT, LEAST, RESNAS, EvolutionController, EvolutionOptions, Variation
 from nas.controllers.proposals import distinct
 from nas.controllers.window import is_within_window, lowered_population
+from nas.goals import Objective
+from nas.testing import toy_problem
 from nas.trial import State
 from search_spaces import Choice, Genotypes, SearchSpace, Slot, get_space, population_cost
 
@@ -28,13 +30,7 @@ def megamacs(space: SearchSpace, genotypes: Genotypes) -> np.ndarray:
 
 
 def make_problem(space: SearchSpace, limit: float, seed: int = 0) -> SearchProblem:
-    return SearchProblem(
-        space,
-        seed,
-        excess_ms=lambda genotypes: megamacs(space, genotypes) - limit,
-        latency_ms=lambda genotypes: megamacs(space, genotypes),
-        fastest=space.encode([space.smallest]),
-    )
+    return toy_problem(space, limit, seed)
 
 
 def quality(space: SearchSpace, genotype: Genotypes) -> float:
@@ -47,15 +43,15 @@ def drive(controller: Controller, space: SearchSpace, count: int, failing: int =
     proposals: list[Genotypes] = []
     qualities: list[float] = []
     while len(proposals) < count:
-        genotype = controller.ask()
-        if genotype is None:
+        genotypes = controller.ask(1)
+        if not len(genotypes):
             break
         fails = failing > 0 and len(proposals) % failing == 0
-        value = math.nan if fails else quality(space, genotype)
-        proposals.append(genotype)
+        value = math.nan if fails else quality(space, genotypes[0])
+        proposals.append(genotypes[0])
         qualities.append(value)
         state = State.FAILED if fails else State.DONE
-        controller.tell(genotype, Outcome(state, value, 1.0, -1.0, is_repeated=False))
+        controller.tell(genotypes, Outcomes.of([Outcome(state, (-value, 1.0), -1.0, False, {})]))
     return np.array(proposals, dtype=np.int8).reshape(-1, len(space.choices)), qualities
 
 
@@ -103,7 +99,15 @@ def switch_cost(genotypes: Genotypes) -> np.ndarray:
 
 def switch_problem(limit: float, seed: int = 0) -> SearchProblem:
     smallest = np.zeros((1, len(SWITCHES.choices)), dtype=np.int8)
-    return SearchProblem(SWITCHES, seed, lambda rows: switch_cost(rows) - limit, switch_cost, smallest)
+
+    def excess(rows: Genotypes) -> np.ndarray:
+        return (switch_cost(rows) - limit) / limit
+
+    def known_costs(rows: Genotypes) -> np.ndarray:
+        return np.stack([np.full(len(rows), np.nan), switch_cost(rows)], axis=1)
+
+    objectives = (Objective("quality", is_evaluated=True), Objective("macs"))
+    return SearchProblem(SWITCHES, seed, objectives, known_costs, excess, excess, smallest)
 
 
 # -- what was published ----------------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ def test_window_is_a_share_of_the_bound_and_open_without_one() -> None:
     inside = is_within_window(problem, rows, 0.975)
     assert 0 < inside.sum() < (figures <= 600).sum()
     assert np.array_equal(inside, (figures <= 600) & (figures >= 585))
-    unbounded = replace(problem, excess_ms=lambda genotypes: np.full(len(genotypes), -np.inf))
+    unbounded = replace(problem, excess=lambda genotypes: np.full(len(genotypes), -np.inf))
     assert is_within_window(unbounded, rows, 0.975).all()
 
 
@@ -252,7 +256,7 @@ def test_proposals_are_valid_new_within_the_bound_and_deterministic(
     other, _ = drive(get_controller(name)(make_problem(space, limit, seed=1)), space, 80)
     assert len(proposals) == len(distinct(proposals)) == 80
     assert space.is_valid(proposals).all()
-    assert (problem.excess_ms(proposals) <= 0).all()
+    assert (problem.excess(proposals) <= 0).all()
     assert np.array_equal(proposals, again)
     assert not np.array_equal(proposals, other)
 

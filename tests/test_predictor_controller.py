@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.controllers import Controller, Outcome, SearchProblem, get_controller
+from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
 from nas.controllers.improvement import Front, best_batch
 from nas.objectives import hypervolume
 from nas.predictors import FewLabelPredictor
 from nas.settings import resolve_settings, resume_settings
+from nas.testing import toy_problem
 from nas.trial import State
-from search_spaces import Genotypes, SearchSpace, get_space, population_cost
+from search_spaces import Genotypes, SearchSpace, get_space
 
 ELASTIC = get_space("elastic")
 MINI = get_space("elastic-mini")
@@ -24,11 +25,7 @@ Quality = Callable[[Genotypes], float]
 
 
 def make_problem(space: SearchSpace, limit: float, seed: int = 0) -> SearchProblem:
-    def latency(genotypes: Genotypes) -> np.ndarray:
-        return population_cost(space, genotypes).macs / 1e6
-
-    fastest = space.encode([space.smallest])
-    return SearchProblem(space, seed, lambda genotypes: 1.1 * latency(genotypes) - limit, latency, fastest)
+    return toy_problem(space, limit / 1.1, seed)
 
 
 def curved_quality(space: SearchSpace) -> Quality:
@@ -50,17 +47,16 @@ def drive(
     proposals: list[Genotypes] = []
     costs: list[tuple[float, float]] = []
     for step in range(steps):
-        genotype = controller.ask()
-        if genotype is None:
+        genotypes = controller.ask(1)
+        if not len(genotypes):
             break
-        proposals.append(genotype)
-        ms, excess = (float(of(genotype[None])[0]) for of in (problem.latency_ms, problem.excess_ms))
-        if fails(step):
-            controller.tell(genotype, Outcome(State.FAILED, math.nan, ms, excess, False))
-            continue
-        value = quality(genotype)
-        costs.append((-value, ms))
-        controller.tell(genotype, Outcome(State.DONE, value, ms, excess, False))
+        proposals.append(genotypes[0])
+        ms, excess = float(problem.known_costs(genotypes)[0, 1]), float(problem.excess(genotypes)[0])
+        value = math.nan if fails(step) else quality(genotypes[0])
+        state = State.FAILED if fails(step) else State.DONE
+        if state is State.DONE:
+            costs.append((-value, ms))
+        controller.tell(genotypes, Outcomes.of([Outcome(state, (-value, ms), excess, False, {})]))
     return np.array(proposals), np.array(costs)
 
 
@@ -129,7 +125,7 @@ def test_proposals_are_new_valid_and_within_the_bound_though_evaluations_fail() 
     assert len(np.unique(proposals, axis=0)) == len(proposals) == 60
     assert len(costs) == 40
     assert MINI.is_valid(proposals).all()
-    assert (problem.excess_ms(proposals) <= 0).all()
+    assert (problem.excess(proposals) <= 0).all()
 
 
 @pytest.mark.parametrize("fails", [lambda step: True, lambda step: step > 2, never], ids=["all", "most", "none"])
@@ -152,8 +148,9 @@ def test_failures_and_repetitions_are_no_labels(monkeypatch: pytest.MonkeyPatch)
     controller = get_controller("predictor")(problem)
     quality = curved_quality(MINI)
     for genotype in MINI.sample(100, np.random.default_rng(3)):
-        for _ in range(2):
-            controller.tell(genotype, Outcome(State.DONE, quality(genotype), 1.0, -1.0, False))
+        for is_repeated in (False, True):
+            told = Outcome(State.DONE, (-quality(genotype), 1.0), -1.0, is_repeated, {})
+            controller.tell(genotype[None], Outcomes.of([told]))
     drive(controller, problem, 12, quality, lambda step: True)
     assert not labels, "the first networks need no predictor"
     drive(controller, problem, 16, quality, never)

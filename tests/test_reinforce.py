@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 import nas
 from nas import run_search
-from nas.controllers import Outcome, SearchProblem, SettlingController, get_controller
+from nas.controllers import Outcome, Outcomes, SearchProblem, SettlingController, get_controller
 from nas.controllers.reinforce import (
     Baseline,
     CategoricalPolicy,
@@ -25,6 +26,7 @@ from nas.controllers.reinforce import (
 from nas.evaluate import AsvitEvaluator, EvaluationResult
 from nas.scores.asvit import asvit_scores
 from nas.settings import resolve_settings
+from nas.testing import toy_problem
 from nas.trial import State
 from search_spaces import Architecture, Genotypes, get_space
 from supernets import build_network
@@ -34,25 +36,18 @@ PUBLISHED = ReinforceOptions()
 
 
 def problem(evaluations: int | None, seed: int = 8) -> SearchProblem:
-    return SearchProblem(
-        MINI,
-        seed,
-        excess_ms=lambda rows: np.full(len(rows), -np.inf),
-        latency_ms=lambda rows: np.ones(len(rows)),
-        fastest=MINI.encode([MINI.smallest]),
-        evaluations=evaluations,
-    )
+    return replace(toy_problem(MINI, seed=seed), evaluations=evaluations)
 
 
 def outcome(objective: float, state: State = State.DONE, **scores: float) -> Outcome:
-    return Outcome(state, objective, 1.0, -math.inf, False, scores)
+    return Outcome(state, (-objective, 1.0), -math.inf, False, scores)
 
 
 def drive(controller: ReinforceController, score: Any) -> list[Genotypes]:
     proposals = []
-    while (genotype := controller.ask()) is not None:
-        proposals.append(genotype)
-        controller.tell(genotype, outcome(score(genotype)))
+    while len(genotypes := controller.ask(1)):
+        proposals.append(genotypes[0])
+        controller.tell(genotypes, Outcomes.of([outcome(score(genotypes[0]))]))
     return proposals
 
 
@@ -161,8 +156,10 @@ def test_best_visited_is_settled_on_where_asked() -> None:
     controller = ReinforceController(problem(3), ReinforceOptions(settles_on_best=True))
     asked = []
     for condition, length in ((5.0, 1.0), (4.0, 2.0), (6.0, 3.0)):
-        asked.append(controller.ask())
-        controller.tell(asked[-1], outcome(0.0, ntk_condition=condition, length_distortion=length))
+        genotypes = controller.ask(1)
+        asked.append(genotypes[0])
+        told = outcome(0.0, ntk_condition=condition, length_distortion=length)
+        controller.tell(genotypes, Outcomes.of([told]))
     assert np.array_equal(controller.settle(), asked[1])
 
 

@@ -189,8 +189,8 @@ def test_wrong_names_are_named(tmp_path: Path) -> None:
         nas.search("elastik", output=tmp_path / "run")
     with pytest.raises(UnknownNameError, match="unknown target: `pixel7`"):
         nas.search("elastic-mini", "pixel7", output=tmp_path / "run")
-    with pytest.raises(UnknownNameError, match="unknown controller: `nsga3`"):
-        nas.search("elastic-mini", controller="nsga3", output=tmp_path / "run")
+    with pytest.raises(UnknownNameError, match="unknown controller: `nsga22`"):
+        nas.search("elastic-mini", controller="nsga22", output=tmp_path / "run")
     with pytest.raises(UnknownNameError, match="unknown score: `param`"):
         nas.search("elastic-mini", score="param", output=tmp_path / "run")
     with pytest.raises(UsageError, match="ranked by accuracy"):

@@ -13,19 +13,24 @@ import optuna
 import pytest
 
 from latency_tables.predictor import Latencies
-from nas.bound import LatencyBound
-from nas.controllers import Outcome, SearchProblem, get_controller
+from nas.bound import Bounds, Device, Limit
+from nas.controllers import Outcome, Outcomes, get_controller
 from nas.errors import InfeasibleError, RunError
 from nas.evaluate import EvaluationResult
-from nas.loop import Budget, SearchLoop, front_of
+from nas.executors.base import Executor
+from nas.executors.in_process import InProcessExecutor
+from nas.fidelity import FULL
+from nas.goals import Objective, front_of, latency_of
+from nas.loop import Budget, Plan, SearchLoop
 from nas.progress import SearchFinished, SearchStarted, TrialFinished, ignore
 from nas.run import Run
-from nas.space_preview import preview_bound
+from nas.space_preview import preview_bounds
 from nas.trial import State, Trial
 from search_spaces import Architecture, Genotypes, SearchSpace, get_space, population_cost
 
 SPACE = get_space("elastic-mini")
 LIMIT_MS = 3.0
+QUALITY_AND_LATENCY = (Objective("quality", is_evaluated=True), latency_of("fake"))
 
 
 class FakePredictor:
@@ -56,8 +61,9 @@ class FakeEvaluator:
         )
 
 
-def make_bound(limit_ms: float | None = LIMIT_MS) -> LatencyBound:
-    return LatencyBound(SPACE, "fake", limit_ms, FakePredictor(), "fake: a millisecond per million MACs")
+def make_bound(limit_ms: float | None = LIMIT_MS) -> Bounds:
+    limits = [] if limit_ms is None else [Limit("latency:fake", limit_ms)]
+    return Bounds(SPACE, [Device("fake", FakePredictor(), "fake: a millisecond per million MACs")], limits)
 
 
 def run_fake_search(
@@ -72,13 +78,19 @@ def run_fake_search(
     evaluator: FakeEvaluator | None = None,
     progress: Callable[[object], None] = ignore,
     stop: Callable[[], bool] = lambda: False,
+    batch: int = 1,
+    executor: Executor | None = None,
+    patience: int | None = None,
+    rungs: tuple[float, ...] = FULL,
 ) -> SearchLoop:
     bound = make_bound(limit_ms)
-    problem = SearchProblem(SPACE, seed, bound.excess_ms, bound.latency_ms, bound.check())
+    plan = Plan(QUALITY_AND_LATENCY, seed, batch, rungs)
+    problem = bound.problem(plan.objectives, seed, evaluations, bound.check())
     with Run(folder, {"command": "search", "seed": seed}, seed=seed, resume=resume) as run:
         chosen = get_controller(controller)(problem)
-        loop = SearchLoop(run, bound, evaluator or FakeEvaluator(), chosen, seed, progress, stop)
-        loop(Budget(evaluations, seconds))
+        running = executor or InProcessExecutor(evaluator or FakeEvaluator())
+        loop = SearchLoop(run, bound, plan, running, chosen, progress, stop)
+        loop(Budget(evaluations, seconds, patience))
     return loop
 
 
@@ -127,7 +139,7 @@ def test_search_begins_with_named_networks_that_satisfy_the_bound(tmp_path: Path
 
 def test_front_is_that_of_all_done_trials(tmp_path: Path) -> None:
     loop = run_fake_search(tmp_path / "run")
-    assert loop.front == front_of(loop.trials, "quality", "fake")
+    assert loop.front == front_of(loop.trials, QUALITY_AND_LATENCY)
     latencies = [trial.latency["fake"].ms for trial in loop.front]
     objectives = [trial.objectives["quality"] for trial in loop.front]
     assert latencies == sorted(latencies)
@@ -176,7 +188,7 @@ def test_non_finite_objective_and_arithmetic_errors_fail_the_trial(tmp_path: Pat
 
 def test_a_bound_that_one_network_satisfies_ends_by_itself(tmp_path: Path) -> None:
     bound = make_bound()
-    _, lowest = bound.fastest()
+    lowest = float(bound.measure(bound.nearest()).latency["fake"].high_ms[0])
     loop = run_fake_search(tmp_path / "run", limit_ms=lowest, evaluations=50)
     assert [trial.architecture for trial in loop.front] == [SPACE.smallest]
     assert loop.evaluated < 50
@@ -194,14 +206,14 @@ def test_impossible_bound_names_the_nearest_network_and_the_miss(tmp_path: Path)
 
 
 def test_preview_shows_ends_middle_and_share(tmp_path: Path) -> None:
-    shown = preview_bound(make_bound())
+    shown = preview_bounds(make_bound())
     names = [member.name for member in shown.members]
     assert names == ["fastest", "smallest", "middle", "largest"]
     macs = [member.macs for member in shown.members]
     assert macs[0] <= macs[1] < macs[2] < macs[3]
     assert shown.can_be_met
     assert 0 < shown.share_within < 1
-    assert not preview_bound(make_bound(0.001)).can_be_met
+    assert not preview_bounds(make_bound(0.001)).can_be_met
 
 
 def test_time_budget_counts_earlier_sessions(tmp_path: Path) -> None:
@@ -227,7 +239,7 @@ def test_resume_after_a_cut_anywhere_gives_the_uninterrupted_run(tmp_path: Path)
         (folder / "journal.log").write_bytes(renamed[: generator.integers(len(renamed))])
         resumed = run_fake_search(folder, resume=True)
         assert timeless(resumed.trials) == timeless(whole.trials) == recorded(folder)
-        assert resumed.front == front_of(resumed.trials, "quality", "fake")
+        assert resumed.front == front_of(resumed.trials, QUALITY_AND_LATENCY)
         trials = journal_trials(folder)
         assert [trial.params for trial in trials] == [dict(t.architecture.settings) for t in resumed.trials]
 
@@ -256,17 +268,19 @@ def test_loop_remembers_for_controllers_that_repeat_themselves(tmp_path: Path) -
         def __init__(self) -> None:
             self.outcomes: list[Outcome] = []
 
-        def ask(self) -> Genotypes:
-            return SPACE.encode([SPACE.smallest])[0]
+        def ask(self, count: int) -> Genotypes:
+            return SPACE.encode([SPACE.smallest])
 
-        def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-            self.outcomes.append(outcome)
+        def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+            self.outcomes += list(outcomes)
 
     controller, evaluator = Stubborn(), FakeEvaluator()
     with Run(tmp_path / "run", {}) as run:
-        loop = SearchLoop(run, make_bound(), evaluator, controller, 0, ignore, lambda: False)
+        executor = InProcessExecutor(evaluator)
+        plan = Plan(QUALITY_AND_LATENCY, 0)
+        loop = SearchLoop(run, make_bound(), plan, executor, controller, ignore, lambda: False)
         assert loop(Budget(10, None)) == "exhausted"
     assert len(evaluator.calls) == 1
     assert not controller.outcomes[0].is_repeated
     assert controller.outcomes[1].is_repeated
-    assert controller.outcomes[1].objective == controller.outcomes[0].objective
+    assert controller.outcomes[1].costs == controller.outcomes[0].costs

@@ -80,8 +80,22 @@ def describe(architecture: Architecture) -> str:
     parts = [f"{settings['input.side']} px"] if "input.side" in settings else []
     for kind in ("width", "depth"):
         values = [str(value) for name, value in settings.items() if name.rpartition(".")[2] == kind]
+        if kind == "depth" and not values:
+            values = _layers_present(settings)
         parts += [f"{kind} {'-'.join(values)}"] if values else []
     return ", ".join(parts) or ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _layers_present(settings: Mapping[str, int]) -> list[str]:
+    """The number of layers of each stage, where layers have choices of their own that may leave them out."""
+    layers: dict[str, dict[str, bool]] = {}
+    for name, value in settings.items():
+        stage, _, rest = name.partition(".")
+        number, _, choice = rest.partition(".")
+        if number.isdecimal():
+            present = layers.setdefault(stage, {})
+            present[number] = present.get(number, True) and not (choice == "present" and value == 0)
+    return [str(sum(stage.values())) for stage in layers.values()]
 
 
 def latency_text(latency: Mapping[str, Any]) -> str:

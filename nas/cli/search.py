@@ -11,9 +11,10 @@ from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors, run_folder
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
-from nas.cli.units import format_count, parse_duration, parse_latency
+from nas.cli.units import format_count, parse_count, parse_duration, parse_limits
 
 if TYPE_CHECKING:
+    from nas.executors.base import ExecutorName
     from nas.result import FrontMember, SearchResult
 
 QUESTION, RUN, OUTPUT = "Question", "Run", "Output"
@@ -26,8 +27,26 @@ def search(
         str | None, typer.Option(help="Device whose latency counts, see `nas targets`.", rich_help_panel=QUESTION)
     ] = None,
     limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIME",
+            help="Hard bound on the latency, for example 12ms; `local=3ms` on another device. Repeatable.",
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="What to optimise, for example accuracy,latency:pixel6,latency:local,params (or macs)."),
+    ] = None,
+    macs: Annotated[
         float | None,
-        typer.Option(parser=parse_latency, metavar="TIME", help="Hard bound on the latency, for example 12ms."),
+        typer.Option(parser=parse_count, metavar="COUNT", help="MACs of the networks: a window that ends there."),
+    ] = None,
+    params: Annotated[
+        float | None, typer.Option(parser=parse_count, metavar="COUNT", help="Their parameters, likewise.")
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(help="Where --macs and --params begin, as a share; 0 for no lower end.  [default: 0.975]"),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="`digits`, a folder of images, or a dataset of timm: train, then search.")
@@ -41,17 +60,33 @@ def search(
         float | None,
         typer.Option(parser=parse_duration, metavar="TIME", help="Time for everything, for example 6m or 2h."),
     ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many evaluations that bring nothing new to the front.")
+    ] = None,
     controller: Annotated[
         str | None,
         typer.Option(
-            help="What proposes networks: predictor, nsga2, evolution (ElasticViT's), evolution-resnas (ViT-ResNAS's),"
-            " reinforce (As-ViT's), or random."
+            help="What proposes networks: predictor, nsga2, nsga3, tpe, gp, local, evolution (ElasticViT's),"
+            " evolution-resnas (ViT-ResNAS's), reinforce (As-ViT's), or random."
         ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Networks proposed at once; results depend on it and on the seed alone.")
+    ] = None,
+    fidelity: Annotated[
+        str | None, typer.Option(help="full, or halving: evaluate all a little and the best of them more.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes for the score as-vit; one per processor unless given.", show_default=False),
+        typer.Option(min=1, help="Processes that evaluate; 1 unless given, one per processor for the score as-vit."),
     ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Where to evaluate: in-process, local (processes), or ray (a cluster).")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster to join, for example auto.")
+    ] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for each worker on Ray.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
     run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
     resume: Annotated[
@@ -68,27 +103,40 @@ def search(
     ranked by accuracy; with `--supernet` a trained one is used.
     """
     folder = run_folder(run, resume)
+    limit_ms, limits = parse_limits(limit or [])
     if dry_run:
-        _preview(space or "elastic", target or "pixel6", limit, json)
+        _preview(space or "elastic", target or "pixel6", limit_ms, json)
         return
     import nas
 
+    stays_here = workers is None and ray_address is None and not gpus_per_trial
     with ProgressPrinter(quiet) as progress:
         result = nas.search(
             space,
             target,
-            limit,
+            limit_ms,
             data=data,
             supernet=supernet,
             score=score,
+            objectives=objectives,
+            limits=limits or None,
+            macs=macs,
+            params=params,
+            window=window,
             evaluations=evaluations,
             budget_seconds=budget,
+            patience=patience,
             seed=seed,
             controller=controller,
+            batch=batch,
+            fidelity=fidelity,
             output=folder,
             resume=resume is not None,
             force=force,
             workers=workers or available_processors(),
+            executor=_executor(executor) or ("in-process" if stays_here else None),
+            ray_address=ray_address,
+            gpus_per_trial=gpus_per_trial,
             progress=progress,
         )
     if json:
@@ -100,50 +148,27 @@ def search(
         raise typer.Exit(INTERRUPTED)
 
 
+def _executor(name: str | None) -> ExecutorName | None:
+    if name is None:
+        return None
+    from nas.executors.base import EXECUTORS
+
+    known = next((executor for executor in EXECUTORS if executor == name), None)
+    if known is None:
+        raise typer.BadParameter(f"executor `{name}`, expected one of {', '.join(f'`{known}`' for known in EXECUTORS)}")
+    return known
+
+
 def _show(result: SearchResult) -> None:
-    from nas.annotate import MEMBERS, spread
+    from nas.cli.front_table import show_fronts
 
     document = result.document
-    score = result.objective.replace("_", " ")
-    beside = sorted({name for entry in document["front"] for name in entry.get("scores", {})})
-    picked = result.pick("knee").number if document["front"] else None
-    columns = [
-        "",
-        "network",
-        "params",
-        "MACs",
-        f"latency {result.target}",
-        score,
-        *(n.replace("_", " ") for n in beside),
-    ]
-    rows = []
-    shown = sorted(
-        {*spread(len(result.front), MEMBERS), *(i for i, m in enumerate(result.front) if m.number == picked)}
-    )
-    for position in shown:
-        entry, member = document["front"][position], result.front[position]
-        values = [entry["objectives"][result.objective], *(entry.get("scores", {}).get(name) for name in beside)]
-        rows.append(
-            [
-                f"{position}" + (" <- knee" if member.number == picked else ""),
-                display.describe(member.architecture),
-                *display.size_text(member.params, member.macs),
-                display.latency_text(entry["latency"][result.target]),
-                *(
-                    "" if value is None else _score_text(name, value)
-                    for name, value in zip(columns[5:], values, strict=True)
-                ),
-            ]
-        )
-    display.print_table(columns, rows, left=2)
-    if len(shown) < len(result.front):
-        everything = display.short(result.run / "front.json")
-        display.say(f"{len(shown)} of the {len(result.front)} networks on the front; all are in {everything}")
+    show_fronts(result)
     if result.settled is not None:
         display.say(f"the controller settled on {_settled_text(result.settled)}; `--pick settled` exports it")
     for source in document["sources"]:
         display.say(source)
-    if any(entry["latency"][result.target]["extrapolated"] for entry in document["front"]):
+    if any(latency["extrapolated"] for entry in document["front"] for latency in entry["latency"].values()):
         display.say("* extrapolated: the table has no direct evidence for some of this network's kernels")
     _show_verified(document.get("verified"))
     display.say(f"written to {display.short(result.run)}")
@@ -180,10 +205,6 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
         )
     lines += [f"warning: {warning}" for warning in verified.get("warnings", [])]
     return lines
-
-
-def _score_text(name: str, value: float) -> str:
-    return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
 
 
 def _preview(space: str, target: str, limit: float | None, as_json: bool) -> None:

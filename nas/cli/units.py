@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import typer
 
 _NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*$", re.IGNORECASE)
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -19,6 +21,27 @@ def parse_latency(text: str) -> float:
 def parse_duration(text: str) -> float:
     """`6m` to 360.0, in seconds."""
     return _parse(text, _SECONDS, "a time such as `90s`, `6m` or `2h`")
+
+
+def parse_count(text: str) -> float:
+    """`1.7944G` to 1794400000.0; a bare number is a count as well."""
+    return _parse(text, _COUNTS, "a count such as `5M` or `1.8G`")
+
+
+def parse_limits(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """`12ms` as the limit in milliseconds on the target, `local=3ms` as one on a device that is named."""
+    limit_ms: float | None = None
+    limits: dict[str, float] = {}
+    for text in texts:
+        target, is_named, latency = text.rpartition("=")
+        value = parse_latency(latency)
+        if (target in limits) if is_named else limit_ms is not None:
+            raise typer.BadParameter(f"`--limit {text}`: there is a limit for this device already")
+        if is_named:
+            limits[target.strip()] = value
+        else:
+            limit_ms = value
+    return limit_ms, limits
 
 
 def format_duration(seconds: float) -> str:

@@ -1,68 +1,132 @@
-"""What a controller is: ask for a genotype, tell what became of it. Legend: n genotypes, c choices."""
+"""What a controller is: ask for genotypes, tell what became of them.
+
+Legend of array suffixes: n genotypes, c choices, k objectives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.goals import Objective
 from nas.trial import State
 from search_spaces import Genotypes, SearchSpace
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SearchProblem:
     """What a controller searches in.
 
+    Everything is minimised: an objective that is evaluated, such as accuracy, costs its negative. The first objective
+    leads; controllers that know but one minimise it.
+
     Attributes:
         seed: A controller that is asked and told the same proposes the same for the same seed; resuming rests on it.
-        excess_ms: By how much genotypes ``[n, c]`` exceed the latency bound, ``[n]``; not positive where it holds.
-        latency_ms: The latency of genotypes ``[n, c]`` that their outcomes will have, ``[n]``.
-        fastest: The network with the lowest upper latency that is known, as one row ``[1, c]``.
+        objectives: One or more; one that is evaluated stands first.
+        known_costs: The costs of genotypes ``[n, c]`` that need no evaluation, ``[n, k]``; NaN where one is needed.
+        excess: By what share of a limit genotypes ``[n, c]`` are out of bounds, the worst limit counting, ``[n]``; not
+            positive where all hold.
+        overshoot: The same for the limits' upper ends alone; it differs where a window has a lower end too.
+        feasible: A network within all limits, the fastest that is known, as one row ``[1, c]``.
         evaluations: The budget, for controllers whose number of steps is part of the method; None where only time
             counts.
     """
 
     space: SearchSpace
     seed: int
-    excess_ms: Callable[[Genotypes], npt.NDArray[np.float64]]
-    latency_ms: Callable[[Genotypes], npt.NDArray[np.float64]]
-    fastest: Genotypes
+    objectives: tuple[Objective, ...]
+    known_costs: Callable[[Genotypes], Floats]
+    excess: Callable[[Genotypes], Floats]
+    overshoot: Callable[[Genotypes], Floats]
+    feasible: Genotypes
     evaluations: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a proposal.
+    """What became of one proposal.
 
     Attributes:
-        objective: Higher is better; NaN unless ``state`` is done.
-        latency_ms: Lower is better.
-        excess_ms: By how much the upper latency exceeds the bound; not positive where it holds.
+        costs: ``[k]``, lower is better; NaN for the evaluated objective unless ``state`` is done.
+        excess: By what share of a limit it is out of bounds; not positive where all hold.
         is_repeated: Whether the network had been proposed before; the outcome then comes from memory.
         scores: Numbers that the evaluator reports beside the objective, by name.
     """
 
     state: State
-    objective: float
-    latency_ms: float
-    excess_ms: float
+    costs: tuple[float, ...]
+    excess: float
     is_repeated: bool
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of a batch of proposals, in their order; iterate for one at a time.
+
+    Attributes:
+        states: Of each proposal, ``[n]``.
+        costs_nk: As `Outcome.costs`.
+        excess_n: As `Outcome.excess`.
+        is_repeated_n: As `Outcome.is_repeated`.
+        scores: As `Outcome.scores`, ``[n]``.
+    """
+
+    states: Sequence[State]
+    costs_nk: Floats
+    excess_n: Floats
+    is_repeated_n: npt.NDArray[np.bool_]
+    scores: Sequence[Mapping[str, float]]
+
+    @staticmethod
+    def of(outcomes: Sequence[Outcome]) -> Outcomes:
+        """One or more outcomes as a batch."""
+        return Outcomes(
+            [outcome.state for outcome in outcomes],
+            np.array([outcome.costs for outcome in outcomes], dtype=np.float64),
+            np.array([outcome.excess for outcome in outcomes], dtype=np.float64),
+            np.array([outcome.is_repeated for outcome in outcomes], dtype=np.bool_),
+            [outcome.scores for outcome in outcomes],
+        )
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        columns = (self.costs_nk.tolist(), self.excess_n.tolist(), self.is_repeated_n.tolist(), self.scores)
+        for state, costs, excess, is_repeated, scores in zip(self.states, *columns, strict=True):
+            yield Outcome(state, tuple(costs), excess, is_repeated, scores)
+
+    @property
+    def is_new_n(self) -> npt.NDArray[np.bool_]:
+        """Which proposals were done, for the first time, ``[n]``."""
+        is_done_n = np.fromiter((state is State.DONE for state in self.states), dtype=np.bool_, count=len(self.states))
+        return is_done_n & ~self.is_repeated_n
 
 
 class Controller(Protocol):
-    """Proposes genotypes one at a time."""
+    """Proposes genotypes, a batch at a time.
 
-    def ask(self) -> Genotypes | None:
-        """The next valid genotype ``[c]`` to try, or None when nothing new is left to propose."""
+    The search asks, evaluates, and tells of everything it was given, before it asks again. Only at its very end a part
+    of the last batch may be left untold.
+    """
+
+    def ask(self, count: int) -> Genotypes:
+        """The next valid genotypes to try, at least one and up to ``count``; none when nothing new is left.
+
+        Returns:
+            Rows ``[n, c]``, distinct. Fewer than ``count`` where results are needed before there can be more.
+        """
         ...
 
-    def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-        """What became of the genotype that was asked last."""
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """What became of the first ``n`` genotypes ``[n, c]`` that were asked last, in their order."""
         ...
 
 

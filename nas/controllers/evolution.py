@@ -1,4 +1,4 @@
-"""Evolution towards the best objective within a latency bound, by the rules of two papers.
+"""Evolution towards the best first objective within bounds, by the rules of two papers.
 
 Every generation is made of the best networks so far, some of them mutated and some crossed with each other.
 
@@ -33,10 +33,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import Outcome, SearchProblem
+from nas.controllers.base import Outcomes, SearchProblem
 from nas.controllers.proposals import distinct, first_population, fresh_proposal, without
 from nas.controllers.window import is_switch, is_within_window, kind_of, lowered_population
-from nas.trial import State
 from search_spaces import Choice, Genotypes
 
 FIRST_OF_GROWING = 20
@@ -139,7 +138,7 @@ RESNAS = EvolutionOptions(
 
 
 class EvolutionController:
-    """Proposes children of the networks with the best objective so far. Networks over the bound are never proposed."""
+    """Proposes children of the networks with the best first objective so far, and never one out of bounds."""
 
     def __init__(self, problem: SearchProblem, options: EvolutionOptions = ELASTICVIT) -> None:
         self._problem = problem
@@ -148,30 +147,31 @@ class EvolutionController:
         self._variation = Variation(problem.space.choices, options, self._generator)
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
-        self._objectives: list[float] = []
+        self._costs: list[float] = []
         self._queue: list[Genotypes] = self._new(self._first_population())
 
-    def ask(self) -> Genotypes | None:
-        """The next genotype ``[c]``; None when nothing new within the bound turns up."""
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``, of one generation; none when nothing new within the bounds turns up."""
         if not self._queue:
             self._queue = self._generation()
-        if self._queue:
-            return self._queue.pop(0)
-        best = self._best(self._options.survivors)
-        proposal = fresh_proposal(self._problem, self._seen, best, self._generator)
-        return None if proposal is None else self._new(proposal[None])[0]
+        if not self._queue:
+            best = self._best(self._options.survivors)
+            proposal = fresh_proposal(self._problem, self._seen, best, self._generator)
+            self._queue = [] if proposal is None else self._new(proposal[None])
+        asked, self._queue = self._queue[:count], self._queue[count:]
+        return np.array(asked, dtype=np.int8).reshape(-1, len(self._problem.space.choices))
 
-    def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-        """Let the genotype be a parent if it was evaluated."""
-        if outcome.state is State.DONE:
-            self._done.append(genotype)
-            self._objectives.append(outcome.objective)
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Let genotypes be parents if they were evaluated."""
+        is_new_n = outcomes.is_new_n
+        self._done += list(genotypes[is_new_n])
+        self._costs += outcomes.costs_nk[is_new_n, 0].tolist()
 
     def _first_population(self) -> Genotypes:
         """Distinct genotypes ``[n, c]`` within the bound."""
         problem, options, generator = self._problem, self._options, self._generator
         count = FIRST_OF_GROWING if options.grows else options.population
-        if not options.lowers or not np.isfinite(problem.excess_ms(problem.fastest)).all():
+        if not options.lowers or not np.isfinite(problem.excess(problem.feasible)).all():
             return first_population(problem, count, generator)
         lowered = lowered_population(problem, count, options.lower_share, generator)
         if len(lowered) == count:
@@ -221,8 +221,8 @@ class EvolutionController:
         return np.stack([first, (first + other) % parents])
 
     def _best(self, count: int) -> Genotypes:
-        """The ``count`` genotypes ``[n, c]`` with the best objective so far, best first."""
-        order = np.argsort(-np.array(self._objectives), kind="stable")[:count]
+        """The ``count`` genotypes ``[n, c]`` with the best first objective so far, best first."""
+        order = np.argsort(np.array(self._costs), kind="stable")[:count]
         done = np.array(self._done, dtype=np.int8).reshape(-1, len(self._problem.space.choices))
         return done[order]
 
@@ -231,6 +231,11 @@ class EvolutionController:
         rows = list(without(genotypes, self._seen))
         self._seen.update(row.tobytes() for row in rows)
         return rows
+
+
+def resnas_evolution(problem: SearchProblem) -> EvolutionController:
+    """Evolution by the rules of ViT-ResNAS."""
+    return EvolutionController(problem, RESNAS)
 
 
 class Variation:

@@ -2,28 +2,41 @@
 
 The loop is that of Bayesian optimisation (D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of
 expensive black-box functions", Journal of Global Optimization 13, 1998), with `nas.predictors.FewLabelPredictor` for
-quality, the latency table for latency, and expected hypervolume improvement to trade them. Candidates come from
+quality, tables for what is known beforehand, and expected hypervolume improvement to trade them. Candidates come from
 sampling the space, and then from varying the front and the best candidates, thousands at a time.
 
-Legend of array suffixes: n genotypes, c choices.
+Quality is the negative first cost. Of several known costs each fit trades quality against one weighted sum, with
+weights drawn anew (as J. Knowles does, "ParEGO", IEEE Transactions on Evolutionary Computation 10, 2006); without known
+costs the rule is expected improvement.
+
+Legend of array suffixes: n genotypes, c choices, k objectives.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from nas.controllers.base import Outcome, SearchProblem
+from nas.controllers.base import Outcomes, SearchProblem
 from nas.controllers.improvement import Front, best_batch
-from nas.controllers.proposals import distinct, first_population, fresh_proposal, mutate, within_bound, without
+from nas.controllers.proposals import (
+    distinct,
+    first_population,
+    fresh_proposal,
+    mutate,
+    row_keys,
+    within_bound,
+    without,
+)
 from nas.errors import UsageError
 from nas.objectives import pareto_mask
 from nas.predictors import FewLabelPredictor, SpaceEncoder
 from nas.predictors.few_label import LEAST_LABELS
-from nas.trial import State
 from search_spaces import Genotypes
 
 Floats = npt.NDArray[np.float64]
@@ -40,23 +53,24 @@ PARENTS = 64
 SHORTLIST = 512
 """Candidates that a batch is chosen from."""
 CORNER_MARGIN = 0.1
+_TINY = 1e-12
 """How far the corner that area is measured from lies beyond the results, as a share of their extent."""
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Genotypes ``[n, c]``, the most promising first, with their latency and predicted quality, ``[n]`` each."""
+    """Genotypes ``[n, c]``, the most promising first, with their known cost and predicted quality, ``[n]`` each."""
 
     genotypes: Genotypes
-    latency_n: Floats
+    cost_n: Floats
     mean_n: Floats
     std_n: Floats
 
 
 class PredictorController:
-    """Proposes what is expected to enlarge the area under the front of objective and latency most.
+    """Proposes what is expected to enlarge the area under the front of quality and known costs most.
 
-    Networks over the latency bound are never proposed. The predictor is fitted anew when the proposals of the last fit
+    Networks out of bounds are never proposed. The predictor is fitted anew when the proposals of the last fit
     are used up, so it depends on what was told and on nothing else. Where no fit is possible proposals are random.
     """
 
@@ -67,26 +81,27 @@ class PredictorController:
         self._queue: list[Genotypes] = list(first_population(problem, INITIAL, self._generator))
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
-        self._results: list[tuple[float, float]] = []
+        self._costs_k: list[Floats] = []
 
-    def ask(self) -> Genotypes | None:
-        """The next genotype ``[c]``; None when nothing new within the bound turns up."""
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``, all from one fit; none when nothing new within the bounds turns up."""
         if not self._queue:
-            count = max(1, int(BATCH_SHARE * len(self._done)))
+            wanted = max(count, int(BATCH_SHARE * len(self._done)))
             # The last bits of matrix products change with the number of threads, and a resumed search must not.
             with threadpool_limits(limits=1, user_api="blas"):
-                self._queue = list(self._proposals(count))
-        if self._queue:
-            return self._queue.pop(0)
-        return fresh_proposal(self._problem, self._seen, self._evaluated, self._generator)
+                self._queue = list(self._proposals(wanted))
+        if not self._queue:
+            proposal = fresh_proposal(self._problem, self._seen, self._evaluated, self._generator)
+            self._queue = [] if proposal is None else [proposal]
+        asked, self._queue = self._queue[:count], self._queue[count:]
+        return np.array(asked, dtype=np.int8).reshape(-1, len(self._problem.space.choices))
 
-    def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-        """Learn from the outcome, where there is one and it is new."""
-        is_new = genotype.tobytes() not in self._seen
-        self._seen.add(genotype.tobytes())
-        if is_new and outcome.state is State.DONE:
-            self._done.append(genotype)
-            self._results.append((outcome.latency_ms, outcome.objective))
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Learn from the outcomes, where there are any and they are new."""
+        is_new_n = outcomes.is_new_n
+        self._seen.update(row_keys(genotypes))
+        self._done += list(genotypes[is_new_n])
+        self._costs_k += list(outcomes.costs_nk[is_new_n])
 
     @property
     def _evaluated(self) -> Genotypes:
@@ -95,33 +110,66 @@ class PredictorController:
     def _proposals(self, count: int) -> Genotypes:
         """Up to ``count`` new genotypes ``[n, c]`` within the bound."""
         sampled = self._fresh(self._problem.space.sample(SAMPLED, self._generator))
-        predictor = self._fitted()
-        if predictor is None:
+        predict = self._predict()
+        if predict is None:
             return sampled[:count]
-        latency_n, quality_n = np.array(self._results).T
-        front = Front.of(latency_n, quality_n, *_corner(latency_n, quality_n))
-        on_front = self._evaluated[pareto_mask(np.stack([latency_n, -quality_n], axis=1))]
-        best = self._shortlist(sampled, front, predictor)
+        costs_nk = np.array(self._costs_k)
+        cost_of = self._known_cost(costs_nk)
+        cost_n, quality_n = cost_of(costs_nk), -costs_nk[:, 0]
+        front = Front.of(cost_n, quality_n, *_corner(cost_n, quality_n))
+        on_front = self._evaluated[pareto_mask(costs_nk)]
+        rank = partial(self._shortlist, front=front, predict=predict, cost_of=cost_of)
+        best = rank(sampled)
         for _ in range(ROUNDS):
             varied = self._varied(np.concatenate([on_front, best.genotypes[:PARENTS]]))
-            best = self._shortlist(self._fresh(np.concatenate([best.genotypes, varied])), front, predictor)
-        return best.genotypes[best_batch(front, best.latency_n, best.mean_n, best.std_n, count)]
+            best = rank(self._fresh(np.concatenate([best.genotypes, varied])))
+        return best.genotypes[best_batch(front, best.cost_n, best.mean_n, best.std_n, count)]
 
-    def _fitted(self) -> FewLabelPredictor | None:
-        """A predictor of what was evaluated; None where that is too little or too much alike."""
+    def _known_cost(self, costs_nk: Floats) -> Callable[[Floats], Floats]:
+        """Maps costs ``[n, k]`` to the one known cost ``[n]`` that this fit trades quality against."""
+        known = costs_nk.shape[1] - 1
+        if known == 0:
+            return lambda costs_nk: np.zeros(len(costs_nk))
+        if known == 1:
+            return lambda costs_nk: costs_nk[:, 1]
+        low_k = costs_nk[:, 1:].min(axis=0)
+        span_k = np.maximum(np.ptp(costs_nk[:, 1:], axis=0), _TINY)
+        weights_k = self._generator.dirichlet(np.ones(known))
+        return lambda costs_nk: np.asarray((costs_nk[:, 1:] - low_k) / span_k @ weights_k)
+
+    def _predict(self) -> Callable[[Genotypes], tuple[Floats, Floats]] | None:
+        """Predicts quality, as means and standard deviations ``[n]``; None where too little is known."""
+        if not self._problem.objectives[0].is_evaluated:
+            return None if not self._done else self._look_up
         if len(self._done) < LEAST_LABELS:
             return None
         try:
-            return FewLabelPredictor().fit(self._encode(self._evaluated), [quality for _, quality in self._results])
+            fitted = FewLabelPredictor().fit(self._encode(self._evaluated), [-float(cost[0]) for cost in self._costs_k])
         except (UsageError, np.linalg.LinAlgError):
             return None
 
-    def _shortlist(self, genotypes: Genotypes, front: Front, predictor: FewLabelPredictor) -> _Candidates:
-        prediction = predictor.predict(self._encode(genotypes))
-        latency_n = self._problem.latency_ms(genotypes)
-        gain_n = front.expected_improvement(latency_n, prediction.mean_n, prediction.std_n)
+        def predict(genotypes: Genotypes) -> tuple[Floats, Floats]:
+            prediction = fitted.predict(self._encode(genotypes))
+            return prediction.mean_n, prediction.std_n
+
+        return predict
+
+    def _look_up(self, genotypes: Genotypes) -> tuple[Floats, Floats]:
+        quality_n = -self._problem.known_costs(genotypes)[:, 0]
+        return quality_n, np.full(len(genotypes), _TINY)
+
+    def _shortlist(
+        self,
+        genotypes: Genotypes,
+        front: Front,
+        predict: Callable[[Genotypes], tuple[Floats, Floats]],
+        cost_of: Callable[[Floats], Floats],
+    ) -> _Candidates:
+        mean_n, std_n = predict(genotypes)
+        cost_n = cost_of(self._problem.known_costs(genotypes))
+        gain_n = front.expected_improvement(cost_n, mean_n, std_n)
         rows = np.argsort(-gain_n, kind="stable")[:SHORTLIST]
-        return _Candidates(genotypes[rows], latency_n[rows], prediction.mean_n[rows], prediction.std_n[rows])
+        return _Candidates(genotypes[rows], cost_n[rows], mean_n[rows], std_n[rows])
 
     def _varied(self, parents: Genotypes) -> Genotypes:
         """Neighbours of ``parents`` ``[n, c]``, near and far, and children that mix two of them."""
@@ -135,8 +183,9 @@ class PredictorController:
         return without(distinct(within_bound(self._problem, genotypes)), self._seen)
 
 
-def _corner(latency_n: Floats, quality_n: Floats) -> tuple[float, float]:
-    """The quality and the latency that improvement is measured from: a little beyond the fastest and the slowest."""
-    fastest_quality, best_quality = float(quality_n[np.argmin(latency_n)]), float(quality_n.max())
-    worst = fastest_quality - CORNER_MARGIN * (best_quality - fastest_quality)
-    return worst, float(latency_n.max() + CORNER_MARGIN * np.ptp(latency_n))
+def _corner(cost_n: Floats, quality_n: Floats) -> tuple[float, float]:
+    """The quality and the cost that improvement is measured from: a little beyond the cheapest and the dearest."""
+    cheapest_quality, best_quality = float(quality_n[np.argmin(cost_n)]), float(quality_n.max())
+    worst = cheapest_quality - CORNER_MARGIN * (best_quality - cheapest_quality)
+    extent = float(np.ptp(cost_n)) or 1.0
+    return worst, float(cost_n.max() + CORNER_MARGIN * extent)

@@ -1,4 +1,4 @@
-"""Genotypes that satisfy the latency bound, without a sampler: first populations and ways out of dead ends.
+"""Genotypes within all bounds, without a sampler: first populations and ways out of dead ends.
 
 Legend of array suffixes: n genotypes, c choices.
 """
@@ -15,20 +15,20 @@ ROUNDS = 8
 
 
 def first_population(problem: SearchProblem, count: int, generator: np.random.Generator) -> Genotypes:
-    """Up to ``count`` distinct genotypes ``[n, c]`` to start from, all within the bound.
+    """Up to ``count`` distinct genotypes ``[n, c]`` to start from, all within the bounds.
 
-    First the fastest known network, the space's smallest, middle, largest and published ones as far as they satisfy
-    the bound, then samples spread evenly over the latencies that do.
+    First a network known to be, the space's smallest, middle, largest and published ones as far as they are too, then
+    samples spread evenly over the room that the tightest limit leaves.
     """
     space = problem.space
     named = space.encode([space.smallest, space.middle, space.largest, *space.named.values()])
-    known = np.concatenate([problem.fastest, named])
+    known = np.concatenate([problem.feasible, named])
     chosen = distinct(within_bound(problem, known))[:count]
     sampled = within_bound(problem, space.sample(DRAWN, generator))
     if len(sampled) < count:
         sampled = np.concatenate([sampled, _towards(problem, chosen, generator)])
     fresh = without(distinct(sampled), {row.tobytes() for row in chosen})
-    fresh = fresh[np.argsort(problem.excess_ms(fresh), kind="stable")]
+    fresh = fresh[np.argsort(problem.excess(fresh), kind="stable")]
     missing = min(count - len(chosen), len(fresh))
     spread = np.linspace(0, len(fresh) - 1, missing).round().astype(np.int64)
     return np.concatenate([chosen, generator.permutation(fresh[spread])])
@@ -37,7 +37,7 @@ def first_population(problem: SearchProblem, count: int, generator: np.random.Ge
 def fresh_proposal(
     problem: SearchProblem, seen: set[bytes], parents: Genotypes, generator: np.random.Generator
 ) -> Genotypes | None:
-    """A genotype ``[c]`` within the bound that is not in ``seen``, or None when none turns up.
+    """A genotype ``[c]`` within the bounds that is not in ``seen``, or None when none turns up.
 
     Neighbours of ``parents`` ``[n, c]`` are tried first, farther ones with every round, then samples of the space.
     """
@@ -64,8 +64,8 @@ def mutate(
 
 
 def within_bound(problem: SearchProblem, genotypes: Genotypes) -> Genotypes:
-    """The rows that satisfy the latency bound."""
-    return genotypes[problem.excess_ms(genotypes) <= 0]
+    """The rows that all limits hold for."""
+    return genotypes[problem.excess(genotypes) <= 0]
 
 
 def distinct(genotypes: Genotypes) -> Genotypes:
@@ -76,7 +76,14 @@ def distinct(genotypes: Genotypes) -> Genotypes:
 
 def without(genotypes: Genotypes, seen: set[bytes]) -> Genotypes:
     """The rows that are not in ``seen``."""
-    return genotypes[[row.tobytes() not in seen for row in genotypes]]
+    return genotypes[[key not in seen for key in row_keys(genotypes)]]
+
+
+def row_keys(genotypes: Genotypes) -> list[bytes]:
+    """Each row ``[n, c]`` as bytes, the key that it is remembered by."""
+    rows = np.ascontiguousarray(genotypes)
+    keys: list[bytes] = rows.view(f"V{rows.shape[1]}").ravel().tolist()
+    return keys
 
 
 def _towards(problem: SearchProblem, anchors: Genotypes, generator: np.random.Generator) -> Genotypes:

@@ -1,11 +1,11 @@
-"""Random search: samples of the space that satisfy the bound, the baseline that every controller must beat."""
+"""Random search: samples of the space within the bounds, the baseline that every controller must beat."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nas.controllers.base import Outcome, SearchProblem
-from nas.controllers.proposals import first_population, fresh_proposal
+from nas.controllers.base import Outcomes, SearchProblem
+from nas.controllers.proposals import first_population, fresh_proposal, row_keys, within_bound
 from search_spaces import Genotypes
 
 INITIAL = 16
@@ -13,26 +13,40 @@ BATCH = 256
 
 
 class RandomController:
-    """Proposes the same first networks as the others, then samples within the bound that it has not proposed yet."""
+    """Proposes the same first networks as the others, then samples within the bounds that it has not proposed yet."""
 
     def __init__(self, problem: SearchProblem) -> None:
         self._problem = problem
         self._generator = np.random.default_rng(problem.seed)
-        self._queue: list[Genotypes] = list(first_population(problem, INITIAL, self._generator))
+        self._queue = first_population(problem, INITIAL, self._generator)
         self._seen: set[bytes] = set()
 
-    def ask(self) -> Genotypes | None:
-        """The next genotype ``[c]``; None when samples bring nothing new within the bound."""
-        if not self._queue:
-            drawn = self._problem.space.sample(BATCH, self._generator)
-            self._queue = list(drawn[self._problem.excess_ms(drawn) <= 0])
-        while self._queue:
-            genotype = self._queue.pop(0)
-            if genotype.tobytes() not in self._seen:
-                return genotype
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``; none when samples bring nothing new within the bounds."""
+        if not len(self._queue):
+            drawn = self._problem.space.sample(max(BATCH, count), self._generator)
+            self._queue = within_bound(self._problem, drawn)
+        chosen, taken = self._take(count)
+        self._queue = self._queue[taken:]
+        if len(chosen):
+            return chosen
         seen = np.array([np.frombuffer(key, dtype=np.int8) for key in sorted(self._seen)])
-        return fresh_proposal(self._problem, self._seen, seen, self._generator)
+        proposal = fresh_proposal(self._problem, self._seen, seen, self._generator)
+        if proposal is None:
+            return self._problem.feasible[:0]
+        self._seen.add(proposal.tobytes())
+        return proposal[None]
 
-    def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-        """Remember that the genotype was tried."""
-        self._seen.add(genotype.tobytes())
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Outcomes change nothing."""
+
+    def _take(self, count: int) -> tuple[Genotypes, int]:
+        """Up to ``count`` new rows of the queue ``[n, c]``, and how many of the queue's rows that used up."""
+        chosen: list[int] = []
+        for position, key in enumerate(row_keys(self._queue)):
+            if len(chosen) == count:
+                return self._queue[chosen], position
+            if key not in self._seen:
+                self._seen.add(key)
+                chosen.append(position)
+        return self._queue[chosen], len(self._queue)

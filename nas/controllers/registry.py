@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
-from nas.controllers.base import Controller, ControllerFactory, SearchProblem
+from nas.controllers.base import ControllerFactory
 from search_spaces import UnknownNameError
 
-
-def _evolution(problem: SearchProblem) -> Controller:
-    from nas.controllers.evolution import EvolutionController
-
-    return EvolutionController(problem)
+GROUP = "nas.controllers"
 
 
-def _evolution_resnas(problem: SearchProblem) -> Controller:
-    from nas.controllers.evolution import RESNAS, EvolutionController
-
-    return EvolutionController(problem, RESNAS)
-
-
-def _nsga2(problem: SearchProblem) -> Controller:
-    from nas.controllers.nsga2 import NSGA2Controller
-
-    return NSGA2Controller(problem)
-
-
-def _predictor(problem: SearchProblem) -> Controller:
-    from nas.controllers.predictor import PredictorController
-
-    return PredictorController(problem)
-
-
-def _random(problem: SearchProblem) -> Controller:
-    from nas.controllers.random import RandomController
-
-    return RandomController(problem)
-
-
-def _reinforce(problem: SearchProblem) -> Controller:
-    from nas.controllers.reinforce import ReinforceController
-
-    return ReinforceController(problem)
-
-
-def _reinforce_value(problem: SearchProblem) -> Controller:
-    from nas.controllers.reinforce import ReinforceController, ReinforceOptions
-
-    return ReinforceController(problem, ReinforceOptions(rewards_value=True, settles_on_best=True))
-
-
-_factories: dict[str, ControllerFactory] = {
-    "evolution": _evolution,
-    "evolution-resnas": _evolution_resnas,
-    "nsga2": _nsga2,
-    "predictor": _predictor,
-    "random": _random,
-    "reinforce": _reinforce,
-    "reinforce-value": _reinforce_value,
+_OURS = {
+    "evolution": "nas.controllers.evolution:EvolutionController",
+    "evolution-resnas": "nas.controllers.evolution:resnas_evolution",
+    "gp": "nas.controllers.gp:GPController",
+    "local": "nas.controllers.local:LocalSearchController",
+    "nsga2": "nas.controllers.nsga2:NSGA2Controller",
+    "nsga3": "nas.controllers.nsga3:NSGA3Controller",
+    "predictor": "nas.controllers.predictor:PredictorController",
+    "random": "nas.controllers.random:RandomController",
+    "reinforce": "nas.controllers.reinforce:ReinforceController",
+    "reinforce-value": "nas.controllers.reinforce:value_reinforce",
+    "tpe": "nas.controllers.tpe:TPEController",
 }
+"""Where each controller stands, as an entry point names it, so that its module is imported when it is used."""
+
+_registered: dict[str, ControllerFactory] = {}
 
 
 def register_controller(name: str, factory: ControllerFactory) -> None:
@@ -69,12 +37,12 @@ def register_controller(name: str, factory: ControllerFactory) -> None:
     """
     if name in controller_names():
         raise ValueError(f"controller `{name}` is registered already")
-    _factories[name] = factory
+    _registered[name] = factory
 
 
 def controller_names() -> list[str]:
     """The names of all registered controllers."""
-    return sorted({*_factories, *entry_points(group="nas.controllers").names})
+    return sorted({*_points(), *_registered})
 
 
 def get_controller(name: str) -> ControllerFactory:
@@ -83,10 +51,16 @@ def get_controller(name: str) -> ControllerFactory:
     Raises:
         UnknownNameError: Nothing is registered under the name.
     """
-    if name in _factories:
-        return _factories[name]
-    for point in entry_points(group="nas.controllers"):
-        if point.name == name:
-            factory: ControllerFactory = point.load()
-            return factory
-    raise UnknownNameError("controller", name, controller_names())
+    if name in _registered:
+        return _registered[name]
+    points = _points()
+    if name not in points:
+        raise UnknownNameError("controller", name, controller_names())
+    factory: ControllerFactory = points[name].load()
+    return factory
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    ours = {name: EntryPoint(name, where, GROUP) for name, where in _OURS.items()}
+    return {**{point.name: point for point in entry_points(group=GROUP)}, **ours}

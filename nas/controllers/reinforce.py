@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import Outcome, SearchProblem
+from nas.controllers.base import Outcome, Outcomes, SearchProblem
 from nas.ranks import dense_ranks
 from nas.trial import State
 from search_spaces import Genotypes
@@ -68,26 +68,28 @@ class ReinforceController:
         self._policy = CategoricalPolicy([INITIAL_SCALE * self._generator.standard_normal(size) for size in sizes])
         self._baseline = Baseline()
         self._metrics: dict[str, MetricWindow] = {}
-        self._drawn: list[int] = []
+        self._drawn: list[list[int]] = []
         self._steps = 0
         self._tried: list[tuple[Genotypes, Mapping[str, float]]] = []
 
-    def ask(self) -> Genotypes | None:
-        """The next genotype ``[c]``; None after as many as the budget has evaluations."""
-        if self._problem.evaluations is not None and self._steps >= self._problem.evaluations:
-            return None
-        self._steps += 1
-        self._drawn = self._policy.sample(self._generator)
-        return self._repaired(self._drawn)
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``, all drawn from the same policy; none after as many as the budget has."""
+        if self._problem.evaluations is not None:
+            count = min(count, self._problem.evaluations - self._steps)
+        self._steps += count
+        self._drawn = [self._policy.sample(self._generator) for _ in range(count)]
+        drawn = np.array(self._drawn, dtype=np.int8).reshape(-1, len(self._problem.space.choices))
+        return self._problem.space.repair(drawn)
 
-    def tell(self, genotype: Genotypes, outcome: Outcome) -> None:
-        """Move the policy by one step."""
-        metrics = signed_metrics(outcome)
-        if metrics:
-            self._tried.append((genotype, metrics))
-        reward = self._reward(metrics)
-        advantage = reward - self._baseline.update(reward)
-        self._policy.step(self._drawn, advantage)
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Move the policy by one step for each outcome."""
+        for drawn, genotype, outcome in zip(self._drawn, genotypes, outcomes, strict=False):
+            metrics = signed_metrics(outcome)
+            if metrics:
+                self._tried.append((genotype, metrics))
+            reward = self._reward(metrics)
+            advantage = reward - self._baseline.update(reward)
+            self._policy.step(drawn, advantage)
 
     def settle(self) -> Genotypes | None:
         """The genotype ``[c]`` that the search has led to; None before the first result."""
@@ -109,13 +111,18 @@ class ReinforceController:
         return genotype
 
 
+def value_reinforce(problem: SearchProblem) -> ReinforceController:
+    """REINFORCE with rewards for where metrics lie, which settles on the best network that it tried."""
+    return ReinforceController(problem, ReinforceOptions(rewards_value=True, settles_on_best=True))
+
+
 def signed_metrics(outcome: Outcome) -> dict[str, float]:
     """The metrics of an outcome, larger is better; empty where it has none."""
     if outcome.state is not State.DONE:
         return {}
     if all(name in outcome.scores for name in METRIC_SIGNS):
         return {name: sign * outcome.scores[name] for name, sign in METRIC_SIGNS.items()}
-    return {"objective": outcome.objective}
+    return {"objective": -outcome.costs[0]}
 
 
 class MetricWindow:

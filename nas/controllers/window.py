@@ -34,14 +34,14 @@ def lowered_population(
     for _ in range(ROUNDS):
         sampled = space.sample(count, generator)
         rows = space.repair(np.where(is_coarse_c, sampled, space.cardinalities - 1).astype(np.int8))
-        rows = rows[(problem.excess_ms(rows) > 0) | is_within_window(problem, rows, lower_share)]
-        over_n = np.flatnonzero(problem.excess_ms(rows) > 0)
+        rows = rows[(problem.overshoot(rows) > 0) | is_within_window(problem, rows, lower_share)]
+        over_n = np.flatnonzero(problem.overshoot(rows) > 0)
         for step in range(2 * PATIENCE):
             if not len(over_n):
                 break
             lowered = space.repair(_lower_one(rows[over_n], is_coarse_c, step >= PATIENCE, generator))
             rows[over_n] = lowered
-            over_n = over_n[(problem.excess_ms(lowered) > 0) & (lowered > 0).any(axis=1)]
+            over_n = over_n[(problem.overshoot(lowered) > 0) & (lowered > 0).any(axis=1)]
         found = distinct(np.concatenate([found, rows[is_within_window(problem, rows, lower_share)]]))
         if len(found) >= count:
             break
@@ -49,17 +49,15 @@ def lowered_population(
 
 
 def is_within_window(problem: SearchProblem, genotypes: Genotypes, lower_share: float | None) -> Mask:
-    """Which genotypes ``[n, c]`` satisfy the bound and, where there is one, lie above ``lower_share`` of it, ``[n]``.
+    """Which genotypes ``[n, c]`` all limits hold for and, where there is one, lie above ``lower_share``, ``[n]``.
 
-    A network lies above where its latency is at least that share of what it could be: itself plus what is left to the
-    bound. Where latency has an interval, whose upper end is bounded, the window is the narrower for it.
+    A network lies above where it uses at least that share of the limit that leaves it the least room.
     """
-    excess_n = problem.excess_ms(genotypes)
+    excess_n = problem.excess(genotypes)
     is_within_n = np.asarray(excess_n <= 0, dtype=np.bool_)
     if lower_share is None or not np.isfinite(excess_n).all():
         return is_within_n
-    latency_n = problem.latency_ms(genotypes)
-    return is_within_n & (latency_n >= lower_share * (latency_n - excess_n))
+    return is_within_n & (excess_n >= lower_share - 1.0)
 
 
 def kind_of(choice: Choice) -> str:

@@ -48,11 +48,12 @@ def front_figure(
 
 def pick_of(front: Front) -> Candidate | None:
     """The recommended network: the knee of the front; None where the front is empty."""
-    name = front.objectives.maximise
-    members = [member for member in front.front if _point(member, name, front.target) is not None]
+    name = front.objectives.lead
+    members = [member for member in front.members if _point(member, name, front.target) is not None]
     if not members:
         return None
-    costs_n2 = np.array([_point(member, name, front.target) for member in members], dtype=np.float64) * (1.0, -1.0)
+    signs = (1.0, -float(front.objectives.sign))
+    costs_n2 = np.array([_point(member, name, front.target) for member in members], dtype=np.float64) * signs
     return members[knee(costs_n2)]
 
 
@@ -60,14 +61,14 @@ def draw_front(front: Front, trials: Sequence[Trial]) -> plotly.graph_objects.Fi
     """`front_figure` of records that have been checked."""
     import plotly.graph_objects as graph_objects
 
-    name, target = front.objectives.maximise, front.target
+    name, target = front.objectives.lead, front.target
     figure = graph_objects.Figure()
     evaluated = [trial for trial in trials if trial.state == "done" and _point(trial, name, target)]
     if evaluated:
         cloud = _cloud(evaluated, [_must(trial.latency_ms(target)) for trial in evaluated], front)
         cloud.hovertext = [_hover(trial, front, trial.choices) for trial in evaluated]
         figure.add_trace(cloud)
-    members = [member for member in front.front if _point(member, name, target)]
+    members = [member for member in front.members if _point(member, name, target)]
     if members:
         figure.add_trace(_front_trace(members, front))
     pick = pick_of(front)
@@ -76,8 +77,9 @@ def draw_front(front: Front, trials: Sequence[Trial]) -> plotly.graph_objects.Fi
     verified = next((member for member in members if member.number == front.verified_number), pick)
     if front.verified_latency is not None and verified is not None:
         figure.add_trace(_measured(verified, front.verified_latency, front))
+    better = "higher" if front.objectives.sign > 0 else "lower"
     _style(
-        figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, higher is better", percent=is_share(name)
+        figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, {better} is better", percent=is_share(name)
     )
     if front.limit_ms is not None:
         figure.add_vline(
@@ -99,13 +101,13 @@ def draw_progress(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_obj
     """Hypervolume against evaluations, and the objective of each trial with the best so far."""
     import plotly.graph_objects as graph_objects
 
-    name, target = front.objectives.maximise, front.target
+    name, target = front.objectives.lead, front.target
     objective_n = np.array([_must(trial.objective(name)) for trial in done])
     latency_n = np.array([_must(trial.latency_ms(target)) for trial in done])
     volume = graph_objects.Figure(
         graph_objects.Scatter(
             x=np.arange(1, len(done) + 1),
-            y=hypervolume_curve(latency_n, objective_n),
+            y=hypervolume_curve(latency_n, front.objectives.sign * objective_n),
             mode="lines",
             line={"color": COLOURS["front"], "width": 2, "shape": "hv"},
             meta={"role": "front"},
@@ -118,7 +120,7 @@ def draw_progress(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_obj
     course.add_trace(
         graph_objects.Scatter(
             x=[trial.number for trial in done],
-            y=np.maximum.accumulate(objective_n),
+            y=(np.maximum if front.objectives.sign > 0 else np.minimum).accumulate(objective_n),
             mode="lines",
             name="best so far",
             line={"color": COLOURS["front"], "width": 2, "shape": "hv"},
@@ -134,13 +136,13 @@ def draw_size(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_objects
     """The objective against parameters and against MACs."""
     import plotly.graph_objects as graph_objects
 
-    name = front.objectives.maximise
+    name = front.objectives.lead
     figures = []
     for label, attribute in (("parameters (millions)", "params"), ("MACs (millions)", "macs")):
         sized = [trial for trial in done if getattr(trial, attribute) is not None]
         millions = [getattr(trial, attribute) / 1e6 for trial in sized]
         figure = graph_objects.Figure(_cloud(sized, millions, front))
-        members = [member for member in front.front if member.objective(name) is not None]
+        members = [member for member in front.members if member.objective(name) is not None]
         millions = [getattr(member, attribute) / 1e6 for member in members]
         figure.add_trace(_marker(members, millions, front, "front", "front", "circle", 8))
         _style(figure, label, axis_label(name), percent=is_share(name), height=330)
@@ -164,7 +166,7 @@ def _marker(
 
     return graph_objects.Scatter(
         x=list(x),
-        y=[entry.objective(front.objectives.maximise) for entry in entries],
+        y=[entry.objective(front.objectives.lead) for entry in entries],
         mode="markers",
         name=label,
         marker={"color": COLOURS[role], "size": size, "symbol": symbol},
@@ -207,7 +209,7 @@ def _whiskers(records: Sequence[LatencyRecord], role: str) -> dict[str, Any]:
 
 
 def _hover(entry: Evaluated, front: Front, choices: dict[str, int]) -> str:
-    name = front.objectives.maximise
+    name = front.objectives.lead
     record = entry.latency.get(front.target)
     lines = [
         f"<b>{html.escape(words(name))} {value(entry.objective(name), name)}</b>",

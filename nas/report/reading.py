@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas.errors import RunError
 from nas.files import read_json
+from nas.goals import SIZES, Objective
 from nas.result import FRONT_SCHEMA
 
 
@@ -40,8 +41,13 @@ class Evaluated(_Record):
     objectives: dict[str, float | None] = Field(default_factory=dict)
 
     def objective(self, name: str) -> float | None:
-        """The finite value of an objective; None where there is none."""
+        """The finite value of an objective, evaluated or known beforehand; None where there is none."""
         value = self.objectives.get(name)
+        if name not in self.objectives and name in SIZES:
+            value = self.params if name == "params" else self.macs
+        target = Objective(name).target
+        if target is not None:
+            value = self.latency_ms(target)
         return value if value is not None and math.isfinite(value) else None
 
     def latency_ms(self, target: str) -> float | None:
@@ -53,7 +59,7 @@ class Evaluated(_Record):
 class Trial(Evaluated):
     """A line of ``trials.jsonl``."""
 
-    state: Literal["done", "infeasible", "failed"]
+    state: Literal["done", "infeasible", "failed", "lost", "stopped"]
     choices: dict[str, int] = Field(default_factory=dict)
     scores: dict[str, float | None] = Field(default_factory=dict)
 
@@ -75,16 +81,42 @@ class Candidate(Evaluated):
 
 
 class Objectives(_Record):
-    """Names of what was optimised."""
+    """Names of what was optimised.
 
-    maximise: str
-    minimise: str = "latency"
+    Attributes:
+        maximise: What was evaluated; None where everything was known beforehand.
+        minimise: ``latency`` on the target, or a list of everything.
+    """
+
+    maximise: str | None
+    minimise: str | list[str] = "latency"
+
+    @property
+    def lead(self) -> str:
+        """The objective that the page is about: what was maximised, else the first that is no latency."""
+        names = [self.minimise] if isinstance(self.minimise, str) else self.minimise
+        sizes = [name for name in names if name in SIZES]
+        return self.maximise or next(iter([*sizes, *names]), "params")
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the leading objective is better, -1 where less is."""
+        return -1 if self.maximise is None else 1
+
+
+class LimitRecord(_Record):
+    """The ends of what something must stay within."""
+
+    lower: float | None = None
+    upper: float
 
 
 class Front(_Record):
     """``front.json``.
 
     Attributes:
+        fronts: The front of each device, in a search that is not for quality and the latency of one alone.
+        limits: All limits of such a search, by what they are on.
         verified: What was checked of one member: its trial's ``number``, its measured ``latency`` by target, and any
             further facts, which the page lists as they are.
     """
@@ -97,9 +129,16 @@ class Front(_Record):
     objectives: Objectives
     evaluated: int
     front: list[Candidate]
+    fronts: dict[str, list[Candidate]] = Field(default_factory=dict)
+    limits: dict[str, LimitRecord] = Field(default_factory=dict)
     sources: list[str] = Field(default_factory=list)
     training: dict[str, Any] | None = None
     verified: dict[str, Any] | None = None
+
+    @property
+    def members(self) -> list[Candidate]:
+        """The front that trades the leading objective for the target's latency."""
+        return self.fronts.get(self.target, self.front)
 
     @property
     def verified_latency(self) -> LatencyRecord | None:
@@ -135,7 +174,7 @@ class RunFolder:
     @property
     def done(self) -> list[Trial]:
         """The trials with an objective and a latency on the target, in order."""
-        name, target = self.front.objectives.maximise, self.front.target
+        name, target = self.front.objectives.lead, self.front.target
         return [
             trial
             for trial in self.trials

@@ -9,6 +9,7 @@ from typing import Any
 from nas.report import markup
 from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
 from nas.report.markup import Column, Figures, Row
+from nas.report.other_fronts import other_fronts
 from nas.report.reading import Candidate, LatencyRecord, RunFolder
 from nas.report.stages import StageTable, stage_table
 from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
@@ -24,7 +25,7 @@ def headline(run: RunFolder) -> str:
     front = run.front
     limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:g} ms"
     sentence = f"The search evaluated {plural(front.evaluated, 'network')} of {front.space} for {front.target}{limit}"
-    latencies = [ms for member in front.front if (ms := member.latency_ms(front.target)) is not None]
+    latencies = [ms for member in front.members if (ms := member.latency_ms(front.target)) is not None]
     if not latencies:
         sentence += "; none of them makes a front."
     elif len(latencies) == 1:
@@ -66,17 +67,18 @@ def recommendation(run: RunFolder) -> str:
                 f" {_set_aside(run)}"
             ),
         )
-    name, record = front.objectives.maximise, pick.latency[front.target]
+    name, record = front.objectives.lead, pick.latency[front.target]
     low, high = milliseconds(record.low_ms), milliseconds(record.high_ms)
+    better = "higher" if front.objectives.sign > 0 else "lower"
     entries = [
-        (words(name), value(pick.objective(name), name), "higher is better"),
+        (words(name), value(pick.objective(name), name), f"{better} is better"),
         ("predicted latency", f"{milliseconds(record.ms)} ms", f"{low} to {high} ms, {_kind(record)}"),
         ("parameters", count(pick.params), ""),
         ("MACs", count(pick.macs), "per image"),
     ]
     reason = (
         "The only network of the front."
-        if len(front.front) == 1
+        if len(front.members) == 1
         else f"The knee of the front: the best balance of latency and {words(name)}."
     )
     return markup.section(
@@ -94,7 +96,7 @@ def front_section(run: RunFolder, figures: Figures) -> str:
         "No evaluated network is both faster and better than one on the front. Whiskers are the intervals of the"
         f" predictions; the limit applies to their upper end. {_set_aside(run)}"
     )
-    name = words(front.objectives.maximise)
+    name = words(front.objectives.lead)
     columns = [
         Column("trial"),
         Column(f"latency on {front.target}, ms", True),
@@ -104,9 +106,9 @@ def front_section(run: RunFolder, figures: Figures) -> str:
         Column("MACs", True),
         Column("latency is"),
     ]
-    rows = [_front_row(member, run, chosen=member is pick) for member in front.front]
+    rows = [_front_row(member, run, chosen=member is pick) for member in front.members]
     table = markup.table(columns, rows) if rows else ""
-    return markup.section("Front", markup.paragraph(note, "note"), plot, table)
+    return markup.section("Front", markup.paragraph(note, "note"), plot, table, *other_fronts(run))
 
 
 def network_section(run: RunFolder) -> str:
@@ -134,7 +136,7 @@ def progress_section(run: RunFolder, figures: Figures) -> str:
     volume, course = (figure.to_json() for figure in draw_progress(run.front, done))
     note = (
         "Hypervolume is the share of the box between the worst and the best value of latency and"
-        f" {words(run.front.objectives.maximise)} that the front dominates; a flat end means that more trials would"
+        f" {words(run.front.objectives.lead)} that the front dominates; a flat end means that more trials would"
         " have changed little."
     )
     return markup.section(
@@ -145,7 +147,7 @@ def progress_section(run: RunFolder, figures: Figures) -> str:
                 "Hypervolume", figures.place("hypervolume", volume, "Hypervolume by evaluations", SMALL_HEIGHT)
             ),
             markup.captioned(
-                words(run.front.objectives.maximise).capitalize(),
+                words(run.front.objectives.lead).capitalize(),
                 figures.place("course", course, "Objective by trial number", SMALL_HEIGHT),
             ),
         ),
@@ -154,7 +156,7 @@ def progress_section(run: RunFolder, figures: Figures) -> str:
 
 def size_section(run: RunFolder, figures: Figures) -> str:
     """Whether the objective says more than size."""
-    name, done = run.front.objectives.maximise, run.done
+    name, done = run.front.objectives.lead, run.done
     if not done:
         return ""
     columns = [
@@ -230,7 +232,7 @@ def sources_section(run: RunFolder) -> str:
 
 def _front_row(member: Candidate, run: RunFolder, *, chosen: bool) -> Row:
     front = run.front
-    name, record = front.objectives.maximise, member.latency.get(front.target)
+    name, record = front.objectives.lead, member.latency.get(front.target)
     cells = (
         f"{member.number}, recommended" if chosen else str(member.number),
         milliseconds(record.ms if record else None),
@@ -278,7 +280,7 @@ def _stage_markup(stages: StageTable, pick: Candidate, target: str) -> str:
 
 
 def _correlations(run: RunFolder) -> dict[str, RankCorrelation]:
-    name, done = run.front.objectives.maximise, run.done
+    name, done = run.front.objectives.lead, run.done
     sizes: dict[str, list[float | None]] = {
         "parameters": [trial.params for trial in done],
         "MACs": [trial.macs for trial in done],
@@ -325,7 +327,7 @@ def _size_verdict(name: str, correlations: Mapping[str, RankCorrelation]) -> str
 
 def _latency_check(run: RunFolder) -> str:
     front, measured = run.front, run.front.verified_latency
-    verified = next((member for member in front.front if member.number == front.verified_number), pick_of(front))
+    verified = next((member for member in front.members if member.number == front.verified_number), pick_of(front))
     if measured is None or verified is None or front.target not in verified.latency:
         return ""
     predicted = verified.latency[front.target]

@@ -1,0 +1,65 @@
+"""The fronts of a search as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.cli import display
+
+if TYPE_CHECKING:
+    from nas.result import FrontMember, SearchResult
+
+
+def show_fronts(result: SearchResult) -> None:
+    """Print the front; of a search for several devices one front for each, and how many networks there are in all."""
+    if len(result.fronts) < 2:
+        target = next(iter(result.fronts), result.target)
+        _show_front(result, target, result.front, result.document["front"], title="")
+        return
+    for target, front in result.fronts.items():
+        _show_front(result, target, front, result.document["fronts"][target], title=f"best trade-offs on {target}")
+    names = ", ".join(objective.name for objective in result.objectives)
+    display.say(f"{len(result.front)} networks are on the front over {names}; all are in {_file(result)}")
+
+
+def _show_front(
+    result: SearchResult, target: str, front: Sequence[FrontMember], entries: Sequence[Mapping[str, Any]], title: str
+) -> None:
+    from nas.annotate import MEMBERS, spread
+
+    targets = list(dict.fromkeys([target, *result.fronts]))
+    evaluated = [objective.name for objective in result.objectives if objective.is_evaluated]
+    beside = sorted({name for entry in entries for name in entry.get("scores", {})})
+    numbers = [name.replace("_", " ") for name in (*evaluated, *beside)]
+    columns = ["", "network", "params", "MACs", *(f"latency {name}" for name in targets), *numbers]
+    is_main = target == result.target
+    picked = result.pick("knee" if is_main else f"{target}:knee").number if front else None
+    shown = sorted({*spread(len(front), MEMBERS), *(i for i, member in enumerate(front) if member.number == picked)})
+    rows = []
+    for position in shown:
+        entry, member = entries[position], front[position]
+        values = [
+            *((name, entry["objectives"][name]) for name in evaluated),
+            *((name, entry.get("scores", {}).get(name)) for name in beside),
+        ]
+        rows.append(
+            [
+                f"{position}" + (" <- knee" if member.number == picked else ""),
+                display.describe(member.architecture),
+                *display.size_text(member.params, member.macs),
+                *(display.latency_text(entry["latency"][name]) for name in targets),
+                *("" if value is None else _number(name, value) for name, value in values),
+            ]
+        )
+    display.print_table(columns, rows, title=title, left=2)
+    if len(shown) < len(front):
+        display.say(f"{len(shown)} of the {len(front)} networks on the front; all are in {_file(result)}")
+
+
+def _file(result: SearchResult) -> str:
+    return display.short(result.run / "front.json")
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"

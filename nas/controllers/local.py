@@ -1,0 +1,96 @@
+"""Pareto local search: one choice at a time away from the networks on the front.
+
+Source: Paquete, Chiarandini and Stuetzle, "Pareto local optimum sets in the biobjective traveling salesman problem: an
+experimental study", in Metaheuristics for Multiobjective Optimisation, 2004. The archive is the front so far; a member
+is explored when all its neighbours have been proposed, and the search is done when every member is.
+
+Deviations: neighbours are not proposed member by member but in turns, from whichever member has had the fewest, since
+evaluations are dear and most members leave the front before all their neighbours are known; when every member is
+explored the search goes on farther away from the front, and from new samples, in place of ending.
+
+Legend of array suffixes: n genotypes, c choices, f members of the front, k objectives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.bound import one_choice_changes
+from nas.controllers.base import Floats, Outcomes, SearchProblem
+from nas.controllers.proposals import distinct, first_population, fresh_proposal, row_keys, within_bound, without
+from nas.objectives import pareto_mask
+from search_spaces import Genotypes
+
+INITIAL = 20
+
+
+@dataclass
+class _Member:
+    """A network on the front, its neighbours that are left to propose, and how many have been."""
+
+    genotype: Genotypes
+    left: Genotypes | None = None
+    proposed: int = 0
+
+
+class LocalSearchController:
+    """Proposes neighbours of the front, members with the fewest proposed neighbours first; never one out of bounds."""
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self._problem = problem
+        self._generator = np.random.default_rng(problem.seed)
+        self._queue = first_population(problem, INITIAL, self._generator)
+        self._seen: set[bytes] = set(row_keys(self._queue))
+        self._front: list[_Member] = []
+        self._costs_fk: Floats = np.empty((0, len(problem.objectives)))
+
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``; none when nothing new within the bounds turns up."""
+        if len(self._queue):
+            asked, self._queue = self._queue[:count], self._queue[count:]
+            return asked
+        rows: list[Genotypes] = []
+        open_members = list(self._front)
+        while open_members and len(rows) < count:
+            position = min(range(len(open_members)), key=lambda number: open_members[number].proposed)
+            neighbour = self._neighbour(open_members[position])
+            if neighbour is None:
+                del open_members[position]
+            else:
+                rows.append(neighbour)
+        if not rows:
+            members = self._stacked([member.genotype for member in self._front])
+            proposal = fresh_proposal(self._problem, self._seen, members, self._generator)
+            if proposal is not None:
+                self._seen.add(proposal.tobytes())
+                rows.append(proposal)
+        return self._stacked(rows)
+
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Let what was evaluated join the front, and push others off it."""
+        is_new_n = outcomes.is_new_n
+        members = [*self._front, *(_Member(genotype) for genotype in genotypes[is_new_n])]
+        costs_nk = np.concatenate([self._costs_fk, outcomes.costs_nk[is_new_n]])
+        is_on_front_n = pareto_mask(costs_nk)
+        self._front = [member for member, is_on_front in zip(members, is_on_front_n, strict=True) if is_on_front]
+        self._costs_fk = costs_nk[is_on_front_n]
+
+    def _neighbour(self, member: _Member) -> Genotypes | None:
+        """A new neighbour ``[c]`` within the bounds; None where the member is explored."""
+        if member.left is None:
+            changed = self._problem.space.repair(one_choice_changes(self._problem.space, member.genotype[None]))
+            neighbours = within_bound(self._problem, distinct(changed))
+            member.left = self._generator.permutation(without(neighbours, self._seen))
+        while len(member.left):
+            neighbour: Genotypes = member.left[0]
+            member.left = member.left[1:]
+            member.proposed += 1
+            if neighbour.tobytes() not in self._seen:
+                self._seen.add(neighbour.tobytes())
+                return neighbour
+        return None
+
+    def _stacked(self, rows: list[Genotypes]) -> Genotypes:
+        return np.array(rows, dtype=np.int8).reshape(-1, len(self._problem.space.choices))

@@ -1,0 +1,137 @@
+"""Optuna's samplers as controllers: what they have in common.
+
+A sampler proposes parameters and is told values and by how much limits are exceeded, through Optuna's own constraints;
+bounds, the space's rules and repetitions are looked after here. A child that the space's rules change is judged by what
+it was changed to. Repetitions and failures leave no trace in the sampler. A sampler that has proposed nothing useful
+for a while is overruled by a new network within the bounds, so that a search goes on and ends.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import optuna
+from threadpoolctl import threadpool_limits
+
+from nas.controllers.base import Outcome, Outcomes, SearchProblem
+from nas.controllers.proposals import first_population, fresh_proposal
+from nas.goals import Objective
+from nas.optuna_quiet import quiet_optuna
+from nas.trial import State
+from search_spaces import Genotypes, SearchSpace
+
+POPULATION = 20
+"""Networks within the bounds that every search begins with; also the population of the evolutionary samplers."""
+PATIENCE = 16
+"""So many proposals in a row without a result to learn from, and the next one is made within the bounds."""
+EXCESS = "excess"
+
+Constraints = Callable[[optuna.trial.FrozenTrial], Sequence[float]]
+MakeSampler = Callable[[int, Constraints | None], optuna.samplers.BaseSampler]
+"""Of a seed, and of the constraints where this version of Optuna takes them as a function."""
+
+
+class OptunaController:
+    """Proposes what a sampler of Optuna suggests.
+
+    Args:
+        problem: What is searched.
+        make_sampler: Makes the sampler.
+    """
+
+    def __init__(self, problem: SearchProblem, make_sampler: MakeSampler) -> None:
+        self._problem = problem
+        self._generator = np.random.default_rng(problem.seed)
+        self._distributions = choice_distributions(problem.space)
+        self._has_set_constraint = hasattr(optuna.Trial, "set_constraint")
+        directions = study_directions(problem.objectives)
+        with quiet_optuna(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = make_sampler(problem.seed, None if self._has_set_constraint else _constraints)
+            self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._queue: list[Genotypes] = list(first_population(problem, POPULATION, self._generator))
+        self._tables = [choice.values for choice in problem.space.choices]
+        self._seen: set[bytes] = set()
+        self._done: list[Genotypes] = []
+        self._fruitless = 0
+        self._asked: list[optuna.Trial] = []
+
+    def ask(self, count: int) -> Genotypes:
+        """The next genotypes ``[n, c]``; none when nothing new within the bounds turns up.
+
+        Those of the first population are asked before any of the sampler's own.
+        """
+        rows: list[Genotypes] = []
+        asked: set[bytes] = set()
+        self._asked = []
+        is_first_population = bool(self._queue)
+        # The last bits of matrix products change with the number of threads, and a resumed search must not.
+        with quiet_optuna(), threadpool_limits(limits=1, user_api="blas"):
+            while len(rows) < count and bool(self._queue) == is_first_population:
+                trial, genotype = self._next(asked)
+                if trial is None or genotype is None:
+                    break
+                if genotype.tobytes() in asked:
+                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    self._fruitless += 1
+                    continue
+                asked.add(genotype.tobytes())
+                self._asked.append(trial)
+                rows.append(genotype)
+        return np.array(rows, dtype=np.int8).reshape(-1, len(self._tables))
+
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Give the results of the last proposals to the sampler."""
+        with quiet_optuna():
+            for trial, genotype, outcome in zip(self._asked, genotypes, outcomes, strict=False):
+                self._tell(trial, genotype, outcome)
+
+    def _next(self, asked: set[bytes]) -> tuple[optuna.Trial | None, Genotypes | None]:
+        planned = self._queue.pop(0) if self._queue else None
+        if planned is None and self._fruitless >= PATIENCE:
+            parents = np.array(self._done, dtype=np.int8)
+            planned = fresh_proposal(self._problem, self._seen | asked, parents, self._generator)
+            if planned is None:
+                return None, None
+        if planned is not None:
+            choices = zip(self._distributions, self._tables, planned.tolist(), strict=True)
+            self._study.enqueue_trial({name: values[index] for name, values, index in choices})
+        trial = self._study.ask(self._distributions)
+        parameters = trial.params
+        row = [values.index(parameters[name]) for name, values in zip(self._distributions, self._tables, strict=True)]
+        genotype: Genotypes = self._problem.space.repair(np.array([row], dtype=np.int8))[0]
+        return trial, genotype
+
+    def _tell(self, trial: optuna.Trial, genotype: Genotypes, outcome: Outcome) -> None:
+        is_useful = outcome.state in (State.DONE, State.INFEASIBLE) and not outcome.is_repeated
+        self._fruitless = 0 if is_useful and outcome.state is State.DONE else self._fruitless + 1
+        self._seen.add(genotype.tobytes())
+        if not is_useful:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        if outcome.state is State.DONE:
+            self._done.append(genotype)
+        excess = max(outcome.excess, -1.0)  # without a limit it is minus infinity, which has no place in a study
+        if self._has_set_constraint:
+            trial.set_constraint(EXCESS, excess)
+        else:
+            trial.set_user_attr(EXCESS, excess)
+        costs = np.nan_to_num(outcome.costs).tolist()  # what was not evaluated is out of bounds, and not looked at
+        self._study.tell(trial, [o.value(cost) for o, cost in zip(self._problem.objectives, costs, strict=True)])
+
+
+def choice_distributions(space: SearchSpace) -> dict[str, optuna.distributions.BaseDistribution]:
+    """One categorical distribution per choice, over its values."""
+    return {choice.name: optuna.distributions.CategoricalDistribution(choice.values) for choice in space.choices}
+
+
+def study_directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirection]:
+    """What Optuna calls the goals of objectives."""
+    directions = optuna.study.StudyDirection
+    return [directions.MAXIMIZE if objective.is_evaluated else directions.MINIMIZE for objective in objectives]
+
+
+def _constraints(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
+    return (float(trial.user_attrs[EXCESS]),)
