@@ -2,8 +2,8 @@
 
 For every set and task: Kendall's tau-b of the score's mean over seeds, its 95 % bootstrap interval over networks, and
 the partial tau with parameters held fixed. For every set: repeatability (tau between the values of two seeds) and
-CPU seconds per network and seed. Then a summary, and what a choice is worth: scores and rank means of two scores are chosen
-on part of the evidence and judged on the rest.
+CPU seconds per network and seed. Then a summary, and what a choice is worth: scores and rank means of two scores are
+chosen on part of the evidence and judged on the rest.
 
     python benchmarks/score_correlation.py TRUTH.json [--scores all] [--limit N] [--repeats 2] [--image-size 112]
         [--batch-size 16] [--workers 2] [--records FILE] [--compare-image-size 224]
