@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import MissingDependencyError, NasError
 from nas.progress import Progress
+from nas.ray_cluster import join_cluster
 
 if TYPE_CHECKING:
     from nas.run_training import TrainResult
@@ -24,6 +25,8 @@ POLL_SECONDS = 0.5
 START_SECONDS = 300.0
 """The cluster has no room for the workers if they have not started after so long."""
 LOOPBACK = "127.0.0.1"
+STORE_BYTES = 100 * 2**20
+"""Of the object store on a cluster that is started here, through which only events pass."""
 
 
 Letter = tuple[str, str, dict[str, Any]]
@@ -118,32 +121,13 @@ def train_on_ray(
         raise MissingDependencyError(
             f"launcher `ray` needs Ray: {error}", hint="pip install 'ray[tune]>=2.50'"
         ) from error
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _join(ray, workers, address)
+    room = max(workers, os.cpu_count() or 1)
+    is_ours = join_cluster(ray, address, room, store_bytes=STORE_BYTES)
     try:
         return _train(ray, arguments, workers, progress, is_local=is_ours and address is None)
     finally:
         if is_ours:
             ray.shutdown()
-
-
-def _join(ray: Any, workers: int, address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"address": address}
-    if address is None:  # otherwise it would join whatever cluster the environment names
-        options = {"address": "local", "include_dashboard": False, "_node_ip_address": LOOPBACK}
-        options["num_cpus"] = max(workers, os.cpu_count() or 1)
-        options["object_store_memory"] = 100 * 2**20
-        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise, which starves them on a busy machine
-    try:
-        ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "here" if address is None else f"`{address}`"
-        raise NasError(
-            f"Ray cluster {where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            hint="start one with `ray start --head`, or leave `--ray-address` out for one on this machine",
-        ) from error
 
 
 def _train(ray: Any, arguments: Mapping[str, Any], workers: int, progress: Progress, is_local: bool) -> TrainResult:

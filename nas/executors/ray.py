@@ -13,7 +13,6 @@ cluster or without one. Weights go into the object store once per node, and ever
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import warnings
@@ -30,6 +29,7 @@ from nas.executors.base import Evaluation, EvaluatorRecipe, ExecutorError, Task,
 from nas.executors.local import processors
 from nas.executors.pool import Chunk, Event, Finished, WorkerGone, WorkerReady
 from nas.executors.worker import describe_error
+from nas.ray_cluster import join_cluster
 
 if TYPE_CHECKING:
     from supernets.checkpoint import Checkpoint
@@ -132,23 +132,7 @@ class RayPool:
 
     def _join(self) -> None:
         ray = self._ray
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            options: dict[str, Any] = {"address": self._address}
-            if self._address is None:  # otherwise it would join whatever cluster the environment names
-                room = self._workers or processors()
-                options = {"address": "local", "include_dashboard": False, "num_cpus": room}
-                options["_system_config"] = {"worker_niceness": 0}  # at Ray's 15 a busy machine lets them starve
-            try:
-                with loopback_only() if self._address is None else contextlib.nullcontext():
-                    ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                where = "here" if self._address is None else f"`{self._address}`"
-                raise ExecutorError(
-                    f"Ray cluster {where}: {describe_error(error)}",
-                    hint="start one with `ray start --head`, or leave `--ray-address` out for one on this machine",
-                ) from error
-            self._is_ours = True
+        self._is_ours = join_cluster(ray, self._address, self._workers or processors(), error=ExecutorError)
         self._context.enter_context(_silence())
         if self._recipe.checkpoint is not None:
             from supernets.checkpoint import read_checkpoint
@@ -242,23 +226,6 @@ class _Worker:
     def evaluate(self, tasks: Sequence[Task]) -> list[tuple[int, Evaluation]]:
         """The evaluation of each task."""
         return list(evaluate_tasks(self._evaluator, tasks))
-
-
-@contextlib.contextmanager
-def loopback_only() -> Iterator[None]:
-    """Ray nodes that are started within listen to this machine alone.
-
-    Ray has no public option for it: it takes an address of 127.0.0.1 for the machine's own one, except where it holds
-    clusters of several machines for impossible, as on macOS.
-    """
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager
