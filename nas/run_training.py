@@ -31,6 +31,7 @@ from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 if TYPE_CHECKING:
     from supernets.data import ImageData
     from supernets.distributed import Workers
+    from supernets.lessons import Teach
     from supernets.progressive import PhaseCost
     from supernets.supernet import Supernet
     from supernets.training_settings import TrainingSettings
@@ -79,6 +80,19 @@ class TrainResult:
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "phases": [asdict(phase) for phase in self.phases],
         }
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with in place of random weights.
+
+    Attributes:
+        supernet: Its tensors are trained.
+        teach: A teacher beside the labels; None for none.
+    """
+
+    supernet: Supernet
+    teach: Teach | None = None
 
 
 def train(
@@ -255,6 +269,7 @@ def train_in_run(
     device: str | None,
     progress: Progress,
     architecture: Architecture | None = None,
+    start: Start | None = None,
 ) -> tuple[TrainResult, Supernet]:
     """Train, or finish training, the supernet of an open run folder, or the one network ``architecture``."""
     import torch
@@ -262,7 +277,7 @@ def train_in_run(
     from supernets.distributed import Workers
 
     team = Workers(device=torch.device(choose_device(device)))
-    return _train(run.path, run.is_resumed, space, images, training, team, progress, architecture, ())
+    return _train(run.path, run.is_resumed, space, images, training, team, progress, architecture, (), start)
 
 
 def _train(
@@ -275,6 +290,7 @@ def _train(
     progress: Progress,
     architecture: Architecture | None,
     validate: Sequence[str],
+    start: Start | None = None,
 ) -> tuple[TrainResult, Supernet]:
     """Train with a team, and judge what came out."""
     from supernets.checkpoint import load_supernet
@@ -291,7 +307,7 @@ def _train(
     if len(phases) > 1:
         for phase in phases:
             progress(phase)
-    supernet = Supernet(found, seed=training.seed).to(team.device)
+    supernet = (Supernet(found, seed=training.seed) if start is None else start.supernet).to(team.device)
     outcome = train_supernet(
         supernet,
         images,
@@ -301,6 +317,7 @@ def _train(
         progress=progress,
         notify=progress,
         validate=_Validator(_networks(found, validate), images, training.seed) if validate else None,
+        teach=None if start is None else start.teach,
         workers=team,
     )
     accuracy: dict[str, float] = {}

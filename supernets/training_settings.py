@@ -36,6 +36,7 @@ OF_OLD: Mapping[str, Any] = {
     "temperature": 0.2,
     "execution": "auto",
     "drop_path": 0.0,
+    "sharpness": 0.0,
 }
 """What trainings were that were begun by a release without these settings."""
 
@@ -82,6 +83,8 @@ class TrainingSettings:
         teacher_weights: Files with the teachers' weights, one each; without any timm's own are fetched.
         temperature: That the teachers' outputs are sharpened by.
         drop_path: Stochastic depth of the last layer, for families that have it, see `supernets.resnas.training_form`.
+        sharpness: How far uphill of the weights the gradient is taken, as the norm of the way (0.05 is usual): flatter
+            minima at twice the cost, see `supernets.sharpness`. 0 takes it where the weights are.
         execution: How the architectures of a step run that share its images: ``sliced``, ``masked``, or what is faster
             on the device (``auto``), see `supernets.masked`.
         seed: Of architectures, order and augmentation.
@@ -115,6 +118,7 @@ class TrainingSettings:
     teacher_weights: tuple[str, ...] = ()
     temperature: float = 0.2
     drop_path: float = 0.0
+    sharpness: float = 0.0
     execution: Execution = "auto"
     seed: int = 0
     policy: str = "sandwich"
@@ -137,7 +141,7 @@ class TrainingSettings:
                 self._refuse(name, "0 to 1")
         if not 0 <= self.floor <= 1:
             self._refuse("floor", "0 to 1")
-        for name in ("weight_decay", "seed", "cooldown_epochs"):
+        for name in ("weight_decay", "seed", "cooldown_epochs", "sharpness"):
             if not getattr(self, name) >= 0:
                 self._refuse(name, "0 or more")
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
@@ -148,6 +152,8 @@ class TrainingSettings:
                 " number of epochs",
                 hint="give `warmup` as a share of the training, or `epochs` in place of `budget_seconds`",
             )
+        if self.sharpness and self.precision == "fp16":
+            self._refuse("precision", "`bf16` or `fp32`, since `sharpness` needs gradients that are not scaled")
         if self.batch_size < self.accumulate:
             self._refuse("accumulate", f"no more than the {self.batch_size} images of a batch")
         if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):

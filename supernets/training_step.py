@@ -26,6 +26,7 @@ from supernets.losses import Lesson, class_logits, label_loss, target_loss
 from supernets.optimizer import load_optimizer_state, make_optimizer, optimizer_state
 from supernets.precision import MixedPrecision
 from supernets.sampling import Assignment, Sampler
+from supernets.sharpness import uphill
 from supernets.supernet import Supernet
 from supernets.training_settings import TrainingSettings
 
@@ -96,6 +97,13 @@ class Learner:
             self._check("loss", losses, [assignment.architecture for assignment in assignments], place)
             if sampler.learns:
                 self._tell(sampler, assignments, scores, clean_BCHW, labels_B, place)
+            if self.settings.sharpness:
+                parameters = list(self.supernet.parameters())
+                self.workers.sum_gradients(parameters)
+                with uphill(parameters, self.settings.sharpness):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    torch.manual_seed(self._torch_seed(place.number))
+                    self._forward_backward(assignments, images_BCHW, lesson, place.coarseness)
         self._update(place, assignments[0].architecture)
         return losses[0]
 

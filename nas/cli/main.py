@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from nas.cli import correlate, inspect, latency, outcome, scale, score, search, train
+from nas.cli import correlate, finish, inspect, latency, outcome, profile, scale, score, search, train
 
 app = typer.Typer(
     name="nas",
@@ -16,8 +16,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("profile")(profile.profile)
 app.command("search")(search.search)
 app.command("train")(train.train)
+app.command("finish")(finish.finish)
 app.command("scale")(scale.scale)
 app.command("export")(outcome.export)
 app.command("report")(outcome.report)
