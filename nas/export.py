@@ -1,7 +1,8 @@
 """Export of one network: safetensors, a plain module file, ONNX, and the proof that all of them agree.
 
 An exported folder stands alone. It holds ``model.safetensors``, ``config.json``, the network's module file (which
-needs torch and nothing else), ``model.onnx``, ``proof.json`` and a model card. It appears whole or not at all.
+needs torch and nothing else, or is not needed because timm builds the network), ``model.onnx``, what further formats
+were asked for, ``proof.json`` and a model card. It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasError, RunError
+from nas.errors import NasError, RunError, UsageError
 from nas.files import read_json, write_failed
+from nas.formats.checkpoint import CONFIG, WEIGHTS, Checkpoint, build_shipped, is_loaded_by_timm, make_checkpoint
+from nas.formats.names import HALF, INTEGER, TIMM, is_program
 from nas.model_card import model_card
 from nas.onnx_export import OnnxNetwork, export_onnx
 from search_spaces import Architecture, SearchSpace, get_space
-from supernets import Supernet, build_network, family_of, network_config, reestimate_batch_norm
+from search_spaces.timm_models import PREFIX
+from supernets import Supernet, build_network, family_of, reestimate_batch_norm
 
 EXPORT_SCHEMA = 1
-WEIGHTS, CONFIG, ONNX, PROOF, CARD = "model.safetensors", "config.json", "model.onnx", "proof.json", "README.md"
-TOLERANCES = {"active_subnet_difference": 1e-6, "checkpoint_difference": 1e-6, "onnx_difference": 1e-3}
-"""Largest difference of a logit that each form of the network may have, as a share of the logits' range. The first
-two are 0 where tensors happen to lie at equally aligned addresses; kernels may round differently elsewhere."""
+ONNX, PROOF, CARD = "model.onnx", "proof.json", "README.md"
+TOLERANCES = {
+    "active_subnet_difference": 1e-6,
+    "checkpoint_difference": 1e-6,
+    "timm_difference": 1e-6,
+    "onnx_difference": 1e-3,
+    "program_difference": 1e-3,
+}
+"""Largest difference of a logit that each form of the network may have, as a share of the logits' range. All but the
+last two are 0 where tensors happen to lie at equally aligned addresses; kernels may round differently elsewhere.
+Reduced precision is not among them: what it costs is measured on images, see `nas.formats.measured`."""
 
 
 class ProofError(NasError):
@@ -66,6 +77,9 @@ class ExportRequest:
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
         card: Further facts for ``config.json`` and the model card, for example predicted latency.
         seed: Of the random weights.
+        formats: What to write beside checkpoint and ONNX file, see `nas.formats.names`.
+        measure: Says what the files are worth, given the folder and the file of each format, as
+            `nas.formats.measured.measure_files` does; None leaves that open.
     """
 
     space: SearchSpace
@@ -76,6 +90,8 @@ class ExportRequest:
     image: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    formats: tuple[str, ...] = ()
+    measure: Callable[[Path, Mapping[str, str]], Mapping[str, Mapping[str, Any]]] | None = None
 
 
 def export_subnet(request: ExportRequest, folder: Path) -> Export:
@@ -84,7 +100,10 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
     Raises:
         ProofError: The stored weights or the ONNX file disagree with the network; nothing is left behind.
         NasError: The folder cannot be written, or is something other than an export.
+        UsageError: A format does not suit the network, or there are no images to calibrate it on.
+        RuntimeMissingError: The runtime of a format is not installed.
     """
+    _check_formats(request)
     if folder.exists() and not (folder / CONFIG).exists():
         raise NasError(f"`{folder}` exists and is no exported network", hint="choose another `--output`")
     torch.manual_seed(request.seed)
@@ -122,17 +141,28 @@ def load(path: Path | str) -> nn.Module:
         raise RunError(f"`{folder / CONFIG}` has schema {config.get('schema')!r}, expected {EXPORT_SCHEMA}")
     try:
         family = family_of(get_space(config["space"]))
-        with torch.device("meta"):
-            network = family.build_network(config["network"])
-        network.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+        network = build_shipped(config, load_file(folder / WEIGHTS))
+        side = int(config["network"]["input_side"])
     except (KeyError, TypeError) as error:
         raise RunError(f"`{folder / CONFIG}` is damaged: {type(error).__name__}: {error}") from error
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise RunError(f"`{folder / WEIGHTS}` cannot be used: {error}", hint="export the network again") from error
-    side = int(config["network"]["input_side"])
     network.config = config  # type: ignore[assignment]
     network.preprocess = lambda images_BCHW: family.prepare(images_BCHW, side)  # type: ignore[assignment]
     return network.eval()
+
+
+def _check_formats(request: ExportRequest) -> None:
+    if TIMM in request.formats and not request.space.name.startswith(f"{PREFIX}:"):
+        raise UsageError(
+            f"format `{TIMM}`: networks of `{request.space.name}` are not timm models",
+            hint="leave it out; every export holds a checkpoint that torch alone loads",
+        )
+    if INTEGER in request.formats and request.supernet is None:
+        raise UsageError(
+            f"format `{INTEGER}` is calibrated on training images, found random weights and no images",
+            hint="search with `--data` or `--supernet`, and export from that run",
+        )
 
 
 def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
@@ -152,41 +182,80 @@ def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
 def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], draft: Path) -> None:
     from safetensors.torch import save_file
 
-    family = family_of(request.space)
-    config = _config(request)
+    checkpoint = make_checkpoint(request.space, request.architecture, network, request.image)
+    config = _config(request, checkpoint)
     trained = str(request.supernet is not None).lower()
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    state = dict(checkpoint.state)
     save_file(state, draft / WEIGHTS, metadata={"format": "pt", "trained": trained, "space": request.space.name})
     (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(family.source_file, draft / Path(family.source_file).name)
+    if checkpoint.module_file is not None:
+        shutil.copyfile(checkpoint.module_file, draft / checkpoint.module_file.name)
+    stored = load(draft)
     side = int(config["network"]["input_side"])
-    export_onnx(network, side, draft / ONNX, {"trained": trained, "architecture": request.architecture.to_json()})
+    export_onnx(stored, side, draft / ONNX, {"trained": trained, "architecture": request.architecture.to_json()})
 
-    images_BCHW = family.prepare(_images(request).cpu(), side)
+    images_BCHW = family_of(request.space).prepare(_images(request).cpu(), side)
     with torch.no_grad():
-        expected = network(images_BCHW)
-        stored = load(draft)
-        reloaded = stored(images_BCHW)
+        expected_BK = network(images_BCHW)
+        reloaded_BK = stored(images_BCHW)
     proof["checkpoint_weights_equal"] = all(torch.equal(stored.state_dict()[name], state[name]) for name in state)
     if not proof["checkpoint_weights_equal"]:
         raise ProofError("the stored weights are not the network's; nothing was written")
     proof["images"] = len(images_BCHW)
-    proof["checkpoint_difference"] = _difference(reloaded, expected)
-    proof["onnx_difference"] = _difference(torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW)), expected)
-    _check("checkpoint_difference", proof["checkpoint_difference"], "the stored checkpoint")
-    _check("onnx_difference", proof["onnx_difference"], "the ONNX file")
+    _prove(proof, "checkpoint_difference", reloaded_BK, expected_BK, "the stored checkpoint")
+    if is_loaded_by_timm(config):
+        _prove(proof, "timm_difference", _timm_logits(draft, images_BCHW), expected_BK, "what timm loads")
+    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
+    _prove(proof, "onnx_difference", onnx_BK, expected_BK, "the ONNX file")
+    proof["formats"] = _write_formats(request, stored, images_BCHW, expected_BK, draft)
     (draft / PROOF).write_text(json.dumps({"schema": 1, **proof}, indent=2) + "\n", encoding="utf-8")
-    card = model_card(config, proof, Path(family.source_file).stem, family.class_name)
-    (draft / CARD).write_text(card, encoding="utf-8")
+    (draft / CARD).write_text(model_card(config, proof, checkpoint.usage), encoding="utf-8")
 
 
-def _config(request: ExportRequest) -> dict[str, Any]:
+def _write_formats(
+    request: ExportRequest, network: nn.Module, images_BCHW: Tensor, expected_BK: Tensor, draft: Path
+) -> dict[str, Any]:
+    """Write the further formats; what is known of each, the ONNX file first, by name, ready for JSON."""
+    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
+    found: dict[str, Any] = {"onnx": _described(draft / ONNX, onnx_BK, expected_BK)}
+    side = images_BCHW.shape[-1]
+    for name in request.formats:
+        if is_program(name):
+            from nas.formats.programs import write_runtime_file
+
+            written = write_runtime_file(name, network, images_BCHW, draft)
+            found[name] = _described(written.path, written.logits_BK, expected_BK) | dict(written.facts)
+            _check("program_difference", found[name]["difference"], f"the file for `{name}`")
+        elif name in (HALF, INTEGER):
+            from nas.formats.reduced import write_reduced
+
+            prepare = family_of(request.space).prepare
+            calibration = [prepare(batch_BCHW.cpu(), side) for batch_BCHW in request.calibration]
+            path = write_reduced(name, draft / ONNX, calibration)
+            found[name] = _described(path, torch.from_numpy(OnnxNetwork(path)(images_BCHW)), expected_BK)
+    if request.measure is not None and len(found) > 1:
+        for name, entry in request.measure(draft, {name: entry["file"] for name, entry in found.items()}).items():
+            found[name] |= entry
+    return found
+
+
+def _described(path: Path, logits_BK: Tensor, expected_BK: Tensor) -> dict[str, Any]:
+    agree = (logits_BK.argmax(dim=1) == expected_BK.argmax(dim=1)).float().mean()
+    difference = _difference(logits_BK, expected_BK)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "difference": difference,
+        "top1_agreement": float(agree),
+    }
+
+
+def _config(request: ExportRequest, checkpoint: Checkpoint) -> dict[str, Any]:
     graph = request.space.lower(request.architecture)
     return {
         "schema": EXPORT_SCHEMA,
         "space": request.space.name,
-        "architecture": request.architecture.to_dict(),
-        "network": network_config(request.space, request.architecture),
+        **checkpoint.entries,
         "trained": request.supernet is not None,
         "params": graph.params,
         "macs": graph.macs,
@@ -197,6 +266,15 @@ def _config(request: ExportRequest) -> dict[str, Any]:
         },
         **request.card,
     }
+
+
+@torch.no_grad()
+def _timm_logits(folder: Path, images_BCHW: Tensor) -> Tensor:
+    """What timm computes that has nothing but the folder."""
+    import timm
+
+    logits_BK: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images_BCHW)
+    return logits_BK
 
 
 def _images(request: ExportRequest) -> Tensor:
@@ -210,6 +288,16 @@ def _difference(found_BK: Tensor, expected_BK: Tensor) -> float:
     """The largest difference of two sets of logits as a share of their range; NaN never passes for equal."""
     span = float(expected_BK.max() - expected_BK.min())
     return float((found_BK - expected_BK).abs().max()) / max(span, 1e-12)
+
+
+def _prove(proof: dict[str, Any], name: str, found_BK: Tensor, expected_BK: Tensor, what: str) -> None:
+    """Note how far one form of the network lies from the network.
+
+    Raises:
+        ProofError: Further than it may.
+    """
+    proof[name] = _difference(found_BK, expected_BK)
+    _check(name, proof[name], what)
 
 
 def _check(name: str, difference: float, what: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
-from search_spaces import Architecture, SearchSpace, find_architecture, get_space, space_names
+from search_spaces import Architecture, SearchSpace, find_architecture, get_space, space_kinds, space_names
 from search_spaces.errors import ArchitectureError, UnknownNameError
 from search_spaces.graph import OpGraph
 
@@ -54,7 +54,8 @@ def resolve_network(text: str, image_side: int | None = None) -> NamedNetwork:
 
     Args:
         text: A published architecture (``elastic/M``, ``elastic-mini/largest``) or one in its space's short form
-            (``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``), an architecture as JSON text or the path of a JSON file with one, a
+            (``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``), a timm model as a space (``timm:NAME``, its largest network; or
+            ``timm:NAME/smallest``), an architecture as JSON text or the path of a JSON file with one, a
             run folder (``RUN`` for its knee, ``RUN:best``, ``RUN:3``), the path of an ONNX file, or the name of a timm
             model.
         image_side: Side in pixels of the input, for timm models only; None takes the model's own.
@@ -144,7 +145,8 @@ def onnx_network(path: Path) -> NamedNetwork:
 def _of_a_space(text: str) -> NamedNetwork | None:
     if text.lstrip().startswith("{"):
         return _from_json(Architecture.from_json(text))
-    if re.split("[/:]", text, maxsplit=1)[0] not in space_names() or text in space_names():
+    is_of_a_kind = ":" in text and text.partition(":")[0] in space_kinds()
+    if not is_of_a_kind and (re.split("[/:]", text, maxsplit=1)[0] not in space_names() or text in space_names()):
         return None
     space, architecture = find_architecture(text)
     return space_network(space, architecture, text)
@@ -186,7 +188,7 @@ def _from_run(folder: Path, pick: str | None) -> NamedNetwork:
     from nas.settings import recorded_settings
 
     settings = recorded_settings(folder) or {}
-    if settings.get("command") == "train":
+    if settings.get("command") in ("train", "finish"):
         architecture, name = _trained_architecture(folder, pick, settings), str(folder)
     else:
         architecture, name = load_result(folder).pick(pick or "knee").architecture, f"{folder}:{pick or 'knee'}"
@@ -214,10 +216,15 @@ def _run_classes(folder: Path, settings: Mapping[str, Any]) -> int | None:
         path = supernet_checkpoint(folder)
     else:
         return None
-    return int(_checkpoint_header(path)["classes"])
+    return int(checkpoint_header(path)["classes"])
 
 
-def _checkpoint_header(path: Path) -> Mapping[str, Any]:
+def checkpoint_header(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says about itself, without its tensors being read or checked.
+
+    Raises:
+        CheckpointError: The header cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     from supernets.errors import CheckpointError

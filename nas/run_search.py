@@ -19,6 +19,7 @@ from nas.fidelity import FIDELITIES
 from nas.files import write_json
 from nas.goals import Objective, make_objectives
 from nas.loop import Budget, Plan, SearchLoop
+from nas.own_model import OwnModel, find_model, folder_name, keep_original, original_checkpoint
 from nas.progress import Progress, StageStarted, ignore
 from nas.result import SearchResult, front_document, with_many
 from nas.run import Run, next_run_folder
@@ -63,6 +64,8 @@ def search(
     controller: str | None = None,
     batch: int | None = None,
     fidelity: str | None = None,
+    model: str | None = None,
+    weights: Path | str | None = None,
     output: Path | str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -111,6 +114,10 @@ def search(
             depend on seed and batch, not on how many workers there are.
         fidelity: ``halving`` evaluates all networks of a batch a little and the best of them more, see `nas.fidelity`;
             ``full`` unless given.
+        model: A vision transformer of timm, ``NAME`` or ``NAME?argument=value``, in place of ``space``: the networks
+            inside it are searched, from its own weights, sorted by importance, and it teaches them. Needs ``data``.
+        weights: Of ``model``: ``pretrained`` for those that timm downloads, which is what is taken unless given; a file
+            or folder of one's own; or ``random``.
         output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
         resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``,
             ``budget_seconds`` and ``patience`` may differ.
@@ -153,6 +160,8 @@ def search(
         "window": window,
         "batch": batch,
         "fidelity": fidelity,
+        "model": model,
+        "weights": None if weights is None else str(weights),
     }
     if resume and output is None:
         raise UsageError("`resume` without `output`, expected the run folder to go on in")
@@ -181,6 +190,7 @@ class _Question:
     supernet: Supernet | None
     identity: Mapping[str, Any]
     table_seconds: float
+    own: OwnModel | None = None
 
 
 class _Search:
@@ -192,17 +202,24 @@ class _Search:
         self.progress = progress
 
     def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
-        settings = self.settings
         from supernets.interruptions import deferred_interrupt
 
-        make_controller = get_controller(settings.controller)
-        question = self._question()
+        make_controller = get_controller(self.settings.controller)
+        own = None
+        if self.settings.model is not None:
+            device = choose_device(self.workplace.device)
+            own = find_model(self.settings, folder if resume else None, device, self.progress)
+            self.settings = replace(self.settings, space=own.space)
+        question = self._question(own)
+        settings = self.settings
         if folder is None:
-            folder = next_run_folder(f"{settings.space}-{settings.target}")
+            folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
         document = {"command": "search", **settings.to_dict(), **self._plan(question), **question.identity}
         with Run(folder, document, seed=settings.seed, resume=resume, force=force) as run:
             if run.is_resumed:
                 self._take_up(run, question)
+            if own is not None and question.images is not None and not original_checkpoint(run.path).exists():
+                keep_original(own, question.images, run.path)
             evaluator, training = self._evaluator(run, question)
             objectives = make_objectives(settings.objective_names, None if evaluator is None else evaluator.name)
             workers = 1 if self.workplace.executor_name(settings) == "in-process" else self.workplace.workers
@@ -225,7 +242,7 @@ class _Search:
                 result = deliver(result, question.images)
         return result
 
-    def _question(self) -> _Question:
+    def _question(self, own: OwnModel | None = None) -> _Question:
         """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
         settings, classes, supernet, images = self.settings, None, None, None
         supernet_digest = None
@@ -250,7 +267,9 @@ class _Search:
             "data_digest": None if images is None else images.describe()["digest"],
             "supernet_digest": supernet_digest,
         }
-        return _Question(bounds, feasible, untrained, images, supernet, identity, table_seconds)
+        if own is not None:
+            table_seconds += own.seconds
+        return _Question(bounds, feasible, untrained, images, supernet, identity, table_seconds, own)
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
         return (
@@ -310,7 +329,12 @@ class _Search:
         if question.supernet is not None:
             return SupernetEvaluator(question.supernet, images, settings.seed), None
         training = training_settings(None, run.settings["training_seconds"], settings.seed)
-        trained, supernet = train_in_run(run, settings.space, images, training, self.workplace.device, self.progress)
+        start = None
+        if question.own is not None:
+            training, start = question.own.training(training), question.own.start()
+        trained, supernet = train_in_run(
+            run, settings.space, images, training, self.workplace.device, self.progress, start=start
+        )
         return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
 
     def _recipe(self, run: Run, question: _Question) -> EvaluatorRecipe:
@@ -361,6 +385,8 @@ class _Search:
             document = with_many(document, objectives, limits, loop.trials)
         if training is not None:
             document["training"] = dict(training)
+        if question.own is not None:
+            document["model"] = {**question.own.facts, **question.own.costs(question.bounds)}
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
 

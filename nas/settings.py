@@ -68,6 +68,8 @@ class SearchSettings:
     batch: int = 1
     fidelity: str = "full"
     patience: int | None = None
+    model: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("limit_ms", "macs", "params", "batch", *BUDGET_SETTINGS):
@@ -132,6 +134,10 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         UsageError: A value is out of range, or values contradict each other.
     """
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if {"model", "weights"} & set(chosen):
+        from nas.own_model import check_model
+
+        chosen = check_model(chosen)
     chosen = _with_devices(_with_objectives(chosen))
     is_trained = bool({"data", "supernet"} & set(chosen))
     ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supernets.augmentation import LIGHT, Augmentation, plain_transform, training_transform
+from supernets.augmentation import CROP_SHARE, LIGHT, Augmentation, plain_transform, training_transform
 from supernets.data import Batch, Division, ImageData, IntArray
 from supernets.errors import DataError
 from supernets.image_loader import ImageLoader, ImageStore, LoadedBatch, Samples, default_workers
@@ -43,6 +43,8 @@ class StoredData(ImageData):
         augmentation: Of training images.
         mirrored: Whether a mirrored image is of the same class.
     """
+
+    crop_share = CROP_SHARE
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from latency_tables.errors import ProfileError
 from latency_tables.runtimes.base import Runtime
@@ -47,8 +47,13 @@ def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: P
         raise ProfileError(f"the network cannot be exported: {_first_line(str(error))}") from error
 
 
-def convert_program(runtime: Runtime, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
+def convert_program(
+    runtime: Runtime, network: nn.Module, input_shape: tuple[int, int, int], path: Path
+) -> dict[str, Any]:
     """Write a network as a runtime's file, through the runtime's own environment.
+
+    Returns:
+        What the converter knows of the file: ``delegate``, where it says how many operators a delegate took.
 
     Raises:
         ProfileError: PyTorch or the converter cannot convert it.
@@ -60,10 +65,11 @@ def convert_program(runtime: Runtime, network: nn.Module, input_shape: tuple[int
         program = Path(folder) / "network.pt2"
         write_program(network, input_shape, program)
         try:
-            converter.convert(program, temporary)
+            facts = converter.convert(program, temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+    return facts
 
 
 class _Converter:
@@ -81,7 +87,7 @@ class _Converter:
         )
         atexit.register(self._process.kill)
 
-    def convert(self, program: Path, path: Path) -> None:
+    def convert(self, program: Path, path: Path) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -97,9 +103,11 @@ class _Converter:
                 f"the converter of `{self._runtime}` ended: {lines[-1] if lines else 'no message'}",
                 "check the runtime's environment",
             )
-        error = json.loads(answer)["error"]
+        facts: dict[str, Any] = json.loads(answer)
+        error = facts.pop("error")
         if error:
             raise ProfileError(f"the network cannot be converted for `{self._runtime}`: {_first_line(error)}")
+        return facts
 
 
 _converter = cache(_Converter)

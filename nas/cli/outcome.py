@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,14 @@ def export(
     pick: Annotated[
         str | None, typer.Option(help="knee, best, fastest, or a number from the front's table; knee unless given.")
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What to write beside checkpoint and ONNX file, with commas: timm (plain where its shape allows),"
+            " onnx-fp16, onnx-int8, litert, executorch.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write; RUN/exports/PICK unless given.")
     ] = None,
@@ -27,7 +36,7 @@ def export(
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
     from nas.deliver import export_run
 
-    exported = export_run(run, pick, output)
+    exported = export_run(run, pick, output, [] if format is None else format.split(","))
     if json:
         display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof)})
         return
@@ -38,9 +47,32 @@ def export(
         f"proof: stored weights equal the network's; on {exported.proof['images']} images ONNX Runtime differs from"
         f" PyTorch by {difference:.1e} of the logits' range"
     )
+    _show_formats(exported.proof["formats"])
+    if "timm_difference" in exported.proof:
+        display.say(f'timm loads it: timm.create_model("local-dir:{display.short(exported.folder)}", pretrained=True)')
     if not exported.is_trained:
         display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
     display.say(f"written to {display.short(exported.folder)}")
+
+
+def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
+    """What was measured of every file that runs; nothing where there is the ONNX file alone."""
+    if len(formats) < 2:
+        return
+    rows = []
+    for name, entry in formats.items():
+        accuracy = f"{entry['accuracy']:.2%}" if "accuracy" in entry else ""
+        latency = entry.get("latency")
+        delegate = entry.get("delegate")
+        share = f"{delegate['nodes']} of {delegate['all_nodes']} operators" if delegate else ""
+        milliseconds = "" if latency is None else f"{latency['ms']:.3g} ms"
+        rows.append([name, entry["file"], accuracy, milliseconds, f"{entry['difference']:.1e}", share])
+    display.print_table(["format", "file", "accuracy", "latency here", "logits differ by", "delegated"], rows, left=2)
+    for name, entry in formats.items():
+        if "not_measured" in entry:
+            display.say(f"warning: the latency of `{name}` was not measured: {entry['not_measured']}")
+        if "verdict" in entry:
+            display.say(f"{name}: {entry['verdict']}")
 
 
 @handles_errors

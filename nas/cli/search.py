@@ -55,6 +55,17 @@ def search(
     score: Annotated[
         str | None, typer.Option(help="What ranks untrained networks, see `nas score`: capacity, params, naswot...")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A vision transformer of timm to search inside, with --data, see `nas profile`.",
+            rich_help_panel=QUESTION,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Its weights: a file or folder, pretrained (from timm), or random.  [default: pretrained]"),
+    ] = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Networks to evaluate.")] = None,
     budget: Annotated[
         float | None,
@@ -100,12 +111,13 @@ def search(
     """Find the networks with the best trade-off between quality and latency.
 
     Without images, untrained networks are ranked by a score. With `--data` a supernet is trained first and networks are
-    ranked by accuracy; with `--supernet` a trained one is used.
+    ranked by accuracy; with `--supernet` a trained one is used; with `--model` the networks inside a model of timm are
+    trained from its own weights.
     """
     folder = run_folder(run, resume)
     limit_ms, limits = parse_limits(limit or [])
     if dry_run:
-        _preview(space or "elastic", target or "pixel6", limit_ms, json)
+        _preview(space or (f"timm:{model}" if model else "elastic"), target or "pixel6", limit_ms, json)
         return
     import nas
 
@@ -130,6 +142,8 @@ def search(
             controller=controller,
             batch=batch,
             fidelity=fidelity,
+            model=model,
+            weights=weights,
             output=folder,
             resume=resume is not None,
             force=force,
@@ -198,6 +212,8 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
         f"winner ({verified['pick']}): test accuracy {verified['test_accuracy']:.2%}, of the exported ONNX file in ONNX"
         f" Runtime on {verified['test_images']} images that nothing has looked at before"
     ]
+    if "original_test_accuracy" in verified:
+        lines.append(f"original model, on the same images: test accuracy {verified['original_test_accuracy']:.2%}")
     for target, measured in verified.get("latency", {}).items():
         lines.append(
             f"winner ({verified['pick']}): measured {measured['ms']:.3g} ms on `{target}`,"

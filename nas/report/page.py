@@ -12,6 +12,7 @@ from nas.files import write_text
 from nas.report import sections
 from nas.report.markup import Figures, escape
 from nas.report.reading import RunFolder, read_run
+from nas.report.shipping import shipping_section
 
 REPORT_FILE = "report.html"
 
@@ -45,6 +46,7 @@ def render(run: RunFolder) -> str:
         sections.progress_section(run, figures),
         sections.size_section(run, figures),
         sections.checks_section(run),
+        shipping_section(run),
         sections.sources_section(run),
     ]
     plotly = _plotly() if figures.documents else ""

@@ -119,6 +119,8 @@ class Front(_Record):
         limits: All limits of such a search, by what they are on.
         verified: What was checked of one member: its trial's ``number``, its measured ``latency`` by target, and any
             further facts, which the page lists as they are.
+        model: The model that the search began with, where it did.
+        formats: By pick, what was found out about the files that it was exported to.
     """
 
     schema_number: int = Field(alias="schema")
@@ -134,6 +136,8 @@ class Front(_Record):
     sources: list[str] = Field(default_factory=list)
     training: dict[str, Any] | None = None
     verified: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    formats: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
     def members(self) -> list[Candidate]:

@@ -58,7 +58,7 @@ class TimmFamily:
     """Modules and axes of the networks inside timm models."""
 
     source_file = timm_subnet.__file__
-    class_name = "TimmSubnet"
+    class_name = "build_subnet"  # a function: what it returns is of a class of timm
 
     def build_block(self, spec: TimmBlock) -> nn.Module:
         """The part on the meta device, with constants on the CPU."""

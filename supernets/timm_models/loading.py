@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,30 @@ from supernets.timm_models.chain import create
 from supernets.timm_models.export import from_timm_names
 
 PRETRAINED = "pretrained"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+"""Of a folder that a model was exported to, by timm, by us or by a hub."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A timm model as a supernet, and what its weights are.
+
+    Attributes:
+        supernet: Its largest network is the model.
+        tells_classes: Whether the weights hold a classifier for the classes that were asked for, so that the model can
+            teach; without weights it cannot.
+        mean: Of the three colours, as the weights expect images to be normalised.
+        std: Likewise.
+        first_convolution: Name in the model of the layer that sees the colours.
+        license: Of the weights; None where nobody says.
+    """
+
+    supernet: Supernet
+    tells_classes: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    first_convolution: str
+    license: str | None
 
 
 def load_timm_supernet(
@@ -24,10 +50,22 @@ def load_timm_supernet(
 ) -> Supernet:
     """The supernet of the networks inside a timm model; its largest network is that model.
 
+    Args and errors are those of `load_original`.
+    """
+    return load_original(name, weights, classes, image_side).supernet
+
+
+def load_original(
+    name: str, weights: str | Path | None = None, classes: int | None = None, image_side: int | None = None
+) -> Original:
+    """A timm model as a supernet, with what is known of its weights.
+
     Args:
         name: Of the model, as ``NAME`` or ``NAME?argument=value``.
         weights: ``pretrained`` for those that timm downloads, or a file: safetensors, or a PyTorch file that holds
-            nothing but tensors; None draws them at random.
+            nothing but tensors; or a folder with ``model.safetensors``. A ``config.json`` beside the file, as timm
+            writes it, says how images are normalised; else they are as for timm's own weights. None draws them at
+            random.
         classes: To tell apart; None takes the model's own. A classifier for another number is drawn at random.
         image_side: Side in pixels of the image; None takes the model's own.
 
@@ -43,10 +81,19 @@ def load_timm_supernet(
     space = get_space(f"{PREFIX}:{reference.text}", classes)
     assert isinstance(space, TimmSpace)
     supernet = Supernet(space)
+    tells_classes = False
     if weights is not None:
-        model = _loaded(reference, weights, space.classes)
+        model, tells_classes = _loaded(reference, weights, space.classes)
         load_timm_weights(supernet, model.state_dict())
-    return supernet.eval()
+    facts = _facts(reference, weights)
+    return Original(
+        supernet.eval(),
+        tells_classes,
+        tuple(facts["mean"]),
+        tuple(facts["std"]),
+        facts["first_conv"],
+        facts.get("license") if weights is not None else None,
+    )
 
 
 def load_timm_weights(supernet: Supernet, state: Mapping[str, Tensor]) -> None:
@@ -62,23 +109,57 @@ def load_timm_weights(supernet: Supernet, state: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"weights for `{supernet.space.name}`: {_first_difference(error)}") from error
 
 
-def _loaded(reference: TimmReference, weights: str | Path, classes: int) -> nn.Module:
+def _facts(reference: TimmReference, weights: str | Path | None) -> dict[str, Any]:
+    """How the weights expect their images, and under which licence they were given."""
+    import timm
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    known = timm.get_pretrained_cfg(reference.name, allow_unregistered=True)
+    own = {} if known is None else known.to_dict()  # type: ignore[no-untyped-call]
+    facts = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD, "first_conv": "patch_embed.proj"}
+    facts |= {name: own[name] for name in ("mean", "std", "first_conv", "license") if own.get(name) is not None}
+    if weights is None or weights == PRETRAINED:
+        return facts
+    facts.pop("license", None)  # of timm's own weights, not of these
+    file = _weights_file(Path(weights)).with_name(CONFIG_FILE)
+    try:
+        beside = json.loads(file.read_text(encoding="utf-8"))
+        given = {**beside.get("image", {}), **beside.get("pretrained_cfg", {})}
+        found = {name: given[name] for name in ("mean", "std", "license") if name in given}
+    except FileNotFoundError:
+        return facts
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"`{file}` cannot be read: {error}", hint="expected timm's `config.json`") from error
+    return facts | found
+
+
+def _weights_file(path: Path) -> Path:
+    return path / WEIGHTS_FILE if path.is_dir() else path
+
+
+def _loaded(reference: TimmReference, weights: str | Path, classes: int) -> tuple[nn.Module, bool]:
+    """The model with its weights, and whether its classifier came with them."""
     if weights == PRETRAINED:
         try:
-            return create(reference, None, classes, pretrained=True)
+            model = create(reference, None, classes, pretrained=True)
+            return model, getattr(model, "pretrained_cfg", {}).get("num_classes") == classes
         except OSError as error:
             raise CheckpointError(
                 f"pretrained weights of timm model `{reference.name}` cannot be downloaded: {error}",
                 hint="download them elsewhere and name the file with `--weights`",
             ) from error
     model = create(reference, None, classes)
-    state = _read(Path(weights), model)
+    state = _read(_weights_file(Path(weights)), model)
+    tells_classes = True
     expected = model.state_dict()
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     for key in [key for key in state if key.rpartition(".")[0] in names]:
-        if key not in expected or state[key].shape != expected[key].shape:
+        if key not in expected:
+            del state[key]
+        elif state[key].shape != expected[key].shape:
             state[key] = expected[key]  # a classifier for other classes: drawn at random
+            tells_classes = False
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -86,7 +167,7 @@ def _loaded(reference: TimmReference, weights: str | Path, classes: int) -> nn.M
             f"weights `{weights}` are not those of timm model `{reference.name}`: {_first_difference(error)}",
             hint="give the file of this model, with the arguments that it was made with",
         ) from error
-    return model
+    return model, tells_classes
 
 
 def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:

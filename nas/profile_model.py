@@ -1,0 +1,184 @@
+"""What could be searched inside a timm model, and what it would cost on devices, before anything is trained.
+
+Three networks stand for the space: the smallest, the middle and the largest, which is the model itself. Each distinct
+part of them is traced once, so the answer takes seconds where the tables of a whole search take more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from latency_tables.predictor import Latency, LatencyPredictor
+from latency_tables.targets import LOCAL, load_target, provenance_line, target_names
+from nas.errors import UsageError
+from search_spaces import Architecture, Op, OpGraph, get_space
+from search_spaces.timm_models import PREFIX, TimmBlock, TimmSpace
+
+ALL = "all"
+DEFAULT_TARGET = "pixel6"
+MEMBERS = ("smallest", "middle", "largest")
+
+
+@dataclass(frozen=True)
+class ProfiledNetwork:
+    """One of the three networks.
+
+    Attributes:
+        name: ``smallest``, ``middle`` or ``largest``.
+        latency: By target.
+    """
+
+    name: str
+    architecture: Architecture
+    params: int
+    macs: int
+    latency: dict[str, Latency]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is searched under one name, in every part of the model that has it.
+
+    Attributes:
+        name: For example ``depth`` or ``heads``.
+        places: Number of choices; one per block, or one for the whole model.
+        values: Candidate values of each; those of the first, where places differ.
+    """
+
+    name: str
+    places: int
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """What could be searched inside a model.
+
+    Attributes:
+        model: As it was asked for.
+        family: Adapter that knows the model.
+        encodings: Size of the space: an upper bound on its number of networks.
+        networks: The smallest, the middle and the largest.
+        axes: What is searched.
+        fixed: What is not, and why, in words.
+        limits: By target: the limit on its latency in milliseconds.
+        can_be_met: By target: whether the smallest network stays within the limit with the upper end of its interval.
+        sources: What the predictions rest on, a line per target.
+    """
+
+    model: str
+    family: str
+    encodings: int
+    networks: tuple[ProfiledNetwork, ...]
+    axes: tuple[Axis, ...]
+    fixed: tuple[str, ...]
+    limits: dict[str, float]
+    can_be_met: dict[str, bool]
+    sources: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        networks = [{**asdict(network), "architecture": network.architecture.to_dict()} for network in self.networks]
+        return {"schema": 1, **asdict(self), "networks": networks}
+
+
+def profile_model(
+    model: str,
+    targets: Sequence[str] = (),
+    limit_ms: float | None = None,
+    limits: dict[str, float] | None = None,
+    classes: int | None = None,
+) -> ModelProfile:
+    """What could be searched inside a timm model; nothing is downloaded, trained or written.
+
+    Args:
+        model: Name of the model, ``NAME`` or ``NAME?argument=value``.
+        targets: Devices whose latency is predicted; ``all`` for every one that has a table. Those of ``limits``, or
+            ``pixel6`` and this machine where it has a table, unless given.
+        limit_ms: Limit on the latency on the first target, in milliseconds.
+        limits: Further limits by target.
+        classes: To tell apart; None takes the model's own.
+
+    Raises:
+        UnknownNameError: There is no such model or target.
+        TimmModelError: The model cannot be made elastic; the message says why.
+        TableMissingError: A target has no latency table yet.
+    """
+    chosen = dict(limits or {})
+    names = _targets([*targets, *(name for name in chosen if name not in targets)])
+    if limit_ms is not None:
+        if names[0] in chosen:
+            raise UsageError(f"two limits for `{names[0]}`: {limit_ms:g} ms and {chosen[names[0]]:g} ms")
+        chosen = {names[0]: limit_ms, **chosen}
+    tables = {name: load_target(name) for name in names}
+    space = get_space(f"{PREFIX}:{model.removeprefix(f'{PREFIX}:')}", classes)
+    assert isinstance(space, TimmSpace)
+    predictors = {name: LatencyPredictor(table) for name, table in tables.items()}
+    networks = tuple(_profiled(space, name, predictors) for name in MEMBERS)
+    smallest = networks[0].latency
+    return ModelProfile(
+        model=space.outline.reference.text,
+        family=space.outline.family,
+        encodings=space.encodings,
+        networks=networks,
+        axes=tuple(_axes(space)),
+        fixed=tuple(dict.fromkeys(space.outline.fixed)),
+        limits=chosen,
+        can_be_met={name: smallest[name].high_ms <= limit for name, limit in chosen.items()},
+        sources=tuple(provenance_line(table) for table in tables.values()),
+    )
+
+
+def _targets(asked: Sequence[str]) -> list[str]:
+    """The targets by name, once each."""
+    if ALL not in asked:
+        return list(dict.fromkeys(asked)) or [DEFAULT_TARGET, *([LOCAL] if _has_local() else [])]
+    known = [info.name for info in target_names() if info.table is not None and not info.alias_of]
+    return list(dict.fromkeys([*(name for name in asked if name != ALL), *known]))
+
+
+def _has_local() -> bool:
+    return any(info.name == LOCAL and info.table is not None for info in target_names())
+
+
+def _profiled(space: TimmSpace, name: str, predictors: dict[str, LatencyPredictor]) -> ProfiledNetwork:
+    architecture = space.find(name)
+    graph = _lowered(space, architecture)
+    latency = {target: predictor.graph(graph) for target, predictor in predictors.items()}
+    return ProfiledNetwork(name, architecture, graph.params, graph.macs, latency)
+
+
+def _lowered(space: TimmSpace, architecture: Architecture) -> OpGraph:
+    """The op graph, as ``space.lower`` gives it; only parts of this network are traced, not those of a whole table."""
+    known: dict[TimmBlock, tuple[Op, ...]] = {}
+    blocks = []
+    for name, block in space.blocks(architecture):
+        assert isinstance(block, TimmBlock)
+        if block not in known:
+            known[block] = _traced(block)
+        blocks.append((name, known[block]))
+    return OpGraph(blocks, space.input_shape(dict(architecture.settings)))
+
+
+def _traced(block: TimmBlock) -> tuple[Op, ...]:
+    from latency_tables.trace import trace
+    from supernets.timm_models import chain_of
+
+    chain, sizes = chain_of(block.model, block.side, block.classes), dict(block.sizes)
+    table = chain.parts[block.part].table
+    module = table.resize(copy.deepcopy(table.module), sizes).to("meta")
+    graph = trace(module, chain.flow_shape(block.part, sizes), f"{block.model}: {block.part}")
+    return graph.blocks[0][1]
+
+
+def _axes(space: TimmSpace) -> Iterator[Axis]:
+    """What is searched, choices of the same kind in one."""
+    kinds: dict[str, list[tuple[int, ...]]] = {}
+    for choice in space.choices:
+        if len(choice.values) > 1:
+            kinds.setdefault(choice.name.rpartition(".")[2], []).append(choice.values)
+    for name, values in kinds.items():
+        yield Axis("image side" if name == "side" else name, len(values), values[0])

@@ -1,0 +1,72 @@
+"""What the report says of a model that the search began with, and of the files that networks were exported to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nas.report import markup
+from nas.report.markup import Column, Row
+from nas.report.reading import RunFolder
+from nas.report.words import MISSING, count, milliseconds
+
+_COLUMNS = [
+    Column("format"),
+    Column("file"),
+    Column("size, MB", True),
+    Column("accuracy", True),
+    Column("latency here, ms", True),
+    Column("logits differ by", True),
+    Column("delegated", True),
+]
+
+
+def shipping_section(run: RunFolder) -> str:
+    """The original model and the exported files; empty where there is neither."""
+    front = run.front
+    parts = [_original(front.model)] if front.model else []
+    for pick, entry in front.formats.items():
+        files: Mapping[str, Mapping[str, Any]] = entry.get("files", {})
+        rows = [_row(name, facts) for name, facts in files.items()]
+        notes = [f"{name} is {facts['verdict']}." for name, facts in files.items() if "verdict" in facts]
+        notes += [f"{name}: {facts['not_measured']}." for name, facts in files.items() if "not_measured" in facts]
+        judged = next((facts for facts in files.values() if "part" in facts), None)
+        if judged is not None:
+            notes.append(f"Accuracy: on {judged['images']} images, {judged['part']}.")
+        title = f"Files of the network `{pick}`, trial {entry.get('number', MISSING)}"
+        parts += [f"<h3>{markup.escape(title)}</h3>", markup.table(_COLUMNS, rows)]
+        parts += [markup.paragraph(" ".join(notes), "note")] if notes else []
+    return markup.section("From the model to the file", *parts) if parts else ""
+
+
+def _original(model: Mapping[str, Any]) -> str:
+    accuracy = model.get("accuracy")
+    facts = {
+        "original model": str(model.get("name", MISSING)),
+        "weights": str(model.get("weights", MISSING)),
+        "licence of the weights": str(model.get("license") or MISSING),
+        "parameters": count(model["params"]) if "params" in model else MISSING,
+        "MACs": count(model["macs"]) if "macs" in model else MISSING,
+        "accuracy on the search part": f"{accuracy:.2%}" if accuracy is not None else MISSING,
+        "taught the networks inside it": "yes" if model.get("teaches") else "no",
+    }
+    for target, latency in model.get("latency", {}).items():
+        facts[f"predicted latency on {target}"] = f"{milliseconds(latency['ms'])} ms"
+    for axis, criterion in model.get("criteria", {}).items():
+        facts[f"importance of {axis}"] = str(criterion)
+    return markup.pairs(facts)
+
+
+def _row(name: str, facts: Mapping[str, Any]) -> Row:
+    latency, delegate = facts.get("latency"), facts.get("delegate")
+    return Row(
+        (
+            name,
+            str(facts.get("file", MISSING)),
+            f"{facts['bytes'] / 1e6:.2f}" if "bytes" in facts else MISSING,
+            f"{facts['accuracy']:.2%}" if "accuracy" in facts else MISSING,
+            milliseconds(latency["ms"]) if latency else MISSING,
+            f"{facts['difference']:.1e}" if "difference" in facts else MISSING,
+            f"{delegate['nodes']} of {delegate['all_nodes']}" if delegate else MISSING,
+        )
+    )
