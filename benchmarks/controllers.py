@@ -11,11 +11,16 @@ Searches maximise quality and minimise latency on ``pixel6`` in one of two world
 
 Hypervolume is counted from the slowest network and the worst tenth of a random sample. ``reaches`` is the mean over
 seeds, with a 95 % bootstrap interval, of the evaluations needed for random search's mean hypervolume after a number of
-evaluations; a seed that does not get there counts its whole budget and is told apart as ``missed``.
+evaluations; a seed that does not get there counts its whole budget and is told apart as ``missed``. The row
+``informed`` is no controller but what one could reach at best: it knows the regression and the size of the noise, not
+the noise itself.
 
-    python benchmarks/controllers.py --trained TRUTH.json [--seeds 10] [--json FILE]
+``--proposals`` measures what proposing costs once 1,000 networks of `elastic` have been evaluated.
+
+    python benchmarks/controllers.py --trained TRUTH.json [--set NAME ...] [--seeds 10] [--first-seed 0] [--json FILE]
     python benchmarks/controllers.py --evaluate RUN --networks 2000 --table TABLE.jsonl
     python benchmarks/controllers.py --table TABLE.jsonl [--space elastic-mini]
+    python benchmarks/controllers.py --proposals
 """
 
 from __future__ import annotations
@@ -23,44 +28,48 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
-from trained_vits import TrainedSet, load_trained_sets, lower
+from controller_worlds import SAMPLE, TARGET, World, worlds, write_table
 
-from latency_tables import LatencyPredictor, load_target
-from nas.controllers import Outcome, Outcomes, SearchProblem, get_controller
+from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
+from nas.controllers.improvement import Front
+from nas.controllers.proposals import distinct
 from nas.goals import Objective, latency_of
 from nas.objectives import hypervolume
 from nas.statistics import mean_interval
+from nas.testing import drive, toy_problem
 from nas.trial import State
-from search_spaces import Choice, Genotypes, Op, SearchSpace, Slot, get_space
+from search_spaces import Genotypes
 
 Floats = npt.NDArray[np.float64]
 
-TARGET = "pixel6"
-SAMPLE = 1000
-"""Networks that the corner of the hypervolume comes from."""
 MARKS = (25, 50, 100, 150, 200, 300)
+CONTROLLERS = ("nsga2", "nsga3", "tpe", "gp", "evolution", "evolution-resnas", "local", "predictor")
+SLOW = {"gp": 100}
+"""Controllers whose proposals take seconds, with the evaluations that they get."""
+INFORMED, INFORMED_SAMPLE = "informed", 20_000
+FINISHED, PROPOSALS = 1000, 150
+"""Networks evaluated before proposals are timed, and how many proposals are."""
 
 
 def main() -> None:
     """Run the benchmark and print a table for each world."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trained", type=Path, help="JSON file of trained networks")
+    parser.add_argument(
+        "--set", nargs="+", metavar="NAME", help="sets and tasks of --trained, such as `pit flowers_kd`"
+    )
     parser.add_argument("--table", type=Path, help="JSON lines of evaluated networks")
     parser.add_argument("--evaluate", type=Path, metavar="RUN", help="evaluate networks of its supernet into --table")
     parser.add_argument("--networks", type=int, default=2000)
     parser.add_argument("--space", default="elastic-mini", help="of the table")
-    parser.add_argument("--controllers", nargs="+", default=["nsga2", "predictor"], help="beside random")
+    parser.add_argument("--controllers", nargs="+", default=CONTROLLERS, help="beside random")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--proposals", action="store_true", help="measure what proposing costs")
     parser.add_argument("--json", type=Path, help="also write all hypervolumes here")
     arguments = parser.parse_args()
     if arguments.evaluate is not None:
@@ -68,67 +77,38 @@ def main() -> None:
             parser.error("--evaluate needs --table")
         write_table(arguments.evaluate, arguments.table, arguments.networks)
         return
+    if arguments.proposals:
+        for name in arguments.controllers:
+            print(f"{name:18}{1e3 * proposal_seconds(name):10.2f} ms per proposal", flush=True)
     document = {}
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     for world in worlds(arguments.trained, arguments.table, arguments.space):
-        document[world.name] = compare(world, arguments.controllers, arguments.seeds)
+        if arguments.set is None or world.name in arguments.set:
+            document[world.name] = compare(world, arguments.controllers, seeds)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(document))
 
 
-# -- searching -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class World:
-    """What is searched.
-
-    Attributes:
-        quality: Of one genotype ``[c]``; higher is better.
-        size: Number of networks where it is small, else None.
-    """
-
-    name: str
-    space: SearchSpace
-    quality: Callable[[Genotypes], float]
-    size: int | None = None
-
-    @cached_property
-    def predictor(self) -> LatencyPredictor:
-        """Prices the networks."""
-        return LatencyPredictor(load_target(TARGET))
-
-    def latency_ms(self, genotypes: Genotypes) -> Floats:
-        """Of genotypes ``[n, c]``."""
-        return np.asarray(self.predictor.population(self.space, genotypes).ms)
-
-    @cached_property
-    def corner(self) -> tuple[float, float]:
-        """Of the hypervolume: negative quality and latency."""
-        sample = self.space.sample(SAMPLE, np.random.default_rng(0))
-        qualities = [self.quality(genotype) for genotype in sample]
-        slowest = self.space.encode([self.space.largest])
-        return -float(np.quantile(qualities, 0.1)), float(self.latency_ms(np.concatenate([sample, slowest])).max())
-
-
-def compare(world: World, controllers: list[str], seeds: int) -> dict[str, list[list[float]]]:
+def compare(world: World, controllers: list[str], seeds: range) -> dict[str, list[list[float]]]:
     """The hypervolumes of each controller after each evaluation, for each seed; prints what they amount to."""
     targets = (200, 1000) if world.size is None else (world.size // 5, 4 * world.size // 5)
-    budgets = {"random": targets[1], **{name: min(MARKS[-1], world.size or MARKS[-1]) for name in controllers}}
-    curves, seconds = {}, {}
-    for name, budget in budgets.items():
-        runs = [search(world, name, seed, budget) for seed in range(seeds)]
-        curves[name] = [curve for curve, _ in runs]
-        seconds[name] = float(np.mean([spent for _, spent in runs])) / budget
-    goals = {count: float(np.mean([at(curve, count) for curve in curves["random"]])) for count in targets}
-    marks = [mark for mark in MARKS if mark <= budgets[controllers[0]]]
-    print(f"\n{world.name}: hypervolume as a share of random search's after {targets[1]}, mean over {seeds} seeds")
+    most = min(MARKS[-1], world.size or MARKS[-1])
+    informed = () if world.expected is None else (INFORMED,)
+    budgets = {"random": targets[1]} | {name: min(SLOW.get(name, most), most) for name in (*controllers, *informed)}
+    marks = [mark for mark in MARKS if mark <= most]
+    print(f"\n{world.name}: hypervolume as a share of random search's after {targets[1]}, mean over {len(seeds)} seeds")
     columns = "".join(f"{f'@{mark}':>8}" for mark in marks) + "".join(f"{f'reaches random@{n}':>32}" for n in targets)
-    print(f"{'controller':12}{columns}{'ms/proposal':>14}")
-    for name in budgets:
-        shares = [np.mean([at(curve, mark) for curve in curves[name]]) / goals[targets[1]] for mark in marks]
+    print(f"{'controller':18}{columns}{'ms/proposal':>14}")
+    curves: dict[str, list[list[float]]] = {}
+    for name, budget in budgets.items():
+        runs = [search(world, name, seed, budget) for seed in seeds]
+        curves[name] = [curve for curve, _ in runs]
+        goals = [float(np.mean([at(curve, count) for curve in curves["random"]])) for count in targets]
+        shares = [np.mean([at(curve, mark) for curve in curves[name]]) / goals[1] for mark in marks]
         cells = "".join(f"{share:8.3f}" for share in shares)
-        reached = "".join(f"{needed(curves[name], goals[count]):>32}" for count in targets)
-        print(f"{name:12}{cells}{reached}{1e3 * seconds[name]:14.1f}", flush=True)
+        reached = "".join(f"{needed(curves[name], goal):>32}" for goal in goals)
+        seconds = float(np.mean([spent for _, spent in runs])) / budget
+        print(f"{name:18}{cells}{reached}{1e3 * seconds:14.1f}", flush=True)
     return curves
 
 
@@ -153,7 +133,7 @@ def search(world: World, name: str, seed: int, evaluations: int) -> tuple[list[f
         evaluations=evaluations,
     )
     spent = -time.thread_time()
-    controller = get_controller(name)(problem)
+    controller: Controller = InformedController(world, seed) if name == INFORMED else get_controller(name)(problem)
     results: dict[bytes, tuple[float, float]] = {}
     curve: list[float] = []
     idle = 0
@@ -176,6 +156,57 @@ def search(world: World, name: str, seed: int, evaluations: int) -> tuple[list[f
     return curve, spent + time.thread_time()
 
 
+class InformedController:
+    """Proposes what improves the front most when only the noise is unknown, from a sample of the space.
+
+    Args:
+        world: One that knows what to expect.
+        seed: Of the sample.
+    """
+
+    def __init__(self, world: World, seed: int) -> None:
+        if world.expected is None:
+            raise ValueError(f"{world.name}: expected a world of a table")
+        self._corner, self._noise = world.corner, world.noise
+        sampled = world.space.sample(INFORMED_SAMPLE, np.random.default_rng(seed))
+        self._left = distinct(np.concatenate([world.space.encode([world.space.smallest]), sampled]))
+        self._ms_n, self._mean_n = world.latency_ms(self._left), np.asarray(world.expected(self._left))
+        self._costs: list[Floats] = []
+
+    def ask(self, count: int) -> Genotypes:
+        """The one genotype ``[1, c]`` that promises most."""
+        costs = np.array(self._costs).reshape(-1, 2)
+        front = Front.of(costs[:, 1], -costs[:, 0], -self._corner[0], self._corner[1])
+        gain_n = front.expected_improvement(self._ms_n, self._mean_n, np.full(len(self._left), self._noise))
+        best = int(np.argmax(gain_n))
+        asked: Genotypes = self._left[[best]]
+        is_left_n = np.arange(len(self._left)) != best
+        self._left, self._ms_n, self._mean_n = self._left[is_left_n], self._ms_n[is_left_n], self._mean_n[is_left_n]
+        return asked
+
+    def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
+        """Take in the noise."""
+        self._costs += list(outcomes.costs_nk)
+
+
+def proposal_seconds(name: str) -> float:
+    """Processor time per proposal after `FINISHED` evaluations in `elastic`."""
+    problem = toy_problem("elastic", limit=400.0)
+    controller = get_controller(name)(problem)
+    drive(controller, problem, FINISHED, batch=FINISHED // 4)
+    proposed, spent = 0, 0.0
+    while proposed < PROPOSALS:
+        start = time.thread_time()
+        genotypes = controller.ask(PROPOSALS)
+        spent += time.thread_time() - start
+        if not len(genotypes):
+            break
+        proposed += len(genotypes)
+        failed = Outcome(State.FAILED, (float("nan"), 0.0), -1.0, False, {})
+        controller.tell(genotypes, Outcomes.of([failed] * len(genotypes)))
+    return spent / max(1, proposed)
+
+
 def at(curve: list[float], count: int) -> float:
     """The hypervolume after so many evaluations, or after all where nothing new was left."""
     return curve[min(count, len(curve)) - 1]
@@ -187,161 +218,6 @@ def needed(curves: list[list[float]], goal: float) -> str:
     missed = sum(curve[-1] < goal for curve in curves)
     mean = mean_interval(counts)
     return f"{mean.value:.0f} [{mean.low:.0f}, {mean.high:.0f}]" + (f", {missed} missed" if missed else "")
-
-
-# -- worlds ----------------------------------------------------------------------------------------------------------
-
-
-def worlds(trained: Path | None, table: Path | None, space: str) -> Iterator[World]:
-    """The worlds that were asked for."""
-    for pool in [] if trained is None else load_trained_sets(trained):
-        if "base_dim" not in pool.settings[0]:
-            yield from _pool_worlds(pool)
-    if table is not None:
-        yield table_world(get_space(space), table)
-
-
-def _pool_worlds(trained: TrainedSet) -> Iterator[World]:
-    space = PoolSpace(trained)
-    rows = {row.tobytes(): number for number, row in enumerate(space.pool)}
-    for task, labels_n in trained.tasks.items():
-        truth = labels_n.tolist()
-
-        def quality(genotype: Genotypes, truth: list[float] = truth) -> float:
-            return float(truth[rows[genotype.tobytes()]])
-
-        yield World(f"{trained.name} {task}", space, quality, len(rows))
-
-
-class PoolSpace(SearchSpace):
-    """The plain ViTs of a trained set; anything else is repaired to the nearest of them.
-
-    Values are hundredths; a block that a network does not have has heads and ratio 0.
-    """
-
-    image_side = 224
-    classes = 100
-
-    def __init__(self, trained: TrainedSet) -> None:
-        self.name = trained.name
-        first = trained.settings[0]
-        self._width = next(name for name in ("hidden_dim", "embed_dim") if name in first)
-        self._fixed = {"head_dim": first["head_dim"]} if "head_dim" in first else {}
-        self._depth = max(settings["depth"] for settings in trained.settings)
-        rows = [self._values(settings) for settings in trained.settings]
-        self._choices = tuple(Choice(name, tuple(sorted({row[name] for row in rows}))) for name in rows[0])
-        tables = {choice.name: choice.values for choice in self._choices}
-        self.pool = np.array(
-            [[tables[name].index(value) for name, value in row.items()] for row in rows], dtype=np.int8
-        )
-
-    def _values(self, settings: Mapping[str, Any]) -> dict[str, int]:
-        values = {"width": 100 * settings[self._width], "depth": 100 * settings["depth"]}
-        for part in ("num_heads", "mlp_ratio"):
-            numbers = [*settings[part], *[0] * (self._depth - len(settings[part]))]
-            values |= {f"{part}.{place}": round(100 * number) for place, number in enumerate(numbers)}
-        return values
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        """The width, the depth, and the heads and ratio of each block."""
-        return self._choices
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Stem, blocks and head."""
-        blocks = [
-            Slot(f"block.{place}", ("width", f"num_heads.{place}", f"mlp_ratio.{place}"))
-            for place in range(self._depth)
-        ]
-        return (Slot("stem", ("width",)), *blocks, Slot("head", ("width",)))
-
-    def block(self, slot: str, values: Mapping[str, int]) -> PoolBlock | None:
-        """The operators of one block, None where the network has none."""
-        kind, _, place = slot.partition(".")
-        heads, ratio = (values.get(f"{part}.{place}", 100) for part in ("num_heads", "mlp_ratio"))
-        if not heads or not ratio:
-            return None
-        settings = {
-            self._width: values["width"] // 100,
-            "depth": 1,
-            "num_heads": [heads // 100],
-            "mlp_ratio": [ratio / 100],
-            **self._fixed,
-        }
-        return PoolBlock(dict(lower(settings).blocks)["block.0" if kind == "block" else kind])
-
-    def input_shape(self, values: Mapping[str, int]) -> tuple[int, ...]:
-        """Three colours of 224 by 224 pixels."""
-        return (3, self.image_side, self.image_side)
-
-    def repair(self, genotypes: Genotypes) -> Genotypes:
-        """The nearest network of the pool, each choice counted by the share of its range."""
-        scale_c = 1.0 / np.maximum(self.cardinalities - 1, 1)
-        nearest_n = cdist(genotypes * scale_c, self.pool * scale_c, "cityblock").argmin(axis=1)
-        return self.pool[nearest_n]
-
-    def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
-        """Networks of the pool, with repetitions."""
-        return self.pool[generator.integers(len(self.pool), size=count)]
-
-
-@dataclass(frozen=True)
-class PoolBlock:
-    """A block that is known by its operators."""
-
-    operators: tuple[Op, ...]
-
-    def ops(self) -> tuple[Op, ...]:
-        """The operators."""
-        return self.operators
-
-
-def table_world(space: SearchSpace, path: Path) -> World:
-    """The world of a table of evaluated networks of a space."""
-    from sklearn.ensemble import GradientBoostingRegressor
-    from sklearn.model_selection import cross_val_predict
-
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    genotypes = np.array([line["genotype"] for line in lines], dtype=np.int8)
-    truth_n = np.array([line["quality"] for line in lines])
-    model = GradientBoostingRegressor(n_estimators=300, learning_rate=0.05, max_depth=4, random_state=0)
-    held_out_n = cross_val_predict(model, genotypes, truth_n, cv=5)
-    noise = float(np.std(truth_n - held_out_n))
-    explained = 1.0 - noise**2 / float(np.var(truth_n))
-    print(f"{path.name}: {len(lines)} networks, quality {truth_n.min():.4f} to {truth_n.max():.4f}")
-    print(f"trees explain {explained:.0%} of the variance of held-out networks; noise {noise:.4f}")
-    model.fit(genotypes, truth_n)
-    memory: dict[bytes, float] = {}
-
-    def quality(genotype: Genotypes) -> float:
-        key = genotype.tobytes()
-        if key not in memory:
-            luck = float(np.random.default_rng(zlib.crc32(key)).standard_normal())
-            memory[key] = float(model.predict(genotype[None])[0]) + noise * luck
-        return memory[key]
-
-    return World(f"{space.name} after {path.name}", space, quality)
-
-
-def write_table(run: Path, path: Path, networks: int) -> None:
-    """Evaluate random networks with the weights of a run into a table; what it holds already is kept."""
-    from nas.evaluate import SupernetEvaluator
-    from nas.run_training import supernet_checkpoint
-    from supernets.checkpoint import load_supernet
-    from supernets.data import load_data
-
-    supernet, metadata = load_supernet(supernet_checkpoint(run), "cpu")
-    space = get_space(metadata["space"])
-    evaluator = SupernetEvaluator(supernet, load_data(metadata["data"]["source"], metadata["data"]["image_side"]))
-    genotypes = space.sample(networks, np.random.default_rng(0))
-    done = len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
-    with path.open("a", encoding="utf-8") as file:
-        for genotype, architecture in zip(genotypes[done:], space.decode(genotypes[done:]), strict=True):
-            result = evaluator.evaluate(architecture, 0)
-            line = {"genotype": genotype.tolist(), "quality": result.objective, **result.scores}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.linear_model import Ridge
 
 from nas.errors import UsageError
 from nas.predictors import FewLabelPredictor, SettingsEncoder, SpaceEncoder, cross_validated
 from nas.predictors.encoding import EncodedArchitectures
-from nas.predictors.few_label import _Regression
+from nas.predictors.regression import REACH, SHARPER, Regression
 from nas.statistics import kendall_tau
 from search_spaces import get_space
 
@@ -78,22 +77,61 @@ def test_intervals_hold_what_they_promise(problem: tuple[list[dict[str, object]]
     assert 0.68 < np.mean(held) < 0.92
 
 
-def test_regression_is_a_gaussian_process() -> None:
-    """The same mean and spread as scikit-learn's exact process with the same kernel and noise."""
+def made_up_scores(count: int) -> tuple[EncodedArchitectures, np.ndarray]:
+    """Two groups of features, and scores that one group explains and a bump at one place adds to."""
     generator = np.random.default_rng(1)
-    features = generator.standard_normal((70, 6))
-    encoded = EncodedArchitectures(features, (6,))
-    scores = features @ generator.standard_normal(6) + 0.3 * generator.standard_normal(70)
-    scores = (scores - scores[:40].mean()) / scores[:40].std()
-    regression = _Regression(encoded[:40], scores[:40])
+    features = generator.standard_normal((count, 6))
+    bump = 3.0 * np.exp(-0.2 * ((features - features[0]) ** 2).sum(axis=1))
+    scores = features[:, :4] @ generator.standard_normal(4) + bump + 0.3 * generator.standard_normal(count)
+    return EncodedArchitectures(features, (4, 2)), (scores - scores.mean()) / scores.std()
+
+
+def test_regression_is_a_gaussian_process() -> None:
+    """The same mean and spread as scikit-learn's kernels give in the textbook's equations."""
+    encoded, scores = made_up_scores(70)
+    regression = Regression(encoded[:40], scores[:40])
     mean, std = regression.predict(encoded[40:])
 
-    centred = (features - features[:40].mean(axis=0)) * regression._unit_f
-    kernel = ConstantKernel(1.0) * DotProduct(sigma_0=1e-10) + WhiteKernel(regression._noise)
-    process = GaussianProcessRegressor(kernel, optimizer=None).fit(centred[:40], scores[:40])
-    expected_mean, expected_std = process.predict(centred[40:], return_std=True)
-    np.testing.assert_allclose(mean, expected_mean, atol=1e-6)
-    np.testing.assert_allclose(std, expected_std, rtol=1e-6)
+    features = (encoded.features_nf - encoded.features_nf[:40].mean(axis=0)) * regression.unit_f
+    distance = ((features[:40, None] - features[:40]) ** 2).sum(axis=2).mean()
+    first, second, wide, narrow = regression.scales_k
+    covariance = first * features[:, :4] @ features[:, :4].T + second * features[:, 4:] @ features[:, 4:].T
+    covariance += wide * RBF(np.sqrt(REACH * distance))(features)
+    covariance += narrow * RBF(np.sqrt(REACH * distance / SHARPER))(features)
+    with_noise = covariance[:40, :40] + regression.noise * np.eye(40)
+    gain = np.linalg.solve(with_noise, covariance[:40, 40:]).T
+    offset = scores[:40].mean()
+    variance = np.diag(covariance[40:, 40:] - gain @ covariance[:40, 40:]) + regression.noise
+    np.testing.assert_allclose(mean, gain @ (scores[:40] - offset) + offset, atol=1e-6)
+    np.testing.assert_allclose(std, np.sqrt(variance), rtol=1e-6)
+    assert wide + narrow > 0.1, "the bump is no line"
+
+
+def test_surprises_are_those_of_leaving_one_out() -> None:
+    encoded, scores = made_up_scores(30)
+    scores = scores - scores.mean()
+    regression = Regression(encoded, scores)
+    kernel = regression.covariance(encoded) + regression.noise * np.eye(30)
+    for number in (0, 7, 29):
+        others = np.arange(30) != number
+        gain = np.linalg.solve(kernel[np.ix_(others, others)], kernel[others, number])
+        spread = np.sqrt(kernel[number, number] - gain @ kernel[others, number])
+        assert regression.surprises_n[number] == pytest.approx((scores[number] - gain @ scores[others]) / spread)
+
+
+def test_neighbourhoods_are_learned_where_no_line_fits() -> None:
+    """Small networks are good and large ones are, and those between are not: no choice is worth anything by itself."""
+    space, generator = get_space("elastic-mini"), np.random.default_rng(0)
+    shares = generator.random((500, 1))
+    genotypes = space.repair(
+        (generator.random((500, 16)) < shares).astype(np.int8) * (space.cardinalities - 1).astype(np.int8)
+    )
+    truth = np.abs((genotypes > 0).mean(axis=1) - 0.5)
+    encoded = SpaceEncoder(space)(genotypes)
+    mean = FewLabelPredictor().fit(encoded[:100], truth[:100]).predict(encoded[100:]).mean_n
+    lines = Ridge(1.0).fit(genotypes[:100], truth[:100]).predict(genotypes[100:])
+    assert kendall_tau(mean, truth[100:]) > 0.6
+    assert kendall_tau(lines, truth[100:]) < 0.3
 
 
 def test_only_the_order_of_labels_decides_the_ranking(problem: tuple[list[dict[str, object]], np.ndarray]) -> None:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
 from nas.controllers.improvement import Front, best_batch
+from nas.controllers.predictor import LARGE, SPREAD
+from nas.controllers.proposals import within_bound
 from nas.objectives import hypervolume
 from nas.predictors import FewLabelPredictor
 from nas.settings import resolve_settings, resume_settings
 from nas.testing import toy_problem
 from nas.trial import State
-from search_spaces import Genotypes, SearchSpace, get_space
+from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
 ELASTIC = get_space("elastic")
 MINI = get_space("elastic-mini")
@@ -104,7 +107,22 @@ def test_batch_does_not_spend_two_evaluations_on_one_promise() -> None:
     assert sorted(best_batch(front, latency, mean, np.full(4, 0.01), 9).tolist()) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("space", "limit"), [(ELASTIC, 400.0), (MINI, 3.0)])
+def test_lazy_batch_is_the_greedy_one() -> None:
+    latency, quality = random_results(15, seed=0)
+    front = Front.of(latency, quality, worst=0.5, slowest=6.0)
+    generator = np.random.default_rng(2)
+    latency, mean, std = (generator.uniform(low, high, 200) for low, high in ((0.2, 7.0), (0.0, 3.0), (0.01, 0.5)))
+    batch = best_batch(front, latency, mean, std, 60)
+    greedy: list[int] = []
+    for _ in range(60):
+        gains = front.expected_improvement(latency, mean, std)
+        gains[greedy] = -1.0
+        greedy.append(int(np.argmax(gains)))
+        front = front.with_point(latency[greedy[-1]], mean[greedy[-1]])
+    assert batch.tolist() == greedy
+
+
+@pytest.mark.parametrize(("space", "limit"), [pytest.param(ELASTIC, 400.0, marks=pytest.mark.slow), (MINI, 3.0)])
 def test_fifty_evaluations_beat_two_hundred_random_ones(space: SearchSpace, limit: float) -> None:
     volumes: dict[str, list[float]] = {"predictor": [], "random": []}
     for seed in range(2):
@@ -151,10 +169,45 @@ def test_failures_and_repetitions_are_no_labels(monkeypatch: pytest.MonkeyPatch)
         for is_repeated in (False, True):
             told = Outcome(State.DONE, (-quality(genotype), 1.0), -1.0, is_repeated, {})
             controller.tell(genotype[None], Outcomes.of([told]))
-    drive(controller, problem, 12, quality, lambda step: True)
+    drive(controller, problem, 8, quality, lambda step: True)
     assert not labels, "the first networks need no predictor"
-    drive(controller, problem, 16, quality, never)
-    assert labels == [100, 115]
+    drive(controller, problem, 9, quality, never)
+    assert labels == [100, 104, 108]
+
+
+def test_first_networks_are_large_for_their_costs_and_others() -> None:
+    problem = make_problem(MINI, 4.0)
+    first = get_controller("predictor")(problem).ask(64)
+    assert len(first) == LARGE + SPREAD
+    assert first[0].tolist() == problem.feasible[0].tolist()
+    costs = problem.known_costs(first)[:, 1]
+    sampled = within_bound(problem, MINI.sample(4000, np.random.default_rng(9)))
+    params, macs = population_cost(MINI, sampled).params, problem.known_costs(sampled)[:, 1]
+    for genotype, cost in zip(first[1:LARGE], costs[1:LARGE], strict=True):
+        alike = params[np.abs(np.log(macs / cost)) < 0.1]
+        assert population_cost(MINI, genotype[None]).params[0] > np.quantile(alike, 0.8)
+    assert (np.diff(np.log(costs[1:LARGE])) > 0.2).all()
+
+
+def test_a_long_search_learns_from_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[int] = []
+    monkeypatch.setattr("nas.controllers.predictor.MOST_LABELS", 40)
+    fit = FewLabelPredictor.fit
+
+    def counting_fit(self: FewLabelPredictor, encoded: object, labels_n: npt.NDArray[np.float64]) -> FewLabelPredictor:
+        labels.append(len(labels_n))
+        assert max(labels_n) == max(curved_quality(MINI)(genotype) for genotype in told)
+        return fit(self, encoded, labels_n)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FewLabelPredictor, "fit", counting_fit)
+    problem = make_problem(MINI, 2.0)
+    controller, told = get_controller("predictor")(problem), MINI.sample(90, np.random.default_rng(3))
+    controller.ask(64)
+    for genotype in told:
+        costs = (-curved_quality(MINI)(genotype), float(problem.known_costs(genotype[None])[0, 1]))
+        controller.tell(genotype[None], Outcomes.of([Outcome(State.DONE, costs, -1.0, False, {})]))
+    assert len(controller.ask(5)) == 5
+    assert labels == [40]
 
 
 def test_the_predictor_leads_where_evaluations_cost_something(tmp_path: Path) -> None:

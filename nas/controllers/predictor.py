@@ -3,7 +3,8 @@
 The loop is that of Bayesian optimisation (D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of
 expensive black-box functions", Journal of Global Optimization 13, 1998), with `nas.predictors.FewLabelPredictor` for
 quality, tables for what is known beforehand, and expected hypervolume improvement to trade them. Candidates come from
-sampling the space, and then from varying the front and the best candidates, thousands at a time.
+sampling the space, and then from varying the front and the best candidates, thousands at a time. The first networks are
+large for what they cost, and a few others.
 
 Quality is the negative first cost. Of several known costs each fit trades quality against one weighted sum, with
 weights drawn anew (as J. Knowles does, "ParEGO", IEEE Transactions on Evolutionary Computation 10, 2006); without known
@@ -26,25 +27,29 @@ from nas.controllers.base import Outcomes, SearchProblem
 from nas.controllers.improvement import Front, best_batch
 from nas.controllers.proposals import (
     distinct,
-    first_population,
     fresh_proposal,
+    informed_population,
     mutate,
     row_keys,
     within_bound,
     without,
 )
 from nas.errors import UsageError
-from nas.objectives import pareto_mask
+from nas.objectives import pareto_mask, pareto_ranks
 from nas.predictors import FewLabelPredictor, SpaceEncoder
 from nas.predictors.few_label import LEAST_LABELS
 from search_spaces import Genotypes
 
 Floats = npt.NDArray[np.float64]
 
-INITIAL = 12
-"""Networks tried before anything is predicted."""
+LARGE, SPREAD = 4, 4
+"""Networks tried before anything is predicted: such as are large for their costs, and others."""
 BATCH_SHARE = 0.15
 """Proposals made from one fit, as a share of its labels: with more labels a fit costs more and ages less."""
+FEW = 50
+"""Up to so many labels each proposal has a fit of its own, and then their number grows with the square of labels."""
+MOST_LABELS = 512
+"""Learned from at once, which bounds what a proposal costs however long the search."""
 SAMPLED = 4096
 VARIED = 2048
 ROUNDS = 3
@@ -53,8 +58,9 @@ PARENTS = 64
 SHORTLIST = 512
 """Candidates that a batch is chosen from."""
 CORNER_MARGIN = 0.1
-_TINY = 1e-12
 """How far the corner that area is measured from lies beyond the results, as a share of their extent."""
+
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class PredictorController:
         self._problem = problem
         self._generator = np.random.default_rng(problem.seed)
         self._encode = SpaceEncoder(problem.space)
-        self._queue: list[Genotypes] = list(first_population(problem, INITIAL, self._generator))
+        self._queue: list[Genotypes] = list(informed_population(problem, LARGE, SPREAD, self._generator))
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
         self._costs_k: list[Floats] = []
@@ -86,7 +92,8 @@ class PredictorController:
     def ask(self, count: int) -> Genotypes:
         """The next genotypes ``[n, c]``, all from one fit; none when nothing new within the bounds turns up."""
         if not self._queue:
-            wanted = max(count, int(BATCH_SHARE * len(self._done)))
+            labels = len(self._done)
+            wanted = max(count, int(min(BATCH_SHARE * labels, (labels / FEW) ** 2)))
             # The last bits of matrix products change with the number of threads, and a resumed search must not.
             with threadpool_limits(limits=1, user_api="blas"):
                 self._queue = list(self._proposals(wanted))
@@ -143,8 +150,10 @@ class PredictorController:
             return None if not self._done else self._look_up
         if len(self._done) < LEAST_LABELS:
             return None
+        costs_nk = np.array(self._costs_k)
+        lessons = self._lessons(costs_nk)
         try:
-            fitted = FewLabelPredictor().fit(self._encode(self._evaluated), [-float(cost[0]) for cost in self._costs_k])
+            fitted = FewLabelPredictor().fit(self._encode(self._evaluated[lessons]), -costs_nk[lessons, 0])
         except (UsageError, np.linalg.LinAlgError):
             return None
 
@@ -153,6 +162,14 @@ class PredictorController:
             return prediction.mean_n, prediction.std_n
 
         return predict
+
+    def _lessons(self, costs_nk: Floats) -> npt.NDArray[np.int64]:
+        """What to learn from: everything, or half the best trade-offs and half of the others by chance."""
+        if len(costs_nk) <= MOST_LABELS:
+            return np.arange(len(costs_nk))
+        best, others = np.split(np.argsort(pareto_ranks(costs_nk), kind="stable"), [MOST_LABELS // 2])
+        drawn = self._generator.choice(others, MOST_LABELS - len(best), replace=False)
+        return np.sort(np.concatenate([best, drawn]))
 
     def _look_up(self, genotypes: Genotypes) -> tuple[Floats, Floats]:
         quality_n = -self._problem.known_costs(genotypes)[:, 0]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from nas.controllers.base import SearchProblem
-from search_spaces import Genotypes
+from search_spaces import Genotypes, population_cost
 
 DRAWN = 4096
 ROUNDS = 8
+_TINY = 1e-12
 
 
 def first_population(problem: SearchProblem, count: int, generator: np.random.Generator) -> Genotypes:
@@ -24,14 +25,21 @@ def first_population(problem: SearchProblem, count: int, generator: np.random.Ge
     named = space.encode([space.smallest, space.middle, space.largest, *space.named.values()])
     known = np.concatenate([problem.feasible, named])
     chosen = distinct(within_bound(problem, known))[:count]
-    sampled = within_bound(problem, space.sample(DRAWN, generator))
-    if len(sampled) < count:
-        sampled = np.concatenate([sampled, _towards(problem, chosen, generator)])
-    fresh = without(distinct(sampled), {row.tobytes() for row in chosen})
-    fresh = fresh[np.argsort(problem.excess(fresh), kind="stable")]
-    missing = min(count - len(chosen), len(fresh))
-    spread = np.linspace(0, len(fresh) - 1, missing).round().astype(np.int64)
-    return np.concatenate([chosen, generator.permutation(fresh[spread])])
+    sampled = _samples(problem, chosen, count, generator)
+    return np.concatenate([chosen, _spread(problem, sampled, chosen, count - len(chosen), generator)])
+
+
+def informed_population(problem: SearchProblem, large: int, spread: int, generator: np.random.Generator) -> Genotypes:
+    """Up to ``large + spread`` distinct genotypes ``[n, c]`` to learn from, all within the bounds.
+
+    First a network known to be there, then the largest of those about as dear, the logarithm of the known costs being
+    cut into even ranges: size, the geometric mean of parameters and MACs, is the best guess at quality before anything
+    has been evaluated. Then samples spread evenly as in `first_population`, which show what else there is.
+    """
+    sampled = _samples(problem, problem.feasible, large + spread, generator)
+    fresh = without(distinct(sampled), {row.tobytes() for row in problem.feasible})
+    chosen = np.concatenate([problem.feasible, _largest(problem, fresh, large - 1)])
+    return np.concatenate([chosen, _spread(problem, sampled, chosen, spread, generator)])
 
 
 def fresh_proposal(
@@ -70,8 +78,10 @@ def within_bound(problem: SearchProblem, genotypes: Genotypes) -> Genotypes:
 
 def distinct(genotypes: Genotypes) -> Genotypes:
     """The rows without repetitions, in order of first appearance."""
-    _, first = np.unique(genotypes, axis=0, return_index=True)
-    return genotypes[np.sort(first)]
+    first: dict[bytes, int] = {}
+    for position, key in enumerate(row_keys(genotypes)):
+        first.setdefault(key, position)
+    return genotypes[list(first.values())]
 
 
 def without(genotypes: Genotypes, seen: set[bytes]) -> Genotypes:
@@ -84,6 +94,39 @@ def row_keys(genotypes: Genotypes) -> list[bytes]:
     rows = np.ascontiguousarray(genotypes)
     keys: list[bytes] = rows.view(f"V{rows.shape[1]}").ravel().tolist()
     return keys
+
+
+def _spread(
+    problem: SearchProblem, sampled: Genotypes, chosen: Genotypes, count: int, generator: np.random.Generator
+) -> Genotypes:
+    """Up to ``count`` of ``sampled`` that are not ``chosen``, evenly over the room that the tightest limit leaves."""
+    fresh = without(distinct(sampled), set(row_keys(chosen)))
+    fresh = fresh[np.argsort(problem.excess(fresh), kind="stable")]
+    count = max(0, min(count, len(fresh)))
+    return generator.permutation(fresh[np.linspace(0, len(fresh) - 1, count).round().astype(np.int64)])
+
+
+def _largest(problem: SearchProblem, genotypes: Genotypes, count: int) -> Genotypes:
+    """The largest of ``genotypes`` ``[n, c]`` in each of ``count`` even ranges of what is known of their costs."""
+    if not len(genotypes):
+        return genotypes
+    cost = population_cost(problem.space, genotypes)
+    size_n = np.log(cost.params) + np.log(cost.macs)
+    is_known_k = np.array([not objective.is_evaluated for objective in problem.objectives])
+    known_nk = problem.known_costs(genotypes)[:, is_known_k]
+    dearness_n = np.log(np.maximum(known_nk, _TINY)).mean(axis=1) if is_known_k.any() else size_n
+    edges = np.linspace(dearness_n.min(), dearness_n.max(), count + 1)[1:-1]
+    range_n = np.searchsorted(edges, dearness_n)
+    best = [int(np.argmax(np.where(range_n == number, size_n, -np.inf))) for number in np.unique(range_n)]
+    return genotypes[best]
+
+
+def _samples(problem: SearchProblem, anchors: Genotypes, count: int, generator: np.random.Generator) -> Genotypes:
+    """Samples ``[n, c]`` within the bounds; where they are fewer than ``count`` also some like ``anchors``."""
+    sampled = within_bound(problem, problem.space.sample(DRAWN, generator))
+    if len(sampled) >= count:
+        return sampled
+    return np.concatenate([sampled, _towards(problem, anchors, generator)])
 
 
 def _towards(problem: SearchProblem, anchors: Genotypes, generator: np.random.Generator) -> Genotypes:

@@ -135,7 +135,8 @@ class _Features:
         quantities = _unit_range(quantities_nq, *self._quantity_range_2q)
         groups = [
             [_one_hot(*each) for each in single],
-            [*(_ordinal(*each) for each in single), quantities[:, :, None]],
+            [_ordinal(*each) for each in single],
+            [quantities[:, :, None]],
             one_hot,
             ordinal,
             [_blend(each) for each in one_hot],

@@ -1,8 +1,8 @@
 """Predicting the quality of all architectures from that of a few, with intervals.
 
 A Gaussian process (`nas.predictors.regression`) on the features of `nas.predictors.encoding`. Labels enter as normal
-scores of their ranks: a network that failed to train, or an accuracy that saturates, does not bend the others. Intervals
-are widened by what leaving out one label after another shows.
+scores of their ranks: a network that failed to train, or an accuracy that saturates, does not bend the others.
+Intervals are widened by what leaving labels out shows.
 
 Legend of array suffixes: n architectures, k knots.
 """
@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_LABELS = 5
 FOLDS = 5
+RELEARNED_LABELS = 64
+"""Up to so many labels scales are learned anew for each fold, since what is left out still changes them."""
 
 _KNOTS = 17
 
@@ -58,7 +60,7 @@ class FewLabelPredictor:
         labels = _checked(encoded, labels_n)
         self._target = _NormalScores(labels)
         self._regression = Regression(encoded, self._target.scores_n)
-        self._inflation = float(np.sqrt(np.mean(self._regression.surprises_n**2)))
+        self._inflation = _inflation(encoded, self._target.scores_n, self._regression)
         return self
 
     def predict(self, encoded: EncodedArchitectures) -> Prediction:
@@ -100,6 +102,18 @@ def _parts(count: int, seed: int) -> list[npt.NDArray[np.bool_]]:
     """Masks ``[n]`` of five random parts of about equal size."""
     part_n = np.random.default_rng(seed).permutation(count) % FOLDS
     return [part_n == part for part in range(FOLDS)]
+
+
+def _inflation(encoded: EncodedArchitectures, scores_n: Floats, regression: Regression) -> float:
+    """How many times wider than believed the errors on held-out labels are."""
+    surprises_n = regression.surprises_n
+    if len(scores_n) <= RELEARNED_LABELS:
+        surprises_n = np.empty(len(scores_n))
+        for held_out in _parts(len(scores_n), seed=0):
+            fold = Regression(encoded[~held_out], scores_n[~held_out], start=regression)
+            mean_n, std_n = fold.predict(encoded[held_out])
+            surprises_n[held_out] = (scores_n[held_out] - mean_n) / std_n
+    return float(np.sqrt(np.mean(surprises_n**2)))
 
 
 class _NormalScores:

@@ -24,35 +24,43 @@ TUNING_LABELS = 128
 REACH = 0.4
 """Squared length of the wider local kernel, as a share of the mean squared distance of two labelled architectures."""
 SHARPER = 4
-"""By how much that of the narrower one is smaller."""
+"""By how much that of the narrower one is smaller; it is then the wider kernel squared twice."""
 
 _PRIOR_CENTRE, _PRIOR_WIDTH = -2.0, 3.0
 """Of the logarithm of each kernel's scale, in units of the labels' variance."""
 _NOISE_CENTRE, _NOISE_WIDTH = float(np.log(0.3)), 1.0
 _TINY = 1e-9
-_CHUNK = 2048
+_CHUNK = 512
 """Rows predicted at once, so that they stay in the cache."""
 
 
 class Regression:
     """Learns scores of mean 0 and variance 1 of architectures that differ. Deterministic.
 
+    Args:
+        encoded: What was labelled.
+        scores_n: The score of each, ``[n]``.
+        start: A regression of nearly the same architectures, whose scales are where the search for scales starts.
+
     Attributes:
+        unit_f: Factors that the centred features are multiplied by, ``[f]``.
+        scales_k: Of the kernels, those of the groups first and then the two local ones, ``[k]``.
+        noise: Variance of what no kernel explains.
         surprises_n: How far each score lies from what the others predict, in standard deviations of that prediction,
             noise included, ``[n]`` (Rasmussen and Williams, section 5.4.2).
     """
 
-    def __init__(self, encoded: EncodedArchitectures, scores_n: Floats) -> None:
+    def __init__(self, encoded: EncodedArchitectures, scores_n: Floats, start: Regression | None = None) -> None:
         self._offset = float(scores_n.mean())
         scores_n = scores_n - self._offset
         self._widths = encoded.widths
         self._centre_f = encoded.features_nf.mean(axis=0)
         centred_nf = encoded.features_nf - self._centre_f
-        self._unit_f = _units(centred_nf, encoded.widths)
-        self._features_nf = centred_nf * self._unit_f
+        self.unit_f = _units(centred_nf, encoded.widths)
+        self._features_nf = centred_nf * self.unit_f
         # Two labelled architectures are this far apart on average, since every group that varies has mean norm 1.
         self._distance = 2.0 * max(float((self._features_nf**2).sum(axis=1).mean()), _TINY)
-        self._scales_k, self.noise = self._learned_scales(scores_n)
+        self.scales_k, self.noise = self._learned_scales(scores_n, start)
 
         covariance_nn = self._covariance(self._features_nf)
         covariance_nn[np.diag_indices_from(covariance_nn)] += self.noise
@@ -64,25 +72,28 @@ class Regression:
     def predict(self, encoded: EncodedArchitectures) -> tuple[Floats, Floats]:
         """Mean and standard deviation of scores, noise included, ``[m]`` each."""
         mean_m, variance_m = np.empty(len(encoded)), np.empty(len(encoded))
-        linear_f = np.repeat(self._scales_k[: len(self._widths)], self._widths)
-        local = float(self._scales_k[len(self._widths) :].sum())
+        linear_f = np.repeat(self.scales_k[: len(self._widths)], self._widths)
+        local = float(self.scales_k[len(self._widths) :].sum())
         for start in range(0, len(encoded), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            features_mf = (encoded.features_nf[rows] - self._centre_f) * self._unit_f
+            features_mf = (encoded.features_nf[rows] - self._centre_f) * self.unit_f
             known_mn = self._covariance(features_mf)
             prior_m = features_mf**2 @ linear_f + local
             mean_m[rows] = known_mn @ self._weights_n + self._offset
             variance_m[rows] = prior_m - np.einsum("mn,mn->m", known_mn @ self._inverse_nn, known_mn)
         return mean_m, np.sqrt(np.maximum(variance_m, 0.0) + self.noise)
 
+    def covariance(self, encoded: EncodedArchitectures) -> Floats:
+        """Of scores with those of the labelled architectures, without noise, ``[m, n]``."""
+        return self._covariance((encoded.features_nf - self._centre_f) * self.unit_f)
+
     def _covariance(self, features_mf: Floats) -> Floats:
-        """With the labelled architectures, without noise, ``[m, n]``."""
         groups = len(self._widths)
-        linear_f = np.repeat(self._scales_k[:groups], self._widths)
+        linear_f = np.repeat(self.scales_k[:groups], self._widths)
         covariance_mn: Floats = (features_mf * linear_f) @ self._features_nf.T
         wide_mn, narrow_mn = self._local(features_mf, self._features_nf)
-        covariance_mn += self._scales_k[groups] * wide_mn
-        covariance_mn += self._scales_k[groups + 1] * narrow_mn
+        covariance_mn += self.scales_k[groups] * wide_mn
+        covariance_mn += self.scales_k[groups + 1] * narrow_mn
         return covariance_mn
 
     def _local(self, features_mf: Floats, features_nf: Floats) -> tuple[Floats, Floats]:
@@ -90,10 +101,12 @@ class Regression:
         squared_mn = features_mf @ features_nf.T
         squared_mn *= -2.0
         squared_mn += (features_mf**2).sum(axis=1)[:, None] + (features_nf**2).sum(axis=1)
-        wide_mn: Floats = np.exp(np.maximum(squared_mn, 0.0) / (-2.0 * REACH * self._distance))
-        return wide_mn, wide_mn**SHARPER
+        np.maximum(squared_mn, 0.0, out=squared_mn)
+        squared_mn /= -2.0 * REACH * self._distance
+        wide_mn: Floats = np.exp(squared_mn, out=squared_mn)
+        return wide_mn, np.square(np.square(wide_mn))
 
-    def _learned_scales(self, scores_n: Floats) -> tuple[Floats, float]:
+    def _learned_scales(self, scores_n: Floats, start: Regression | None) -> tuple[Floats, float]:
         """The scale of each kernel ``[k]`` and the noise that make labels and priors together most likely."""
         features_nf = self._features_nf
         if len(scores_n) > TUNING_LABELS:
@@ -101,7 +114,8 @@ class Regression:
             features_nf, scores_n = features_nf[drawn_n], scores_n[drawn_n]
         groups = np.split(features_nf, np.cumsum(self._widths)[:-1], axis=1)
         kernels = [*(group_nf @ group_nf.T for group_nf in groups), *self._local(features_nf, features_nf)]
-        return _most_likely_scales(np.stack(kernels), scores_n)
+        logs_k = None if start is None else np.log(np.append(start.scales_k, start.noise))
+        return _most_likely_scales(np.stack(kernels), scores_n, logs_k)
 
 
 def _units(centred_nf: Floats, widths: tuple[int, ...]) -> Floats:
@@ -111,8 +125,11 @@ def _units(centred_nf: Floats, widths: tuple[int, ...]) -> Floats:
     return np.repeat([1.0 / np.sqrt(norm) if norm > _TINY else 0.0 for norm in norms], widths)
 
 
-def _most_likely_scales(kernels_knn: Floats, scores_n: Floats) -> tuple[Floats, float]:
-    """The scales ``[k]`` of kernels and the noise that make scores and priors together most likely."""
+def _most_likely_scales(kernels_knn: Floats, scores_n: Floats, start_k: Floats | None) -> tuple[Floats, float]:
+    """The scales ``[k]`` of kernels and the noise that make scores and priors together most likely.
+
+    ``start_k`` are the logarithms of scales and noise to start from, else they are the prior's.
+    """
     from scipy.linalg import lapack
     from scipy.optimize import minimize
 
@@ -133,6 +150,13 @@ def _most_likely_scales(kernels_knn: Floats, scores_n: Floats) -> tuple[Floats, 
         return float(value), -0.5 * scales_k * fit_k + distance_k / width_k
 
     bounds = [(-12.0, 6.0)] * (len(centre_k) - 1) + [(-6.0, 2.0)]
-    found = minimize(surprise, centre_k, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+    found = minimize(
+        surprise,
+        centre_k if start_k is None else start_k,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 60},
+    )
     scales_k = np.exp(found.x)
     return scales_k[:-1], float(scales_k[-1])
