@@ -381,6 +381,9 @@ def test_scores_are_taken_on_images_that_are_not_mixed(data: Few) -> None:
         def observe(self, architecture: Architecture, score: float) -> None:
             seen.append((architecture, score))
 
+        def stale(self) -> tuple[Architecture, ...]:
+            return (supernet.space.largest,)
+
     images, labels = next(data.train_batches(8, 0, 0))
     sampler = Learning(Assignment(supernet.space.largest, "labels"), Assignment(supernet.space.smallest, "mean"))
     learner(supernet, lambda images, labels, _: (images.flip(0), Lesson(labels))).step(
