@@ -158,7 +158,9 @@ class _Tracer:
     def _call(self, node: Any) -> None:
         name = _operator_name(node)
         inputs = [value for value in node.all_input_nodes if value.name in self.sources]
-        if not inputs or name in _CONSTANT_MAKERS:
+        # A view of a constant stays one, whatever its shape or type is taken from.
+        is_constant = not inputs or (name in _VIEWS and node.all_input_nodes[0].name not in self.sources)
+        if is_constant or name in _CONSTANT_MAKERS:
             made_of = [self._parameters.get(value.name, frozenset()) for value in node.all_input_nodes]
             self._parameters[node.name] = frozenset().union(*made_of)
         elif _first_tensor(node) is None:

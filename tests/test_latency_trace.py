@@ -81,6 +81,20 @@ def counted_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.zeros(3, 1, 1))
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW * self.logarithm.exp().type_as(x_BCHW)
+
+
+def test_a_constant_that_takes_its_type_from_a_value_stays_one() -> None:
+    (op,) = trace(Scaled(), (3, 4, 4)).ops()
+    assert (op.kind, op.inputs, op.params) == ("multiply", ("input",), 3)
+
+
 def test_what_torch_writes_with_other_operators_is_taken_apart() -> None:
     assert trace(Recurrent(), (4, 2, 2)).macs == counted_macs(Recurrent().eval(), (4, 2, 2)) == 2 * 3 * 4 * 4
 
