@@ -20,7 +20,7 @@ from contextlib import closing
 import numpy as np
 
 from nas.evaluate import EvaluationResult
-from nas.executors import EvaluatorRecipe, Task, make_executor
+from nas.executors import EvaluatorBlueprint, Task, make_executor
 from search_spaces import Architecture, get_space
 
 BLOCK = bytes(1 << 14)
@@ -98,9 +98,9 @@ def seconds_of_work(hashes: int) -> float:
 
 def run_seconds(name: str, hashes: int, workers: int, tasks: Sequence[Task]) -> float:
     """Of the tasks on workers that are there already, the best of some rounds."""
-    recipe = EvaluatorRecipe("executors:BusyEvaluator", {"hashes": hashes})
+    blueprint = EvaluatorBlueprint("executors:BusyEvaluator", {"hashes": hashes})
     many = None if name == "in-process" else workers
-    with closing(make_executor(name, recipe, many)) as executor:  # type: ignore[arg-type]
+    with closing(make_executor(name, blueprint, many)) as executor:  # type: ignore[arg-type]
         seconds = []
         for _ in range(ROUNDS + 1):
             started = time.perf_counter()

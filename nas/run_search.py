@@ -14,7 +14,7 @@ from nas.bound import Bounds, Device
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.executors.base import EvaluatorRecipe, ExecutorName
+from nas.executors.base import EvaluatorBlueprint, ExecutorName
 from nas.fidelity import FIDELITIES
 from nas.files import write_json
 from nas.goals import Objective, make_objectives
@@ -228,7 +228,7 @@ class _Search:
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
             with (
-                self.workplace.open_executor(settings, evaluator, lambda: self._recipe(run, question)) as executor,
+                self.workplace.open_executor(settings, evaluator, lambda: self._blueprint(run, question)) as executor,
                 deferred_interrupt() as interrupted,
             ):
                 controller, stop = make_controller(problem), interrupted.is_set
@@ -337,16 +337,16 @@ class _Search:
         )
         return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
 
-    def _recipe(self, run: Run, question: _Question) -> EvaluatorRecipe:
+    def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
         """What workers build their evaluators from."""
-        from nas.executors.recipes import score_recipe, supernet_recipe
+        from nas.executors.blueprints import score_blueprint, supernet_blueprint
 
         settings, images = self.settings, question.images
         if settings.score is not None:
-            return score_recipe(settings.space, settings.score)
+            return score_blueprint(settings.space, settings.score)
         assert images is not None, "a run without a score has images"
         checkpoint = supernet_checkpoint(run.path if settings.supernet is None else Path(settings.supernet))
-        return supernet_recipe(checkpoint, images.source, images.image_side, settings.seed, self.workplace.device)
+        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, self.workplace.device)
 
     def _result(
         self,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nas.evaluate import AsvitEvaluator, Evaluator
-from nas.executors.base import EvaluatorRecipe, Executor, ExecutorName, make_executor
+from nas.executors.base import EvaluatorBlueprint, Executor, ExecutorName, make_executor
 from nas.executors.in_process import InProcessExecutor
 from nas.scores.registry import get_score
 from nas.settings import SearchSettings
@@ -44,14 +44,14 @@ class Workplace:
 
     @contextmanager
     def open_executor(
-        self, settings: SearchSettings, evaluator: Evaluator | None, recipe: Callable[[], EvaluatorRecipe]
+        self, settings: SearchSettings, evaluator: Evaluator | None, blueprint: Callable[[], EvaluatorBlueprint]
     ) -> Iterator[Executor | None]:
         """The executor, closed in the end; None where there is nothing to evaluate.
 
         Args:
             settings: Of the search.
             evaluator: Judges networks in this process.
-            recipe: What workers build theirs from; asked for only where there are any.
+            blueprint: What workers build theirs from; asked for only where there are any.
 
         Raises:
             UsageError: Options make no sense together.
@@ -62,7 +62,7 @@ class Workplace:
         name = self.executor_name(settings)
         executor: Executor = InProcessExecutor(evaluator)
         if name != "in-process":
-            executor = make_executor(name, recipe(), self.workers, self.ray_address, self.gpus_per_trial)
+            executor = make_executor(name, blueprint(), self.workers, self.ray_address, self.gpus_per_trial)
         try:
             yield executor
         finally:

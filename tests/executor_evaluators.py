@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nas.errors import EvaluationError
 from nas.evaluate import EvaluationResult
-from nas.executors.base import EvaluatorRecipe, Plain
+from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -104,5 +104,5 @@ class SharedWeights:
         return EvaluationResult(total, {"tensors": float(len(self._checkpoint.weights))})
 
 
-def troubled(**options: Plain) -> EvaluatorRecipe:
-    return EvaluatorRecipe("executor_evaluators:TroubledEvaluator", options)
+def troubled(**options: Plain) -> EvaluatorBlueprint:
+    return EvaluatorBlueprint("executor_evaluators:TroubledEvaluator", options)

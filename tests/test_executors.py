@@ -20,15 +20,15 @@ from nas.errors import EvaluationError, UsageError
 from nas.evaluate import EvaluationResult, ScoreEvaluator
 from nas.executors import (
     Evaluation,
-    EvaluatorRecipe,
+    EvaluatorBlueprint,
     Executor,
     ExecutorError,
     Task,
     evaluate_tasks,
     make_executor,
 )
+from nas.executors.blueprints import make_supernet_evaluator, score_blueprint, supernet_blueprint
 from nas.executors.pool import Chunk, Event, Finished, PoolExecutor, WorkerGone, WorkerReady
-from nas.executors.recipes import make_supernet_evaluator, score_recipe, supernet_recipe
 from nas.trial import State
 from search_spaces import Architecture, get_space
 
@@ -63,8 +63,8 @@ def local() -> Iterator[list[Executor]]:
         executor.close()
 
 
-def start(executors: list[Executor], recipe: EvaluatorRecipe, workers: int = 2) -> Executor:
-    executors.append(make_executor("local", recipe, workers))
+def start(executors: list[Executor], blueprint: EvaluatorBlueprint, workers: int = 2) -> Executor:
+    executors.append(make_executor("local", blueprint, workers))
     return executors[-1]
 
 
@@ -201,8 +201,8 @@ def test_batch_evaluators_get_what_belongs_together_at_once() -> None:
 def test_what_cannot_be_judged_fails_with_its_reason() -> None:
     tasks = make_tasks(4)
     doomed = unique_quality(tasks)
-    recipe = troubled(failing=quality_of(doomed.architecture, doomed.seed))
-    evaluations = dict(make_executor("in-process", recipe).run(tasks))
+    blueprint = troubled(failing=quality_of(doomed.architecture, doomed.seed))
+    evaluations = dict(make_executor("in-process", blueprint).run(tasks))
     assert evaluations[doomed.number].state is State.FAILED
     assert evaluations[doomed.number].reason == "EvaluationError: this one cannot be judged"
     assert sum(found.state is State.DONE for found in evaluations.values()) == 3
@@ -220,7 +220,7 @@ def test_what_cannot_be_judged_fails_with_its_reason() -> None:
 )
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        make_executor(recipe=troubled(), **arguments)  # type: ignore[arg-type]
+        make_executor(blueprint=troubled(), **arguments)  # type: ignore[arg-type]
 
 
 # -- worker processes -----------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_task_that_kills_every_worker_is_lost_with_its_reason(local: list[Execut
 )
 def test_workers_that_cannot_start_end_the_search(local: list[Executor], factory: str, message: str) -> None:
     options = {"reason": "no images here"} if factory == "make_unfit" else {}
-    executor = start(local, EvaluatorRecipe(f"executor_evaluators:{factory}", options), workers=1)
+    executor = start(local, EvaluatorBlueprint(f"executor_evaluators:{factory}", options), workers=1)
     with pytest.raises(ExecutorError, match=message):
         list(executor.run(make_tasks(4)))
 
@@ -330,10 +330,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_subnets_of_a_supernet_are_judged_alike_everywhere(checkpoint: Path, local: list[Executor]) -> None:
     tasks = make_tasks(3)
-    recipe = supernet_recipe(checkpoint, "digits", SPACE.image_side, seed=0, device="cpu")
-    expected = summary(dict(make_executor("in-process", recipe).run(tasks)))
+    blueprint = supernet_blueprint(checkpoint, "digits", SPACE.image_side, seed=0, device="cpu")
+    expected = summary(dict(make_executor("in-process", blueprint).run(tasks)))
     assert all(state is State.DONE for state, _, _ in expected.values())
-    assert summary(dict(start(local, recipe).run(tasks))) == expected
+    assert summary(dict(start(local, blueprint).run(tasks))) == expected
 
 
 def test_parameters_are_shared_and_statistics_are_not(checkpoint: Path) -> None:
@@ -355,6 +355,6 @@ def test_parameters_are_shared_and_statistics_are_not(checkpoint: Path) -> None:
 def test_scores_are_the_same_from_a_recipe(score: str) -> None:
     tasks = make_tasks(2)
     directly = dict(evaluate_tasks(ScoreEvaluator(SPACE, score), tasks))
-    assert summary(dict(make_executor("in-process", score_recipe("elastic-mini", score)).run(tasks))) == summary(
+    assert summary(dict(make_executor("in-process", score_blueprint("elastic-mini", score)).run(tasks))) == summary(
         directly
     )

@@ -20,7 +20,7 @@ from executor_evaluators import TroubledEvaluator, troubled
 from test_executors import make_tasks, summary, wait_for
 from test_search import journal_trials, recorded, run_fake_search, timeless
 
-from nas.executors import EvaluatorRecipe, ExecutorError, evaluate_tasks, make_executor
+from nas.executors import EvaluatorBlueprint, ExecutorError, evaluate_tasks, make_executor
 from nas.executors.ray import pack, unpack
 from nas.loop import SearchLoop
 from nas.progress import TrialFinished
@@ -66,9 +66,9 @@ def joined(cluster: Any) -> Iterator[Any]:
     ray.shutdown()
 
 
-def search(folder: Path, recipe: EvaluatorRecipe | None = None, **options: Any) -> SearchLoop:
-    name = "in-process" if recipe is None else "ray"
-    with closing(make_executor(name, recipe or troubled())) as executor:
+def search(folder: Path, blueprint: EvaluatorBlueprint | None = None, **options: Any) -> SearchLoop:
+    name = "in-process" if blueprint is None else "ray"
+    with closing(make_executor(name, blueprint or troubled())) as executor:
         return run_fake_search(folder, evaluations=EVALUATIONS, batch=BATCH, executor=executor, **options)
 
 
@@ -97,10 +97,10 @@ def test_workers_share_the_weights_of_the_object_store(joined: Any, tmp_path: Pa
         "data": {}, "settings": {}, "training": {},
     }  # fmt: skip
     save_checkpoint(path, supernet, {}, metadata)
-    recipe = EvaluatorRecipe("executor_evaluators:SharedWeights", {}, str(path))
+    blueprint = EvaluatorBlueprint("executor_evaluators:SharedWeights", {}, str(path))
     tasks = make_tasks(2)
-    expected = summary(dict(make_executor("in-process", recipe).run(tasks)))
-    with closing(make_executor("ray", recipe)) as executor:
+    expected = summary(dict(make_executor("in-process", blueprint).run(tasks)))
+    with closing(make_executor("ray", blueprint)) as executor:
         assert summary(dict(executor.run(tasks))) == expected
 
 
@@ -160,8 +160,8 @@ def test_killed_node_loses_no_trial(joined: Any, tmp_path: Path) -> None:
             joined.remove_node(node, allow_graceful=False)
 
     notes = tmp_path / "notes"
-    recipe = troubled(notes=str(notes), seconds=0.05, meet=2)
-    loop = search(tmp_path / "killed", recipe, progress=kill_half_way)
+    blueprint = troubled(notes=str(notes), seconds=0.05, meet=2)
+    loop = search(tmp_path / "killed", blueprint, progress=kill_half_way)
     assert killed
     assert len({note.name.split("-")[1] for note in notes.iterdir()}) >= 2, "both nodes evaluated"
     assert same(timeless(loop.trials)) == same(timeless(whole.trials))

@@ -3,7 +3,7 @@
 from nas.executors.base import (
     EXECUTORS,
     Evaluation,
-    EvaluatorRecipe,
+    EvaluatorBlueprint,
     Executor,
     ExecutorError,
     Task,
@@ -14,7 +14,7 @@ from nas.executors.base import (
 __all__ = [
     "EXECUTORS",
     "Evaluation",
-    "EvaluatorRecipe",
+    "EvaluatorBlueprint",
     "Executor",
     "ExecutorError",
     "Task",

@@ -93,11 +93,11 @@ class BatchEvaluator(Evaluator, Protocol):
 
 
 @dataclass(frozen=True)
-class EvaluatorRecipe:
+class EvaluatorBlueprint:
     """What a worker process needs to build the evaluator anew: plain data, no live object.
 
     Attributes:
-        factory: A function as ``package.module:function``; `nas.executors.recipes` has those of this package. It is
+        factory: A function as ``package.module:function``; `nas.executors.blueprints` has those of this package. It is
             called with the options, and where there is a checkpoint with ``checkpoint=`` as well: a
             `supernets.checkpoint.Checkpoint` whose tensors may be shared between processes and are not to be written.
         options: Keyword arguments, plain values only.
@@ -112,7 +112,7 @@ class EvaluatorRecipe:
         """The evaluator.
 
         Args:
-            checkpoint: The contents of the file named in the recipe, where they have been brought here already.
+            checkpoint: The contents of the file named in the blueprint, where they have been brought here already.
 
         Raises:
             UsageError: There is no such function.
@@ -165,7 +165,7 @@ def evaluate_tasks(evaluator: Evaluator, tasks: Sequence[Task]) -> Iterator[tupl
 
 def make_executor(
     name: ExecutorName,
-    recipe: EvaluatorRecipe,
+    blueprint: EvaluatorBlueprint,
     workers: int | None = None,
     ray_address: str | None = None,
     gpus_per_trial: float = 0.0,
@@ -174,7 +174,7 @@ def make_executor(
 
     Args:
         name: One of `EXECUTORS`.
-        recipe: What workers build their evaluator from.
+        blueprint: What workers build their evaluator from.
         workers: Processes that evaluate at the same time; None for one per processor of this machine, or for as many
             as the cluster has room for.
         ray_address: Cluster to join, for example ``auto`` or ``ray://head:10001``; a cluster of this machine alone
@@ -198,16 +198,16 @@ def make_executor(
             raise UsageError(
                 f"`workers` is {workers}, but executor `in-process` has one", hint="name executor `local` or `ray`"
             )
-        return InProcessExecutor(recipe.build())
+        return InProcessExecutor(blueprint.build())
     from nas.executors.pool import PoolExecutor
 
     if name == "local":
         from nas.executors.local import LocalPool
 
-        return PoolExecutor(LocalPool(recipe, workers))
+        return PoolExecutor(LocalPool(blueprint, workers))
     from nas.executors.ray import RayPool
 
-    return PoolExecutor(RayPool(recipe, workers, ray_address, gpus_per_trial))
+    return PoolExecutor(RayPool(blueprint, workers, ray_address, gpus_per_trial))
 
 
 def _judged(objective: str, outcome: EvaluationResult | Exception, seconds: float) -> Evaluation:

@@ -18,7 +18,7 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from nas.executors.base import EvaluatorRecipe, ExecutorError
+from nas.executors.base import EvaluatorBlueprint, ExecutorError
 from nas.executors.pool import Chunk, Event, Finished, WorkerGone, WorkerReady
 
 EXIT_SECONDS = 5.0
@@ -33,12 +33,12 @@ class LocalPool:
     """Starts and watches worker processes.
 
     Args:
-        recipe: What they build their evaluator from.
+        blueprint: What they build their evaluator from.
         workers: How many; None for one per processor that this process may use.
     """
 
-    def __init__(self, recipe: EvaluatorRecipe, workers: int | None = None) -> None:
-        self._recipe = recipe
+    def __init__(self, blueprint: EvaluatorBlueprint, workers: int | None = None) -> None:
+        self._blueprint = blueprint
         self._workers = workers or processors()
         self._numbers = count()
         self._processes: dict[int, tuple[subprocess.Popen[bytes], Connection]] = {}
@@ -133,7 +133,7 @@ class LocalPool:
         connection = Connection(here.detach())
         self._processes[next(self._numbers)] = (process, connection)
         with contextlib.suppress(OSError):
-            connection.send(self._recipe)
+            connection.send(self._blueprint)
 
 
 def processors() -> int:

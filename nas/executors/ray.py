@@ -25,7 +25,7 @@ import numpy as np
 
 from nas.errors import MissingDependencyError
 from nas.evaluate import Evaluator
-from nas.executors.base import Evaluation, EvaluatorRecipe, ExecutorError, Task, evaluate_tasks
+from nas.executors.base import Evaluation, EvaluatorBlueprint, ExecutorError, Task, evaluate_tasks
 from nas.executors.local import processors
 from nas.executors.pool import Chunk, Event, Finished, WorkerGone, WorkerReady
 from nas.executors.worker import describe_error
@@ -44,7 +44,7 @@ class RayPool:
     """Starts and watches actors.
 
     Args:
-        recipe: What they build their evaluator from.
+        blueprint: What they build their evaluator from.
         workers: How many; None for as many as the cluster has room for, which is looked at again every few seconds.
         address: Of the cluster, as `ray.init` takes it. Unless given, the cluster that this process has joined
             already, or one of this machine alone that ends with `close`.
@@ -56,7 +56,7 @@ class RayPool:
 
     def __init__(
         self,
-        recipe: EvaluatorRecipe,
+        blueprint: EvaluatorBlueprint,
         workers: int | None = None,
         address: str | None = None,
         gpus_per_trial: float = 0.0,
@@ -68,7 +68,7 @@ class RayPool:
                 f"executor `ray` needs Ray: {error}", hint="pip install 'ray[tune]>=2.50'"
             ) from error
         self._ray: Any = ray
-        self._recipe = recipe
+        self._blueprint = blueprint
         self._workers = workers
         self._address = address
         self._gpus = gpus_per_trial
@@ -134,10 +134,10 @@ class RayPool:
         ray = self._ray
         self._is_ours = join_cluster(ray, self._address, self._workers or processors(), error=ExecutorError)
         self._context.enter_context(_silence())
-        if self._recipe.checkpoint is not None:
+        if self._blueprint.checkpoint is not None:
             from supernets.checkpoint import read_checkpoint
 
-            checkpoint = read_checkpoint(Path(self._recipe.checkpoint))
+            checkpoint = read_checkpoint(Path(self._blueprint.checkpoint))
             self._metadata = dict(checkpoint.metadata)
             self._weights = ray.put(pack(checkpoint))
 
@@ -152,7 +152,7 @@ class RayPool:
             actor = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(_Worker)
             self._actors[worker] = actor.remote()
             paths = [path for path in sys.path if path]
-            call = self._actors[worker].build.remote(self._recipe, self._weights, self._metadata, paths)
+            call = self._actors[worker].build.remote(self._blueprint, self._weights, self._metadata, paths)
             self._calls[call] = (worker, None)
 
     def _room(self) -> int:
@@ -210,7 +210,7 @@ class _Worker:
 
     def build(
         self,
-        recipe: EvaluatorRecipe,
+        blueprint: EvaluatorBlueprint,
         weights: Packed | None,
         metadata: Mapping[str, Any] | None,
         paths: Sequence[str],
@@ -219,9 +219,9 @@ class _Worker:
         sys.path += [path for path in paths if path not in sys.path]
         checkpoint = None
         if weights is not None:
-            assert recipe.checkpoint is not None
-            checkpoint = unpack(weights, Path(recipe.checkpoint), metadata)
-        self._evaluator = recipe.build(checkpoint)
+            assert blueprint.checkpoint is not None
+            checkpoint = unpack(weights, Path(blueprint.checkpoint), metadata)
+        self._evaluator = blueprint.build(checkpoint)
 
     def evaluate(self, tasks: Sequence[Task]) -> list[tuple[int, Evaluation]]:
         """The evaluation of each task."""

@@ -11,22 +11,23 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from nas.executors.base import EvaluatorRecipe, evaluate_tasks
+from nas.executors.base import EvaluatorBlueprint, evaluate_tasks
 from nas.executors.pool import Chunk
 
 
 def main(descriptor: int) -> None:
     """Run until the other end of the connection is closed.
 
-    The other end sends an `EvaluatorRecipe`, then chunks. It is answered ``("ready",)`` or ``("unfit", reason)``, then
-    ``("done", chunk, [(number, evaluation)])`` for each evaluation, or ``("error", reason)`` before the process ends.
+    The other end sends an `EvaluatorBlueprint`, then chunks. It is answered ``("ready",)`` or ``("unfit", reason)``,
+    then ``("done", chunk, [(number, evaluation)])`` for each evaluation, or ``("error", reason)`` before the process
+    ends.
     """
     connection = Connection(descriptor)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
-    recipe: EvaluatorRecipe = inbox.get()
+    blueprint: EvaluatorBlueprint = inbox.get()
     try:
-        evaluator = recipe.build()
+        evaluator = blueprint.build()
     except Exception as error:
         connection.send(("unfit", describe_error(error)))
         return

@@ -1,4 +1,4 @@
-"""The evaluators of this package, as functions that a worker calls with plain values; see `EvaluatorRecipe`."""
+"""The evaluators of this package, as functions that a worker calls with plain values; see `EvaluatorBlueprint`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.executors.base import EvaluatorRecipe, Plain
+from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import get_space
 
 if TYPE_CHECKING:
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
 
 
-def score_recipe(space: str, score: str) -> EvaluatorRecipe:
+def score_blueprint(space: str, score: str) -> EvaluatorBlueprint:
     """Untrained networks by a score, As-ViT's pair included.
 
     Args:
         space: Name of the space.
         score: Name of the score.
     """
-    return EvaluatorRecipe(f"{__name__}:make_score_evaluator", {"space": space, "score": score})
+    return EvaluatorBlueprint(f"{__name__}:make_score_evaluator", {"space": space, "score": score})
 
 
-def supernet_recipe(
+def supernet_blueprint(
     checkpoint: Path, data: str, image_side: int, seed: int, device: str | None = None
-) -> EvaluatorRecipe:
+) -> EvaluatorBlueprint:
     """Subnets of a trained supernet by accuracy.
 
     Args:
@@ -38,11 +38,11 @@ def supernet_recipe(
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
     """
     options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}
-    return EvaluatorRecipe(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
+    return EvaluatorBlueprint(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
 
 
 def make_score_evaluator(space: str, score: str) -> Evaluator:
-    """What `score_recipe` describes."""
+    """What `score_blueprint` describes."""
     if score == AsvitEvaluator.score:
         return AsvitEvaluator(get_space(space))
     return ScoreEvaluator(get_space(space), score)
@@ -51,7 +51,7 @@ def make_score_evaluator(space: str, score: str) -> Evaluator:
 def make_supernet_evaluator(
     checkpoint: Checkpoint, data: str, image_side: int, seed: int, device: str | None
 ) -> Evaluator:
-    """What `supernet_recipe` describes; on the CPU its parameters are the checkpoint's own tensors.
+    """What `supernet_blueprint` describes; on the CPU its parameters are the checkpoint's own tensors.
 
     Raises:
         DataError: The images are others than those the supernet was trained on.
