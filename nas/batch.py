@@ -5,21 +5,19 @@ Legend of array suffixes: n proposals, c choices.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.predictor import Latency
+from latency_tables.predictor import Latencies, Latency
 from nas.bound import Bounds, Measured
 from nas.controllers.proposals import row_keys
 from nas.fidelity import Judgement
 from nas.trial import State, Trial
-from search_spaces import Architecture, Genotypes
+from search_spaces import Architecture, Genotypes, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,20 @@ class Batch:
     """Proposals of a controller, in its order.
 
     Attributes:
-        genotypes: ``[n, c]``.
+        space: What they belong to.
+        genotypes: ``[n, c]``; valid.
         keys: Each row as bytes, ``[n]``.
         is_repeated_n: Which were proposed before, in this batch or another.
-        row_of: The row of each new trial by its number.
-        architectures: Of each new trial by its number.
+        row_of: The row of each new trial by its number; numbers ascend.
         reasons: What each row breaks, ``[n]``; empty where it is within bounds.
     """
 
+    space: SearchSpace
     genotypes: Genotypes
     keys: list[bytes]
     measured: Measured
     is_repeated_n: npt.NDArray[np.bool_]
     row_of: Mapping[int, int]
-    architectures: Mapping[int, Architecture]
     reasons: list[str]
 
     def __len__(self) -> int:
@@ -67,6 +65,12 @@ class Batch:
         return [make_trial(self, number, None, "") for number, row in self.row_of.items() if self.reasons[row]]
 
     @cached_property
+    def architectures(self) -> Mapping[int, Architecture]:
+        """Of each new trial by its number."""
+        decoded = self.space.decode(self.genotypes[list(self.row_of.values())])
+        return dict(zip(self.row_of, decoded, strict=True))
+
+    @cached_property
     def rows(self) -> list[list[int]]:
         """The genotypes as lists."""
         rows: list[list[int]] = self.genotypes.tolist()
@@ -82,43 +86,48 @@ class Batch:
         """Latencies of each row by target."""
         return self.measured.latencies()
 
+    def only(self, numbers: Sequence[int]) -> Batch:
+        """The batch of some of the new trials alone."""
+        rows = [self.row_of[number] for number in numbers]
+        return replace(
+            self,
+            genotypes=self.genotypes[rows],
+            keys=[self.keys[row] for row in rows],
+            measured=_rows_of(self.measured, rows),
+            is_repeated_n=self.is_repeated_n[rows],
+            row_of=dict(zip(numbers, range(len(rows)), strict=True)),
+            reasons=[self.reasons[row] for row in rows],
+        )
 
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Keeps the garbage collector from walking through all trials again and again while thousands of them are made."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
-
-def plan_batch(bounds: Bounds, genotypes: Genotypes, known: Mapping[bytes, Trial], first_number: int) -> Batch:
+def plan_batch(bounds: Bounds, genotypes: Genotypes, known: Container[bytes], first_number: int) -> Batch:
     """What a batch of proposals ``[n, c]`` is made of.
 
     Args:
-        known: Earlier trials by the bytes of their genotypes.
+        known: The bytes of earlier trials' genotypes.
         first_number: Of the first new trial.
+
+    Raises:
+        ArchitectureError: A new row is out of range or breaks a rule of the space.
     """
-    keys = row_keys(genotypes)
+    space, keys = bounds.space, row_keys(genotypes)
     new_rows: dict[bytes, int] = {}
     for row, key in enumerate(keys):
         if key not in known:
             new_rows.setdefault(key, row)
     rows = list(new_rows.values())
+    if not space.is_valid(genotypes[rows]).all():
+        space.decode(genotypes[rows])  # says what is wrong
     is_repeated_n = np.ones(len(keys), dtype=np.bool_)
     is_repeated_n[rows] = False
     measured = bounds.measure(genotypes)
-    numbers = range(first_number, first_number + len(rows))
     return Batch(
+        space=space,
         genotypes=genotypes,
         keys=keys,
         measured=measured,
         is_repeated_n=is_repeated_n,
-        row_of=dict(zip(numbers, rows, strict=True)),
-        architectures=dict(zip(numbers, bounds.space.decode(genotypes[rows]), strict=True)),
+        row_of=dict(zip(range(first_number, first_number + len(rows)), rows, strict=True)),
         reasons=bounds.reasons(measured),
     )
 
@@ -153,3 +162,11 @@ def make_trial(batch: Batch, number: int, judgement: Judgement | None, objective
         seconds=0.0 if evaluation is None else evaluation.seconds,
         fidelity=1.0 if judgement is None else judgement.fidelity,
     )
+
+
+def _rows_of(measured: Measured, rows: list[int]) -> Measured:
+    latency = {
+        target: Latencies(found.ms[rows], found.low_ms[rows], found.high_ms[rows], found.kind, found.extrapolated[rows])
+        for target, found in measured.latency.items()
+    }
+    return Measured(measured.params_n[rows], measured.macs_n[rows], latency)

@@ -158,13 +158,16 @@ class RunningFront:
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._objectives = tuple(objectives)
         self._costs_fk: Costs = np.empty((0, len(self._objectives)))
-        self._trials: list[Trial] = []
+        self._members: list[tuple[Sequence[Trial], int]] = []
 
     def __len__(self) -> int:
-        return len(self._trials)
+        return len(self._members)
 
     def add(self, trials: Sequence[Trial], costs_nk: Costs) -> npt.NDArray[np.bool_]:
-        """Take in done trials with their costs; which of them ``[n]`` enlarge what the front dominates."""
+        """Take in done trials with their costs; which of them ``[n]`` enlarge what the front dominates.
+
+        No trial is looked at before the front is asked for.
+        """
         is_new_n = ~np.isnan(costs_nk).any(axis=1) & ~dominated_by(costs_nk, self._costs_fk)
         entering = np.flatnonzero(is_new_n)
         entering = entering[pareto_mask(costs_nk[entering])]
@@ -177,12 +180,12 @@ class RunningFront:
         for position, row in zip(entering.tolist(), rows_nk, strict=True):
             is_new_n[position] = row.tobytes() not in known
             known.add(row.tobytes())
-        self._trials = [trial for trial, kept in zip(self._trials, is_kept_f.tolist(), strict=True) if kept]
-        self._trials += [trials[position] for position in entering.tolist()]
+        self._members = [member for member, kept in zip(self._members, is_kept_f.tolist(), strict=True) if kept]
+        self._members += [(trials, position) for position in entering.tolist()]
         self._costs_fk = np.concatenate([self._costs_fk[is_kept_f], rows_nk])
         return is_new_n
 
     @property
     def trials(self) -> list[Trial]:
         """The trials on the front, by ascending latency."""
-        return in_order(self._trials, self._objectives)
+        return in_order([trials[position] for trials, position in self._members], self._objectives)

@@ -5,6 +5,8 @@ start and answers from the record for as long as it lasts: nothing of the contro
 killed anywhere ends as it would have ended without that. Batches are of one size, evaluations of a batch may finish in
 any order, and the controller is told in the order in which it was asked: results depend on seed and batch size alone.
 
+Where nothing has to be evaluated a batch is recorded and remembered as a whole, see `nas.table_trials`.
+
 Legend of array suffixes: n proposals, c choices, k objectives.
 """
 
@@ -12,24 +14,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from nas.batch import Batch, make_trial, plan_batch, without_collection
+from nas.batch import Batch, make_trial, plan_batch
 from nas.bound import Bounds
 from nas.controllers import Controller, Outcomes, SettlingController
 from nas.errors import NasError, RunError
 from nas.executors.base import Executor, Task
 from nas.fidelity import FULL, Judgement, charge, evaluate_rungs
-from nas.goals import Objective, RunningFront
-from nas.journal import Journal
+from nas.goals import Objective, RunningFront, trade_off
 from nas.objectives import Costs
 from nas.progress import Progress, SearchFinished, SearchStarted, TrialFinished
 from nas.run import Run
+from nas.table_trials import TableTrials
 from nas.trial import State, Trial
 from search_spaces import Genotypes
+
+if TYPE_CHECKING:
+    from nas.journal import Journal
 
 IDLE_LIMIT = 1000
 """So many proposals in a row without an evaluation, and the search ends: nothing new is left."""
@@ -95,7 +101,7 @@ class SearchLoop:
         plan: How to go about it.
         executor: Evaluates; None where all objectives are known.
         controller: Fresh controller; it is asked from the start even when the run is resumed.
-        progress: Receives `TrialFinished` events.
+        progress: Receives `TrialFinished` events; one for each batch where nothing is evaluated.
         stop: Asked between evaluations; true ends the search as if its budget were spent.
     """
 
@@ -121,11 +127,13 @@ class SearchLoop:
         self._clock = _Clock(sum(trial.seconds for trial in self._recorded.values()) / plan.workers)
         self._journal: Journal | None = None
         self._front = RunningFront(plan.objectives)
-        self._by_genotype: dict[bytes, Trial] = {}
+        self._device_fronts = _device_fronts(plan.objectives)
+        self._position_of: dict[bytes, int] = {}
+        self._ended: list[Trial] = []
+        self._table = TableTrials(bounds.space, self._in_record) if executor is None else None
         self._evaluated = 0
         self._charged = 0.0
         self._barren = 0
-        self.trials: list[Trial] = []
 
     def __call__(self, budget: Budget) -> str:
         """Search until the budget is spent; returns why it ended, as in `SearchFinished`.
@@ -135,6 +143,8 @@ class SearchLoop:
             NasError: The disk is full, or no worker is left.
         """
         if self._executor is not None:  # without, a trial is soon computed again, and there may be any number of them
+            from nas.journal import Journal
+
             path, objectives = self._run.path / "journal.log", self._plan.objectives
             self._journal = Journal(path, self._bounds.space, self._run.path.name, objectives, self._in_record)
         self._announce(budget)
@@ -148,13 +158,15 @@ class SearchLoop:
             if not len(genotypes) or idle >= IDLE_LIMIT:
                 reason = "exhausted"
                 break
-            with without_collection() if self._executor is None else nullcontext():
-                batch = self._planned(genotypes, budget)
+            batch = self._planned(genotypes, budget)
+            if self._table is not None:
+                self._tabulate(batch, self._table)
+            else:
                 finished = self._finished(batch, budget)
                 self._remember(batch, finished)
-            if len(finished) < len(batch.numbers):
-                reason = self._end_reason(budget) or "interrupted"
-                break
+                if len(finished) < len(batch.numbers):
+                    reason = self._end_reason(budget) or "interrupted"
+                    break
             idle = len(batch) - 1 - batch.row_of[batch.tasks[-1]] if batch.tasks else idle + len(batch)
             self._controller.tell(batch.genotypes, self._outcomes(batch))
         if reason != "interrupted" and self._is_replaying:
@@ -167,16 +179,30 @@ class SearchLoop:
         genotype = self._controller.settle() if isinstance(self._controller, SettlingController) else None
         if genotype is None:
             return None
-        known = self._by_genotype.get(genotype.tobytes())
+        known = self._position_of.get(genotype.tobytes())
         if known is not None:
-            return known
+            return self.trials[known]
         batch = plan_batch(self._bounds, genotype[None], {}, len(self.trials))
-        return next(iter(dict(self._evaluate(batch, {})).values()), None) or batch.infeasible[0]
+        if batch.infeasible or self._executor is None:
+            return make_trial(batch, batch.numbers[0], None, "")
+        return dict(self._evaluate(batch, {}))[batch.numbers[0]]
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All trials so far, by number."""
+        return self._ended if self._table is None else self._table
 
     @property
     def front(self) -> list[Trial]:
         """The evaluated trials that no other one dominates, by ascending latency."""
         return self._front.trials
+
+    @property
+    def contenders(self) -> list[Trial]:
+        """The trials of the front, and those of the front of each device alone, by number."""
+        fronts = (self._front, *self._device_fronts.values())
+        found = {trial.number: trial for front in fronts for trial in front.trials}
+        return [found[number] for number in sorted(found)]
 
     @property
     def evaluated(self) -> int:
@@ -204,28 +230,50 @@ class SearchLoop:
 
     def _planned(self, genotypes: Genotypes, budget: Budget) -> Batch:
         """As many of the proposals ``[n, c]`` as the budget leaves room for; never a part of a bracket."""
-        batch = plan_batch(self._bounds, genotypes, self._by_genotype, len(self.trials))
+        batch = plan_batch(self._bounds, genotypes, self._position_of, len(self.trials))
         if budget.evaluations is None or len(self._plan.rungs) > 1:
             return batch
         room = budget.evaluations - self._evaluated
         for row, number in batch.task_rows:
             if room <= 0 and number not in self._recorded:
-                return plan_batch(self._bounds, genotypes[:row], self._by_genotype, len(self.trials))
+                return plan_batch(self._bounds, genotypes[:row], self._position_of, len(self.trials))
             room -= 1
         return batch
 
-    def _finished(self, batch: Batch, budget: Budget) -> dict[int, Trial]:
-        """The trials of a batch by number: from the record, out of bounds, or evaluated; all unless the search ends."""
+    def _found(self, batch: Batch) -> dict[int, Trial]:
+        """The trials of a batch that stand in the record, by number."""
         found = {number: self._recorded[number] for number in batch.numbers if number in self._recorded}
         for number, trial in found.items():
             expected = batch.genotypes[batch.row_of[number]].tolist()
             if list(trial.genotype) != expected:
                 raise self._does_not_fit(f"trial {number} is {list(trial.genotype)}, expected {expected}")
+        return found
+
+    def _tabulate(self, batch: Batch, table: TableTrials) -> None:
+        """Record and remember a batch of which everything is known beforehand."""
+        found = self._found(batch)
+        new = [number for number in batch.numbers if number not in found]
+        if new:
+            self._run.append_lines(new[0], table.lines.of(batch, new))
+        table.add(batch)
+        rows = [batch.row_of[number] for number in batch.tasks]
+        entered_n = self._enter(table.of(batch.tasks), self._known_costs(batch)[rows])
+        self._position_of.update((batch.keys[row], number) for number, row in batch.row_of.items())
+        self._evaluated += len(rows)
+        self._charged += len(rows) * charge(1.0, self._plan.rungs)
+        after = np.flatnonzero(entered_n[::-1])
+        self._barren = int(after[0]) if len(after) else self._barren + len(rows)
+        if new:
+            self._report(table[-1])
+
+    def _finished(self, batch: Batch, budget: Budget) -> dict[int, Trial]:
+        """The trials of a batch by number: from the record, out of bounds, or evaluated; all unless the search ends."""
+        found = self._found(batch)
         waiting = {trial.number: trial for trial in batch.infeasible if trial.number not in found}
         is_bracket = len(self._plan.rungs) > 1 and any(number not in found for number in batch.tasks)
         # What is promoted depends on the whole bracket, so one that was cut short is evaluated again.
         evaluated = self._evaluate(batch, {} if is_bracket else found)
-        if self._executor is not None and self._plan.batch > 1 and len(found) + len(waiting) < len(batch.numbers):
+        if self._plan.batch > 1 and len(found) + len(waiting) < len(batch.numbers):
             self._run.start_trials([make_trial(batch, n, None, "") for n in batch.tasks if n not in found])
         flushed = time.monotonic()
         unwritten: list[Trial] = []
@@ -255,11 +303,8 @@ class SearchLoop:
 
     def _evaluate(self, batch: Batch, found: Mapping[int, Trial]) -> Iterator[tuple[int, Trial]]:
         """The trials of what is within bounds and not ``found``, as they finish."""
+        assert self._executor is not None, "what is in a table needs no evaluation"
         numbers = [number for number in batch.tasks if number not in found]
-        if self._executor is None:
-            for number in numbers:
-                yield number, make_trial(batch, number, None, "")
-            return
         rows = [batch.row_of[number] for number in numbers]
         tasks = [Task(number, batch.architectures[number], self._plan.seed) for number in numbers]
         known_nk = self._known_costs(batch)[rows]
@@ -273,11 +318,11 @@ class SearchLoop:
         trials = [finished[number] for number in sorted(finished)]
         done = [trial for trial in trials if trial.state is State.DONE]
         costs_nk = self._known_costs(batch)[[batch.row_of[trial.number] for trial in done]]
-        entered_n = self._front.add(done, self._with_evaluated(costs_nk, done))
+        entered_n = self._enter(done, self._with_evaluated(costs_nk, done))
         entering = {trial.number for trial, enters in zip(done, entered_n.tolist(), strict=True) if enters}
         for trial in trials:
-            self.trials.append(trial)
-            self._by_genotype[batch.keys[batch.row_of[trial.number]]] = trial
+            self._position_of[batch.keys[batch.row_of[trial.number]]] = len(self._ended)
+            self._ended.append(trial)
             if trial.state is not State.INFEASIBLE:
                 self._evaluated += 1
                 self._charged += charge(trial.fidelity, self._plan.rungs)
@@ -285,15 +330,20 @@ class SearchLoop:
             if trial.number not in self._recorded:
                 self._report(trial)
 
+    def _enter(self, trials: Sequence[Trial], costs_nk: Costs) -> npt.NDArray[np.bool_]:
+        """Let done trials join the fronts; which of them ``[n]`` enlarge what the front dominates."""
+        for columns, front in self._device_fronts.items():
+            front.add(trials, costs_nk[:, columns])
+        return self._front.add(trials, costs_nk)
+
     def _outcomes(self, batch: Batch) -> Outcomes:
-        trials = [self._by_genotype[key] for key in batch.keys]
-        return Outcomes(
-            [trial.state for trial in trials],
-            self._with_evaluated(self._known_costs(batch), trials),
-            self._bounds.excess(batch.measured),
-            batch.is_repeated_n,
-            [trial.scores for trial in trials],
-        )
+        costs_nk, excess_n = self._known_costs(batch), self._bounds.excess(batch.measured)
+        if self._table is not None:
+            states = [State.INFEASIBLE if reason else State.DONE for reason in batch.reasons]
+            return Outcomes(states, costs_nk, excess_n, batch.is_repeated_n, [{}] * len(states))
+        trials = [self._ended[self._position_of[key]] for key in batch.keys]
+        states, scores = [trial.state for trial in trials], [trial.scores for trial in trials]
+        return Outcomes(states, self._with_evaluated(costs_nk, trials), excess_n, batch.is_repeated_n, scores)
 
     def _known_costs(self, batch: Batch) -> Costs:
         return self._bounds.costs(batch.measured, self._plan.objectives)
@@ -331,3 +381,13 @@ class SearchLoop:
             f"`{self._run.path / 'trials.jsonl'}` does not fit this search: {what}",
             hint="resume with the versions in `environment.json`, or start a new run",
         )
+
+
+def _device_fronts(objectives: tuple[Objective, ...]) -> dict[tuple[int, ...], RunningFront]:
+    """The front of each device alone, by the columns of its costs; none where that is the front of all objectives."""
+    fronts = {}
+    for target in [objective.target for objective in objectives if objective.target is not None]:
+        traded = trade_off(objectives, target)
+        if traded != objectives:
+            fronts[tuple(map(objectives.index, traded))] = RunningFront(traded)
+    return fronts

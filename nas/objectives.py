@@ -12,7 +12,7 @@ import numpy.typing as npt
 Costs = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 18
 
 
 def pareto_mask(costs_nk: Costs) -> Mask:
@@ -25,24 +25,41 @@ def pareto_mask(costs_nk: Costs) -> Mask:
     left_n = np.flatnonzero(~np.isnan(costs_nk).any(axis=1))
     # In lexicographic order no point is dominated by a later one, so the first of those left is on the front.
     left_n = left_n[np.lexsort(costs_nk[left_n].T[::-1])]
-    rows_nk = costs_nk[left_n]
+    if costs_nk.shape[1] == 2:
+        mask[left_n[_are_steps(costs_nk[left_n])]] = True
+        return mask
+    columns_kn = np.ascontiguousarray(costs_nk[left_n].T)  # NumPy is slow along short last axes
     while len(left_n):
-        point_k = rows_nk[0]
-        is_equal_n = (rows_nk == point_k).all(axis=1)
+        point_k1 = columns_kn[:, :1]
+        is_equal_n = (columns_kn == point_k1).all(axis=0)
         mask[left_n[is_equal_n]] = True
-        is_left_n = (rows_nk < point_k).any(axis=1)
-        left_n, rows_nk = left_n[is_left_n], rows_nk[is_left_n]
+        is_left_n = (columns_kn < point_k1).any(axis=0)
+        left_n, columns_kn = left_n[is_left_n], columns_kn[:, is_left_n]
     return mask
+
+
+def _are_steps(rows_n2: Costs) -> Mask:
+    """Which points in lexicographic order are on the front of two costs: those with a second cost below all before."""
+    lowest_n = np.minimum.accumulate(rows_n2[:, 1])
+    is_step_n = np.append(True, rows_n2[1:, 1] < lowest_n[:-1])
+    is_first_n = np.append(True, (rows_n2[1:] != rows_n2[:-1]).any(axis=1))
+    first_n = np.maximum.accumulate(np.where(is_first_n, np.arange(len(is_first_n)), 0))
+    steps_n: Mask = is_step_n[first_n]  # equal points are on the front together
+    return steps_n[: len(rows_n2)]
 
 
 def dominated_by(costs_nk: Costs, front_fk: Costs) -> Mask:
     """Which points ``[n]`` some point of ``front_fk`` dominates."""
     dominated_n = np.zeros(len(costs_nk), dtype=np.bool_)
-    chunk = max(1, _CHUNK_ELEMENTS // max(1, front_fk.size))
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, len(front_fk)))
     for start in range(0, len(costs_nk), chunk):
-        rows_n1k = costs_nk[start : start + chunk, None]
-        is_worse_nf = np.all(front_fk <= rows_n1k, axis=2) & np.any(front_fk < rows_n1k, axis=2)
-        dominated_n[start : start + chunk] = is_worse_nf.any(axis=1)
+        rows_nk = costs_nk[start : start + chunk]
+        is_no_better_nf = np.ones((len(rows_nk), len(front_fk)), dtype=np.bool_)
+        is_worse_nf = np.zeros_like(is_no_better_nf)
+        for cost_n, cost_f in zip(rows_nk.T, front_fk.T, strict=True):
+            is_no_better_nf &= cost_f <= cost_n[:, None]
+            is_worse_nf |= cost_f < cost_n[:, None]
+        dominated_n[start : start + chunk] = (is_no_better_nf & is_worse_nf).any(axis=1)
     return dominated_n
 
 

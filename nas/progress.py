@@ -62,6 +62,8 @@ class SearchStarted:
 class TrialFinished:
     """A network has been evaluated, has failed, or was found over the bound.
 
+    Where nothing has to be evaluated only the last network of each batch is told of.
+
     Attributes:
         evaluated: Networks evaluated so far, earlier sessions included.
         infeasible: Proposals over the bound so far.

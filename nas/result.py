@@ -267,7 +267,8 @@ def with_many(
     Added are all ``objectives`` with their goals, all ``limits``, and in ``fronts`` the front of each device.
 
     Args:
-        trials: All of the search; those of the document's front stand in the fronts as they stand there.
+        trials: All of the search, or at least those on a device's front; those of the document's front stand in the
+            fronts as they stand there.
     """
     known = {entry["number"]: entry for entry in document["front"]}
     fronts = {

@@ -163,6 +163,16 @@ class Run:
         self._lock.check()
         return self._record.append(trials)
 
+    def append_lines(self, first: int, lines: Sequence[str]) -> None:
+        """Add finished trials from number ``first`` on, as lines of text, in one write; as `append_trials` does.
+
+        Raises:
+            RunError: They do not follow those in the record, or another process took the folder over.
+            NasError: They cannot be written. The file then ends with the trial before.
+        """
+        self._lock.check()
+        self._record.append_lines(first, lines)
+
     def append_trial(self, trial: Trial) -> None:
         """Add the next finished trial, as `append_trials` does."""
         self.append_trials([trial])

@@ -18,6 +18,7 @@ from nas.executors.base import EvaluatorBlueprint, ExecutorName
 from nas.fidelity import FIDELITIES
 from nas.files import write_json
 from nas.goals import Objective, make_objectives
+from nas.interruption import deferred_interrupt
 from nas.loop import Budget, Plan, SearchLoop
 from nas.own_model import OwnModel, find_model, folder_name, keep_original, original_checkpoint
 from nas.progress import Progress, StageStarted, ignore
@@ -202,8 +203,6 @@ class _Search:
         self.progress = progress
 
     def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
-        from supernets.interruptions import deferred_interrupt
-
         make_controller = get_controller(self.settings.controller)
         own = None
         if self.settings.model is not None:
@@ -358,14 +357,13 @@ class _Search:
         reason: str,
     ) -> SearchResult:
         settings = self.settings
-        is_interrupted = reason == "interrupted"
-        if not loop.front and not is_interrupted:
+        is_interrupted, front = reason == "interrupted", loop.front
+        if not front and not is_interrupted:
             failed = [trial.reason for trial in loop.trials if trial.state in (State.FAILED, State.LOST)]
             raise NasError(
                 f"none of {loop.evaluated} networks could be evaluated: {failed[0] if failed else 'none was proposed'}",
                 hint=f"the reason of each is in `{run.path / 'trials.jsonl'}`",
             )
-        front = loop.front
         if question.untrained is not None and question.untrained.is_free and not is_interrupted:
             front = with_length_distortion(question.bounds.space, front, settings.seed, self.progress)
         document = front_document(
@@ -382,7 +380,7 @@ class _Search:
         )
         limits = settings.bounds
         if settings.objectives is not None or len(limits) > (settings.limit_ms is not None):
-            document = with_many(document, objectives, limits, loop.trials)
+            document = with_many(document, objectives, limits, loop.contenders)
         if training is not None:
             document["training"] = dict(training)
         if question.own is not None:

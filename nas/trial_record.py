@@ -6,8 +6,10 @@ be damage, whatever order workers finish in, and a kill loses no finished trial.
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +74,13 @@ class TrialRecord:
             self._early |= waiting
         return added
 
+    def append_lines(self, first: int, lines: Sequence[str]) -> None:
+        """Add the lines of finished trials from number ``first`` on, for searches that have them ready as text."""
+        if first != self._count:
+            raise RunError(f"`{self._trials}` holds {self._count} trials, found trial {first} to follow them")
+        append_lines(self._trials, lines)
+        self._count += len(lines)
+
     def close(self) -> None:
         """Clear the batch in flight away where all of it is in the record."""
         if not self._early:
@@ -109,7 +118,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     Raises:
         NasError: They cannot be written. The file is then as it was.
     """
-    data = "".join(line + "\n" for line in lines).encode()
+    data = "\n".join([*lines, ""]).encode()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -148,8 +157,10 @@ def _read_lines(path: Path, space: SearchSpace) -> list[Trial]:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
         raise RunError(f"`{path}` cannot be read: {error.strerror}") from error
+    with _without_collection(), suppress(ValueError):
+        return Trial.from_lines([line.decode() for line in lines], space)
     trials = []
-    for position, line in enumerate(lines, start=1):
+    for position, line in enumerate(lines, start=1):  # to find out which line is damaged
         try:
             trials.append(Trial.from_line(line.decode(), space))
         except ValueError as error:
@@ -165,3 +176,15 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keeps the garbage collector from walking through all trials again and again while thousands are made."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -222,3 +222,34 @@ def test_settings_that_cannot_be_encoded() -> None:
         SettingsEncoder([{"heads": [1, "many"]}])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="`width` is unknown"):
         SettingsEncoder([{"depth": 1}, {"depth": 2}])([{"width": 3}])
+
+
+def lines_and_labels(count: int) -> tuple[EncodedArchitectures, np.ndarray]:
+    """Features of which most go one way and some the other, so that labels come in two crowds; noise alike for all."""
+    generator = np.random.default_rng(3)
+    features = generator.standard_normal((count, 6)) * 0.3
+    features[:, 0] += np.where(generator.random(count) < 0.3, -4.0, 1.0)
+    return EncodedArchitectures(features, (6,)), features.sum(axis=1) + 0.1 * generator.standard_normal(count)
+
+
+def test_distances_between_labels_count_where_that_predicts_better() -> None:
+    encoded, labels = lines_and_labels(300)
+    errors = {}
+    for by_rank in (True, False):
+        predictor = FewLabelPredictor(by_rank=by_rank).fit(encoded[:60], labels[:60])
+        prediction = predictor.predict(encoded[60:])
+        errors[by_rank] = float(np.mean((prediction.mean_n - labels[60:]) ** 2))
+        low, high = prediction.interval(0.8)
+        assert np.mean((low <= labels[60:]) & (labels[60:] <= high)) > 0.6
+    assert len(predictor.scale.knots_k) == 1, "the labels themselves"
+    assert errors[False] < 0.5 * errors[True]
+
+
+def test_ranks_count_where_some_labels_are_failures() -> None:
+    encoded, labels = lines_and_labels(300)
+    failed = np.random.default_rng(4).random(300) < 0.15
+    labels[failed] -= 1000.0 * np.random.default_rng(5).random(int(failed.sum()))
+    predictor = FewLabelPredictor(by_rank=False).fit(encoded[:60], labels[:60])
+    assert len(predictor.scale.knots_k) > 1
+    ranked = FewLabelPredictor().fit(encoded[:60], labels[:60]).predict(encoded[60:])
+    assert np.array_equal(predictor.predict(encoded[60:]).mean_n, ranked.mean_n)

@@ -1,11 +1,11 @@
 """By how much an evaluation is expected to enlarge the area that a front dominates.
 
-Latency is known before an evaluation and quality is predicted with a normal distribution. Then the expected
-hypervolume improvement of two objectives (M. Emmerich, K. Giannakoglou and B. Naujoks, "Single- and multiobjective
-evolutionary optimization assisted by Gaussian random field metamodels", IEEE Transactions on Evolutionary Computation
-10, 2006) is a sum over the steps of the front: the width of what a network would cover of a step, times its expected
-improvement on the step's quality (D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive
-black-box functions", Journal of Global Optimization 13, 1998).
+Latency is known before an evaluation, and quality is predicted with a normal distribution of scores, which a scale maps
+to quality (`nas.predictors.label_scale`). Then the expected hypervolume improvement of two objectives (M. Emmerich, K.
+Giannakoglou and B. Naujoks, "Single- and multiobjective evolutionary optimization assisted by Gaussian random field
+metamodels", IEEE Transactions on Evolutionary Computation 10, 2006) is a sum over the steps of the front: the width of
+what a network would cover of a step, times its expected improvement on the step's quality (D. R. Jones, M. Schonlau and
+W. J. Welch, "Efficient global optimization of expensive black-box functions", Journal of Global Optimization 13, 1998).
 
 Legend of array suffixes: n candidates, s steps of the front.
 """
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nas.predictors.label_scale import IDENTITY, LabelScale
+
 Floats = npt.NDArray[np.float64]
 
-_TINY = 1e-12
 _REFRESHED = 32
 """Gains computed anew at once."""
 
@@ -32,14 +33,16 @@ class Front:
         starts_s: Latency at which each step begins, ascending; the first is minus infinity, where nothing is known.
         quality_s: Best quality on each step, ascending; the first is what counts as no quality at all.
         slowest: Latency of the corner. What is slower improves nothing.
+        scale: What predictions are on; quality itself unless given.
     """
 
     starts_s: Floats
     quality_s: Floats
     slowest: float
+    scale: LabelScale = IDENTITY
 
     @staticmethod
-    def of(latency_n: Floats, quality_n: Floats, worst: float, slowest: float) -> Front:
+    def of(latency_n: Floats, quality_n: Floats, worst: float, slowest: float, scale: LabelScale = IDENTITY) -> Front:
         """The front of evaluated networks, within the corner of the ``worst`` quality and the ``slowest`` latency."""
         order = np.lexsort((-quality_n, latency_n))
         best_n = np.maximum.accumulate(np.concatenate([[worst], quality_n[order]]))
@@ -48,6 +51,7 @@ class Front:
             np.concatenate([[-np.inf], latency_n[order][is_better_n]]),
             np.concatenate([[worst], best_n[1:][is_better_n]]),
             slowest,
+            scale,
         )
 
     def widths(self, latency_n: Floats) -> Floats:
@@ -57,15 +61,15 @@ class Front:
         return widths_ns
 
     def expected_improvement(self, latency_n: Floats, mean_n: Floats, std_n: Floats) -> Floats:
-        """Expected gain in dominated area of networks with these latencies and predicted qualities, ``[n]``."""
-        gain_ns = _expected_excess(mean_n[:, None], std_n[:, None], self.quality_s)
+        """Expected gain in dominated area of networks with these latencies and predicted scores, ``[n]``."""
+        gain_ns = self.scale.expected_excess(mean_n, std_n, self.quality_s)
         total_n: Floats = np.einsum("ns,ns->n", self.widths(latency_n), gain_ns)
         return total_n
 
     def with_point(self, latency: float, quality: float) -> Front:
         """The front with one more network on it."""
         latency_s, quality_s = np.append(self.starts_s[1:], latency), np.append(self.quality_s[1:], quality)
-        return Front.of(latency_s, quality_s, float(self.quality_s[0]), self.slowest)
+        return Front.of(latency_s, quality_s, float(self.quality_s[0]), self.slowest, self.scale)
 
 
 def best_batch(front: Front, latency_n: Floats, mean_n: Floats, std_n: Floats, count: int) -> npt.NDArray[np.int64]:
@@ -90,16 +94,5 @@ def best_batch(front: Front, latency_n: Floats, mean_n: Floats, std_n: Floats, c
         chosen.append(best)
         gain_n[best] = -np.inf
         is_stale_n[:] = np.isfinite(gain_n)
-        front = front.with_point(float(latency_n[best]), float(mean_n[best]))
+        front = front.with_point(float(latency_n[best]), float(front.scale.labels(mean_n[best])))
     return np.array(chosen, dtype=np.int64)
-
-
-def _expected_excess(mean: Floats, std: Floats, threshold: Floats) -> Floats:
-    """Expectation of what a normally distributed number exceeds a threshold by."""
-    from scipy.special import ndtr
-
-    std = np.maximum(std, _TINY)
-    above = (mean - threshold) / std
-    density = np.exp(-0.5 * above**2) / np.sqrt(2.0 * np.pi)
-    excess: Floats = np.maximum(std * (above * ndtr(above) + density), 0.0)
-    return excess

@@ -14,12 +14,13 @@ Legend of array suffixes: n genotypes, c choices, f members of the front, k obje
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
 from nas.bound import one_choice_changes
 from nas.controllers.base import Floats, Outcomes, SearchProblem
-from nas.controllers.proposals import distinct, first_population, fresh_proposal, row_keys, within_bound, without
+from nas.controllers.proposals import distinct, first_population, fresh_proposals, row_keys, without
 from nas.objectives import pareto_mask
 from search_spaces import Genotypes
 
@@ -28,9 +29,10 @@ INITIAL = 20
 
 @dataclass
 class _Member:
-    """A network on the front, its neighbours that are left to propose, and how many have been."""
+    """A network on the front, its neighbours, those that are left to propose, and how many have been."""
 
     genotype: Genotypes
+    neighbours: Genotypes | None = None
     left: Genotypes | None = None
     proposed: int = 0
 
@@ -52,21 +54,22 @@ class LocalSearchController:
             asked, self._queue = self._queue[:count], self._queue[count:]
             return asked
         rows: list[Genotypes] = []
-        open_members = list(self._front)
-        while open_members and len(rows) < count:
-            position = min(range(len(open_members)), key=lambda number: open_members[number].proposed)
-            neighbour = self._neighbour(open_members[position])
+        turns = [(member.proposed, position) for position, member in enumerate(self._front)]
+        heapify(turns)
+        while turns and len(rows) < count:
+            position = turns[0][1]
+            neighbour = self._neighbour(self._front[position])
             if neighbour is None:
-                del open_members[position]
+                heappop(turns)
             else:
                 rows.append(neighbour)
-        if not rows:
-            members = self._stacked([member.genotype for member in self._front])
-            proposal = fresh_proposal(self._problem, self._seen, members, self._generator)
-            if proposal is not None:
-                self._seen.add(proposal.tobytes())
-                rows.append(proposal)
-        return self._stacked(rows)
+                heapreplace(turns, (self._front[position].proposed, position))
+        if rows:
+            return self._stacked(rows)
+        members = self._stacked([member.genotype for member in self._front])
+        fresh = fresh_proposals(self._problem, self._seen, members, self._generator, count)
+        self._seen.update(row_keys(fresh))
+        return fresh
 
     def tell(self, genotypes: Genotypes, outcomes: Outcomes) -> None:
         """Let what was evaluated join the front, and push others off it."""
@@ -80,9 +83,10 @@ class LocalSearchController:
     def _neighbour(self, member: _Member) -> Genotypes | None:
         """A new neighbour ``[c]`` within the bounds; None where the member is explored."""
         if member.left is None:
-            changed = self._problem.space.repair(one_choice_changes(self._problem.space, member.genotype[None]))
-            neighbours = within_bound(self._problem, distinct(changed))
-            member.left = self._generator.permutation(without(neighbours, self._seen))
+            if member.neighbours is None:
+                self._look_around()
+            assert member.neighbours is not None, "every member on the front has looked around"
+            member.left = self._generator.permutation(without(member.neighbours, self._seen))
         while len(member.left):
             neighbour: Genotypes = member.left[0]
             member.left = member.left[1:]
@@ -91,6 +95,17 @@ class LocalSearchController:
                 self._seen.add(neighbour.tobytes())
                 return neighbour
         return None
+
+    def _look_around(self) -> None:
+        """Find the neighbours within the bounds of all members that have none yet; together, since that is faster."""
+        space = self._problem.space
+        members = [member for member in self._front if member.neighbours is None]
+        genotypes = self._stacked([member.genotype for member in members])
+        changed = space.repair(one_choice_changes(space, genotypes))
+        is_within = (self._problem.excess(changed) <= 0).reshape(-1, len(members))
+        changed = changed.reshape(-1, len(members), len(space.choices))
+        for position, member in enumerate(members):
+            member.neighbours = distinct(changed[is_within[:, position], position])
 
     def _stacked(self, rows: list[Genotypes]) -> Genotypes:
         return np.array(rows, dtype=np.int8).reshape(-1, len(self._problem.space.choices))

@@ -2,9 +2,9 @@
 
 The loop is that of Bayesian optimisation (D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of
 expensive black-box functions", Journal of Global Optimization 13, 1998), with `nas.predictors.FewLabelPredictor` for
-quality, tables for what is known beforehand, and expected hypervolume improvement to trade them. Candidates come from
-sampling the space, and then from varying the front and the best candidates, thousands at a time. The first networks are
-large for what they cost, and a few others.
+quality, by ranks or as it is, whichever predicts better; tables for what is known beforehand; and expected hypervolume
+improvement to trade them. Candidates come from sampling the space, and then from varying the front and the best
+candidates, thousands at a time. The first networks are large for what they cost, and a few others.
 
 Quality is the negative first cost. Of several known costs each fit trades quality against one weighted sum, with
 weights drawn anew (as J. Knowles does, "ParEGO", IEEE Transactions on Evolutionary Computation 10, 2006); without known
@@ -21,7 +21,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from nas.controllers.base import Outcomes, SearchProblem
 from nas.controllers.improvement import Front, best_batch
@@ -34,10 +33,12 @@ from nas.controllers.proposals import (
     within_bound,
     without,
 )
+from nas.controllers.threads import on_one_thread
 from nas.errors import UsageError
 from nas.objectives import pareto_mask, pareto_ranks
 from nas.predictors import FewLabelPredictor, SpaceEncoder
 from nas.predictors.few_label import LEAST_LABELS
+from nas.predictors.label_scale import IDENTITY, LabelScale
 from search_spaces import Genotypes
 
 Floats = npt.NDArray[np.float64]
@@ -62,10 +63,13 @@ CORNER_MARGIN = 0.1
 
 _TINY = 1e-12
 
+Predict = Callable[[Genotypes], tuple[Floats, Floats]]
+"""Means and standard deviations of the scores of genotypes ``[n, c]``, ``[n]`` each."""
+
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Genotypes ``[n, c]``, the most promising first, with their known cost and predicted quality, ``[n]`` each."""
+    """Genotypes ``[n, c]``, the most promising first, with their known cost and predicted score, ``[n]`` each."""
 
     genotypes: Genotypes
     cost_n: Floats
@@ -94,8 +98,7 @@ class PredictorController:
         if not self._queue:
             labels = len(self._done)
             wanted = max(count, int(min(BATCH_SHARE * labels, (labels / FEW) ** 2)))
-            # The last bits of matrix products change with the number of threads, and a resumed search must not.
-            with threadpool_limits(limits=1, user_api="blas"):
+            with on_one_thread():
                 self._queue = list(self._proposals(wanted))
         if not self._queue:
             proposal = fresh_proposal(self._problem, self._seen, self._evaluated, self._generator)
@@ -117,13 +120,14 @@ class PredictorController:
     def _proposals(self, count: int) -> Genotypes:
         """Up to ``count`` new genotypes ``[n, c]`` within the bound."""
         sampled = self._fresh(self._problem.space.sample(SAMPLED, self._generator))
-        predict = self._predict()
-        if predict is None:
+        fitted = self._fitted()
+        if fitted is None:
             return sampled[:count]
+        predict, scale = fitted
         costs_nk = np.array(self._costs_k)
         cost_of = self._known_cost(costs_nk)
         cost_n, quality_n = cost_of(costs_nk), -costs_nk[:, 0]
-        front = Front.of(cost_n, quality_n, *_corner(cost_n, quality_n))
+        front = Front.of(cost_n, quality_n, *_corner(cost_n, quality_n), scale)
         on_front = self._evaluated[pareto_mask(costs_nk)]
         rank = partial(self._shortlist, front=front, predict=predict, cost_of=cost_of)
         best = rank(sampled)
@@ -144,24 +148,19 @@ class PredictorController:
         weights_k = self._generator.dirichlet(np.ones(known))
         return lambda costs_nk: np.asarray((costs_nk[:, 1:] - low_k) / span_k @ weights_k)
 
-    def _predict(self) -> Callable[[Genotypes], tuple[Floats, Floats]] | None:
-        """Predicts quality, as means and standard deviations ``[n]``; None where too little is known."""
+    def _fitted(self) -> tuple[Predict, LabelScale] | None:
+        """Predicts scores, and the scale that maps them to qualities; None where too little is known."""
         if not self._problem.objectives[0].is_evaluated:
-            return None if not self._done else self._look_up
+            return None if not self._done else (self._look_up, IDENTITY)
         if len(self._done) < LEAST_LABELS:
             return None
         costs_nk = np.array(self._costs_k)
         lessons = self._lessons(costs_nk)
         try:
-            fitted = FewLabelPredictor().fit(self._encode(self._evaluated[lessons]), -costs_nk[lessons, 0])
+            fitted = FewLabelPredictor(by_rank=False).fit(self._encode(self._evaluated[lessons]), -costs_nk[lessons, 0])
         except (UsageError, np.linalg.LinAlgError):
             return None
-
-        def predict(genotypes: Genotypes) -> tuple[Floats, Floats]:
-            prediction = fitted.predict(self._encode(genotypes))
-            return prediction.mean_n, prediction.std_n
-
-        return predict
+        return lambda genotypes: fitted.predict_scores(self._encode(genotypes)), fitted.scale
 
     def _lessons(self, costs_nk: Floats) -> npt.NDArray[np.int64]:
         """What to learn from: everything, or half the best trade-offs and half of the others by chance."""
@@ -179,7 +178,7 @@ class PredictorController:
         self,
         genotypes: Genotypes,
         front: Front,
-        predict: Callable[[Genotypes], tuple[Floats, Floats]],
+        predict: Predict,
         cost_of: Callable[[Floats], Floats],
     ) -> _Candidates:
         mean_n, std_n = predict(genotypes)

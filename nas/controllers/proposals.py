@@ -11,6 +11,7 @@ from nas.controllers.base import SearchProblem
 from search_spaces import Genotypes, population_cost
 
 DRAWN = 4096
+FRESH = 256
 ROUNDS = 8
 _TINY = 1e-12
 
@@ -45,19 +46,27 @@ def informed_population(problem: SearchProblem, large: int, spread: int, generat
 def fresh_proposal(
     problem: SearchProblem, seen: set[bytes], parents: Genotypes, generator: np.random.Generator
 ) -> Genotypes | None:
-    """A genotype ``[c]`` within the bounds that is not in ``seen``, or None when none turns up.
+    """One genotype ``[c]`` of `fresh_proposals`, or None when none turns up."""
+    found = fresh_proposals(problem, seen, parents, generator, 1)
+    return found[0] if len(found) else None
+
+
+def fresh_proposals(
+    problem: SearchProblem, seen: set[bytes], parents: Genotypes, generator: np.random.Generator, count: int
+) -> Genotypes:
+    """Up to ``count`` distinct genotypes ``[n, c]`` within the bounds that are not in ``seen``, as far as they turn up.
 
     Neighbours of ``parents`` ``[n, c]`` are tried first, farther ones with every round, then samples of the space.
     """
+    drawn = max(FRESH, count)
     for changes in range(1, ROUNDS + 1):
-        candidates = problem.space.sample(256, generator)
+        candidates = problem.space.sample(drawn, generator)
         if len(parents):
-            candidates = np.concatenate([mutate(problem, parents, 256, changes, generator), candidates])
-        fresh = without(within_bound(problem, candidates), seen)
+            candidates = np.concatenate([mutate(problem, parents, drawn, changes, generator), candidates])
+        fresh = distinct(without(within_bound(problem, candidates), seen))
         if len(fresh):
-            proposal: Genotypes = fresh[0]
-            return proposal
-    return None
+            return fresh[:count]
+    return problem.feasible[:0]
 
 
 def mutate(

@@ -1,10 +1,12 @@
 """Predicting the quality of all architectures from that of a few, with intervals.
 
 A Gaussian process (`nas.predictors.regression`) on the features of `nas.predictors.encoding`. Labels enter as normal
-scores of their ranks: a network that failed to train, or an accuracy that saturates, does not bend the others.
-Intervals are widened by what leaving labels out shows.
+scores of their ranks: a network that failed to train, or an accuracy that saturates, does not bend the others. Where
+noise is about the same for all labels, distances between labels are worth keeping, though: ranks stretch what is
+crowded, noise included. So they can be tried as well, and are taken where they predict labels that were left out
+better. Intervals are widened by what leaving labels out shows.
 
-Legend of array suffixes: n architectures, k knots.
+Legend of array suffixes: n architectures.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from nas.errors import UsageError
 from nas.predictors.encoding import EncodedArchitectures
+from nas.predictors.label_scale import LabelScale
 from nas.predictors.regression import Regression
 
 Floats = npt.NDArray[np.float64]
@@ -24,8 +27,10 @@ LEAST_LABELS = 5
 FOLDS = 5
 RELEARNED_LABELS = 64
 """Up to so many labels scales are learned anew for each fold, since what is left out still changes them."""
+WORST_SURPRISE = 4.0
+"""In standard deviations: no single label decides how labels enter."""
 
-_KNOTS = 17
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,19 @@ class Prediction:
 
 
 class FewLabelPredictor:
-    """Learns from evaluated architectures and predicts the others. Deterministic."""
+    """Learns from evaluated architectures and predicts the others. Deterministic.
+
+    Args:
+        by_rank: Labels enter by their ranks alone; else as they are where that predicts them better.
+
+    Attributes:
+        scale: Once fitted, maps the regression's scores to labels.
+    """
+
+    scale: LabelScale
+
+    def __init__(self, by_rank: bool = True) -> None:
+        self._by_rank = by_rank
 
     def fit(self, encoded: EncodedArchitectures, labels_n: npt.ArrayLike) -> FewLabelPredictor:
         """Learn from evaluated architectures; higher labels are better, in whatever unit.
@@ -58,15 +75,40 @@ class FewLabelPredictor:
             UsageError: Fewer than five labels, all labels or all architectures alike, or a label that is not finite.
         """
         labels = _checked(encoded, labels_n)
-        self._target = _NormalScores(labels)
-        self._regression = Regression(encoded, self._target.scores_n)
-        self._inflation = _inflation(encoded, self._target.scores_n, self._regression)
+        scores_n = _normal_scores(labels)
+        best = _Fit(encoded, labels, scores_n, LabelScale.of(scores_n, labels))
+        if not self._by_rank:
+            as_they_are = _Fit(encoded, labels, *_standard_scores(labels))
+            best = min(best, as_they_are, key=lambda fit: fit.surprise)
+        self.scale, self._regression, self._inflation = best.scale, best.regression, best.inflation
         return self
 
     def predict(self, encoded: EncodedArchitectures) -> Prediction:
         """Predict architectures that were encoded as the labelled ones were."""
+        return Prediction(*_on_labels(self.scale, *self.predict_scores(encoded)))
+
+    def predict_scores(self, encoded: EncodedArchitectures) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the normally distributed scores that `scale` maps to labels, ``[n]`` each."""
         mean_n, std_n = self._regression.predict(encoded)
-        return Prediction(*self._target.restore(mean_n, self._inflation * std_n))
+        return mean_n, self._inflation * std_n
+
+
+class _Fit:
+    """A regression of scores.
+
+    Attributes:
+        inflation: How many times wider than believed the errors on held-out labels are.
+        surprise: The negative logarithm of the density of each label given the others, and of no unit, on average.
+    """
+
+    def __init__(self, encoded: EncodedArchitectures, labels_n: Floats, scores_n: Floats, scale: LabelScale) -> None:
+        self.scale = scale
+        self.regression = Regression(encoded, scores_n)
+        self.inflation = _inflation(encoded, scores_n, self.regression)
+        mean_n, std_n = _on_labels(scale, *self.regression.left_out(scores_n, self.inflation))
+        std_n = np.maximum(std_n, _TINY)
+        distance_n = np.minimum(np.abs(labels_n - mean_n) / std_n, WORST_SURPRISE)
+        self.surprise = float(np.mean(np.log(std_n) + 0.5 * distance_n**2))
 
 
 def cross_validated(encoded: EncodedArchitectures, labels_n: npt.ArrayLike, *, seed: int = 0) -> Prediction:
@@ -116,27 +158,21 @@ def _inflation(encoded: EncodedArchitectures, scores_n: Floats, regression: Regr
     return float(np.sqrt(np.mean(surprises_n**2)))
 
 
-class _NormalScores:
-    """Labels as normal scores of their ranks, and back by straight lines between quantiles."""
+def _on_labels(scale: LabelScale, mean_n: Floats, std_n: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation in the labels' unit, ``[n]`` each."""
+    return scale.labels(mean_n), 0.5 * (scale.labels(mean_n + std_n) - scale.labels(mean_n - std_n))
 
-    def __init__(self, labels_n: Floats) -> None:
-        from scipy.stats import norm, rankdata
 
-        scores_n = norm.ppf((rankdata(labels_n) - 0.5) / len(labels_n))
-        self._mean, self._spread = float(scores_n.mean()), float(scores_n.std())
-        self.scores_n: Floats = (scores_n - self._mean) / self._spread
-        levels_k = np.linspace(0.0, 1.0, min(_KNOTS, len(labels_n)))
-        self._knots_k = np.quantile(self.scores_n, levels_k)
-        slope = float(labels_n.std())
-        # The slight slope keeps the order of predictions between quantiles that are equal.
-        self._labels_k = np.quantile(labels_n, levels_k) + 1e-6 * slope * self._knots_k
-        self._slope = slope
+def _normal_scores(labels_n: Floats) -> Floats:
+    """Normal scores of the ranks of labels, of mean 0 and variance 1, ``[n]``."""
+    from scipy.stats import norm, rankdata
 
-    def restore(self, mean_n: Floats, std_n: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in the labels' unit."""
-        return self._labels(mean_n), 0.5 * (self._labels(mean_n + std_n) - self._labels(mean_n - std_n))
+    scores_n = norm.ppf((rankdata(labels_n) - 0.5) / len(labels_n))
+    standard_n: Floats = (scores_n - scores_n.mean()) / scores_n.std()
+    return standard_n
 
-    def _labels(self, scores_n: Floats) -> Floats:
-        inside_n = np.clip(scores_n, self._knots_k[0], self._knots_k[-1])
-        labels_n: Floats = np.interp(inside_n, self._knots_k, self._labels_k) + self._slope * (scores_n - inside_n)
-        return labels_n
+
+def _standard_scores(labels_n: Floats) -> tuple[Floats, LabelScale]:
+    """Labels of mean 0 and variance 1, ``[n]``, and the way back."""
+    mean, spread = float(labels_n.mean()), float(labels_n.std())
+    return (labels_n - mean) / spread, LabelScale(np.zeros(1), np.array([mean]), spread, spread)

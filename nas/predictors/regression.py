@@ -83,6 +83,11 @@ class Regression:
             variance_m[rows] = prior_m - np.einsum("mn,mn->m", known_mn @ self._inverse_nn, known_mn)
         return mean_m, np.sqrt(np.maximum(variance_m, 0.0) + self.noise)
 
+    def left_out(self, scores_n: Floats, inflation: float = 1.0) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of each learned score given the others, noise included, ``[n]`` each."""
+        std_n = 1.0 / np.sqrt(np.diag(self._inverse_nn))
+        return scores_n - self.surprises_n * std_n, inflation * std_n
+
     def covariance(self, encoded: EncodedArchitectures) -> Floats:
         """Of scores with those of the labelled architectures, without noise, ``[m, n]``."""
         return self._covariance((encoded.features_nf - self._centre_f) * self.unit_f)
