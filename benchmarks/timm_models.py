@@ -6,7 +6,8 @@
 For every name, with random weights: the largest network is the model itself, five random networks and the smallest
 give the same logits when they run on shared tensors and when they are extracted, the extracted ones as timm objects
 rebuilt from their configuration do too, and the op graph has as many MACs and parameters as are counted. Models that
-cost more than LARGEST_MACS or LARGEST_PARAMS are checked with two blocks on images of four patches a side.
+cost more than LARGEST_MACS or LARGEST_PARAMS are checked with two blocks on images of four patches a side, those of
+stages with two blocks each on images of half the side.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 LARGEST_PARAMS, LARGEST_MACS = 40e6, 2e9
 RANDOM_NETWORKS = 5
 CLASSES = 10
+DEPTH_ARGUMENTS = {"swin_transformer": "depths", "swin_transformer_v2": "depths", "pit": "depth"}
+"""Of timm, for the number of blocks of every stage, by adapter."""
 FAMILIES = (
     "beit cait coat convit crossvit davit deepseek_vit deit edgenext efficientformer efficientformer_v2 "
     "efficientvit_mit efficientvit_msra eva fastvit gcvit gemma4_vit hiera hieradet_sam2 iformer levit lowformer "
@@ -88,7 +91,7 @@ def check_model(name: str, family: str, *, networks: int = RANDOM_NETWORKS, whol
 
 
 def _reduced(name: str) -> str:
-    """Arguments that make a large model small: two blocks, four patches a side."""
+    """Arguments that make a large model small: two blocks, four patches a side; of stages two each, half the side."""
     import torch
 
     from search_spaces.timm_models import TimmReference
@@ -98,11 +101,16 @@ def _reduced(name: str) -> str:
     chain = chain_of(TimmReference.parse(name).model, None, CLASSES)
     with torch.device("meta"):
         params = sum(p.numel() for p in create(TimmReference(name), None, CLASSES).parameters())
-    tokens = (chain.side / chain.stride) ** 2
+    depths = [part.removable for part in chain.parts.values() if part.removable]
+    stages = len(set(depths))
+    tokens = (chain.side / chain.stride) ** 2 / 4 ** max(0, stages - 1)  # most weights are in the last stage
     if params <= LARGEST_PARAMS and params * tokens <= LARGEST_MACS:
         return ""
-    side = f"img_size={4 * chain.stride}"
-    return f"?depth=2&{side}" if any(part.removable == "depth" for part in chain.parts.values()) else ""
+    if "depth" in depths:
+        return f"?depth=2&img_size={4 * chain.stride}"
+    argument = DEPTH_ARGUMENTS.get(chain.family)
+    shortened = json.dumps([min(2, depths.count(depth)) for depth in dict.fromkeys(depths)], separators=(",", ":"))
+    return f"?{argument}={shortened}&img_size={chain.side // 2}" if argument else ""
 
 
 def _check(space: Any, networks: int) -> dict[str, Any]:
@@ -110,6 +118,7 @@ def _check(space: Any, networks: int) -> dict[str, Any]:
     import torch
 
     from supernets import Supernet
+    from supernets.batch_norm import reestimate_batch_norm
     from supernets.networks.timm_subnet import build_subnet
     from supernets.timm_models.chain import create
     from supernets.timm_models.export import subnet_config, timm_state_dict, to_timm_names
@@ -117,10 +126,10 @@ def _check(space: Any, networks: int) -> dict[str, Any]:
     torch.manual_seed(0)
     supernet = Supernet(space).eval()
     with torch.no_grad():
-        for tensor in supernet.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(0.02 * torch.randn(tensor.shape).abs())
+        for parameter in supernet.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape))
     x_BCHW = torch.randn(2, 3, space.image_side, space.image_side)
+    reestimate_batch_norm(supernet.network, [x_BCHW])  # else logits hardly depend on the images
     figures: dict[str, Any] = {"extracted": 0.0, "rebuilt": 0.0, "counts_agree": True}
     with torch.no_grad():
         model = create(space.outline.reference, None, space.classes).eval()
@@ -128,7 +137,7 @@ def _check(space: Any, networks: int) -> dict[str, Any]:
         figures["largest"] = _difference(model(x_BCHW), supernet(x_BCHW, space.largest))
         drawn = space.decode(space.sample(networks, np.random.default_rng(0)))
         for architecture in [space.smallest, *drawn]:
-            extracted = supernet.extract(architecture).requires_grad_(False)
+            extracted = supernet.extract(architecture)  # gradients as in the others: without, torch takes other kernels
             found = extracted(x_BCHW)
             figures["extracted"] = max(figures["extracted"], _difference(found, supernet(x_BCHW, architecture)))
             weights = timm_state_dict(space, architecture, extracted)
@@ -138,7 +147,8 @@ def _check(space: Any, networks: int) -> dict[str, Any]:
             figures["rebuilt"] = max(figures["rebuilt"], _difference(found, rebuilt(prepared)))
             graph = space.lower(architecture)
             params = sum(parameter.numel() for parameter in extracted.parameters())
-            figures["counts_agree"] &= graph.params == params and graph.macs == counted_macs(extracted, x_BCHW[:1])
+            macs = counted_macs(extracted.requires_grad_(False), x_BCHW[:1])
+            figures["counts_agree"] &= (graph.params, graph.macs) == (params, macs)
     return figures
 
 
@@ -160,7 +170,9 @@ def counted_macs(network: Any, x_1CHW: Any) -> int:
 
     for module in network.modules():
         kind = type(module).__name__
-        if kind == "RelPosMlp":
+        if hasattr(module, "cpb_mlp"):
+            constant += count(lambda module=module: module.cpb_mlp(module.relative_coords_table))
+        elif kind == "RelPosMlp":
             constant += count(module.get_bias)
         elif kind == "AttentionPoolLatent":
             constant += count(lambda module=module: module.q(module.latent))

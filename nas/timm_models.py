@@ -30,7 +30,10 @@ def timm_space(text: str, classes: int | None = None) -> TimmSpace:
 
 def block_ops(block: TimmBlock) -> tuple[Op, ...]:
     """The operators of one part, from traces of the same part at its least and largest sizes."""
-    return _sized_ops(block.model, block.part, block.side, block.classes)(tuple(size for _, size in block.sizes))
+    from supernets.timm_models import chain_of
+
+    part = chain_of(block.model, block.side, block.classes).computed_as[block.part]
+    return _sized_ops(block.model, part, block.side, block.classes)(tuple(size for _, size in block.sizes))
 
 
 @lru_cache(maxsize=1024)
@@ -50,5 +53,5 @@ def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
     values = [found.elastic[axis].values for axis in axes]
     own_side = chain_of(model, None, classes).side
     # How the numbers depend on the sizes is the same on every grid.
-    known = None if side == own_side else _sized_ops(model, part, own_side, classes).is_polynomial
+    known = None if side == own_side else _sized_ops(model, part, own_side, classes).degree
     return SizedOps(ops_at, values, known)

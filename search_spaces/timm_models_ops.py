@@ -3,15 +3,18 @@
 Every number of an operator (a side of a shape, its MACs, its parameters) is a polynomial of the block's sizes. For
 almost all blocks it is of degree one in each size, and sizes meet in products only with the width: heads with the width
 in the attention, hidden units with the width behind it. Such a polynomial is known everywhere once it is known at twice
-as many points as there are sizes. That is checked at a point in between; a block whose numbers are of another kind is
-traced at every size instead.
+as many points as there are sizes. A few blocks have two widths, or squares, as those that mix their heads: there any
+polynomial of degree two is asked for, which takes more points. Either is checked at a point in between; a block whose
+numbers are of another kind is traced at every size instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
+from math import prod
 
 from search_spaces.graph import Op, Shape
 
@@ -25,59 +28,86 @@ class SizedOps:
     Args:
         trace: Gives the operators at given sizes; costly.
         values: Candidate values of every size, ascending; the width comes first.
-        is_polynomial: Whether the numbers are known to be as described, or not to be; None finds out.
+        degree: Of the polynomials, where it is known, 0 for numbers of another kind; None finds out.
+
+    Attributes:
+        degree: 1 for products with the width, 2 for any of two sizes, 0 where every size is traced.
     """
 
-    def __init__(self, trace: Trace, values: Sequence[tuple[int, ...]], is_polynomial: bool | None = None) -> None:
+    def __init__(self, trace: Trace, values: Sequence[tuple[int, ...]], degree: int | None = None) -> None:
         self._trace = trace
-        self._spans = [(sizes[0], sizes[-1]) for sizes in values]
-        self._points: dict[frozenset[int], tuple[Op, ...]] | None = None
-        if is_polynomial is False:
-            return
-        points = {reduced: trace(self._sizes(reduced)) for reduced in _reduced_sets(self._spans)}
-        if len({tuple(_form(op) for op in ops) for ops in points.values()}) > 1:
-            return
-        self._points = points
-        between = tuple(sizes[len(sizes) // 2] for sizes in values)
-        if is_polynomial is None and self(between) != trace(between):
-            self._points = None
+        self._values = [tuple(sizes) for sizes in values]
+        self._points: dict[Sizes, tuple[Op, ...]] = {}
+        self.degree = 0
+        for tried in (1, 2) if degree is None else (degree,):
+            if self._holds(tried, is_known=degree is not None):
+                self.degree = tried
+                break
 
     @property
     def is_polynomial(self) -> bool:
         """Whether a few points tell all; otherwise every size is traced."""
-        return self._points is not None
+        return self.degree > 0
 
     def __call__(self, sizes: Sizes) -> tuple[Op, ...]:
         """The operators at ``sizes``, which lie within the ranges."""
-        if self._points is None:
-            return self._trace(sizes)
-        weights = self._weights(sizes)
-        terms = [(weights[reduced], ops) for reduced, ops in self._points.items() if weights[reduced]]
+        return self._combined(sizes, self.degree) if self.degree else self._trace(sizes)
+
+    def _holds(self, degree: int, *, is_known: bool) -> bool:
+        """Whether the numbers are polynomials of a degree that takes fewer traces than there are sizes."""
+        if degree == 0:
+            return False
+        points = list(self._weights(self._point({}), degree))
+        if degree > 1 and len(points) >= prod(map(len, self._values)):
+            return False
+        self._points |= {point: self._trace(point) for point in points if point not in self._points}
+        if len({tuple(_form(op) for op in self._points[point]) for point in points}) > 1:
+            return False
+        between = tuple(sizes[(len(sizes) - 1) // 2] for sizes in self._values)
+        return is_known or self._combined(between, degree) == self._trace(between)
+
+    def _combined(self, sizes: Sizes, degree: int) -> tuple[Op, ...]:
+        terms = [(weight, self._points[point]) for point, weight in self._weights(sizes, degree).items() if weight]
         return tuple(_combine([(weight, ops[index]) for weight, ops in terms]) for index in range(len(terms[0][1])))
 
-    def _sizes(self, reduced: frozenset[int]) -> Sizes:
-        """All sizes at their largest but for the ``reduced`` ones, which are at their least."""
-        return tuple(span[0] if axis in reduced else span[1] for axis, span in enumerate(self._spans))
+    def _weights(self, sizes: Sizes, degree: int) -> dict[Sizes, Fraction]:
+        """What each point counts for at ``sizes``.
 
-    def _weights(self, sizes: Sizes) -> dict[frozenset[int], Fraction]:
-        """What each point counts for at ``sizes``."""
-        shares = [
-            Fraction(high - size, high - low) if high > low else Fraction(0)
-            for size, (low, high) in zip(sizes, self._spans, strict=True)
-        ]
-        pairs = {axis: shares[0] * share for axis, share in enumerate(shares) if axis > 0}
-        weights = {frozenset((0, axis)): share for axis, share in pairs.items()}
-        weights |= {frozenset((axis,)): share - pairs.get(axis, Fraction(0)) for axis, share in enumerate(shares)}
-        if shares:
-            weights[frozenset((0,))] -= sum(pairs.values())
-        weights[frozenset()] = 1 - sum(shares, Fraction(0)) + sum(pairs.values())
+        Points are the largest sizes but for one or two that are at their least, and in degree two for one that is in
+        the middle. With the share t of a size (0 at its largest, 1 at its least) and m that of its middle, the
+        polynomial is a sum of terms t, t (t - 1) and products of two t.
+        """
+        spans = [(axis, sizes_of[0], sizes_of[-1]) for axis, sizes_of in enumerate(self._values)]
+        share = {axis: Fraction(high - sizes[axis], high - low) for axis, low, high in spans if high > low}
+        pairs = [pair for pair in combinations(share, 2) if degree > 1 or 0 in pair]
+        weights: dict[Sizes, Fraction] = {self._point({}): Fraction(1)}
+
+        def add(lowered: Mapping[int, int], weight: Fraction) -> None:
+            point = self._point(lowered)
+            weights[point] = weights.get(point, Fraction(0)) + weight
+
+        for axis, t in share.items():
+            least = {axis: 0}
+            add(least, t)
+            add({}, -t)
+            if degree > 1 and len(self._values[axis]) > 2:
+                low, high, middle = self._values[axis][0], self._values[axis][-1], len(self._values[axis]) // 2
+                m = Fraction(high - self._values[axis][middle], high - low)
+                curved = t * (t - 1) / (m * (m - 1))
+                add({axis: middle}, curved)
+                add(least, -curved * m)
+                add({}, curved * (m - 1))
+        for one, other in pairs:
+            product = share[one] * share[other]
+            add({one: 0, other: 0}, product)
+            add({one: 0}, -product)
+            add({other: 0}, -product)
+            add({}, product)
         return weights
 
-
-def _reduced_sets(spans: Sequence[tuple[int, int]]) -> list[frozenset[int]]:
-    free = [axis for axis, (low, high) in enumerate(spans) if high > low]
-    pairs = [frozenset((0, axis)) for axis in free if axis > 0 and 0 in free]
-    return [frozenset(), *(frozenset((axis,)) for axis in free), *pairs]
+    def _point(self, lowered: Mapping[int, int]) -> Sizes:
+        """The largest sizes, but for the ``lowered`` axes those with the numbers given."""
+        return tuple(sizes[lowered.get(axis, -1)] for axis, sizes in enumerate(self._values))
 
 
 def _form(op: Op) -> tuple[object, ...]:

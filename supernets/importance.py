@@ -247,14 +247,16 @@ def _accumulate_gradients(supernet: Supernet, calibration: Calibration) -> None:
 
 @torch.no_grad()
 def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tensor]:
-    """Root of the summed squares ``(I,)`` of what flows into every linear layer, by the layer's path."""
+    """Root of the summed squares ``(I,)`` of what flows into every dense layer, by channel and by the layer's path."""
     squares: dict[str, Tensor] = {}
     handles = []
     for path, layer in supernet.network.named_modules():
-        if isinstance(layer, nn.Linear):
+        is_convolution = isinstance(layer, nn.Conv2d) and layer.groups == 1
+        if isinstance(layer, nn.Linear) or is_convolution:
+            channels = 1 if is_convolution else -1
 
-            def watch(_: nn.Module, inputs: tuple[Tensor, ...], path: str = path) -> None:
-                x_I = inputs[0].detach().flatten(0, -2).square().sum(dim=0)
+            def watch(_: nn.Module, inputs: tuple[Tensor, ...], path: str = path, channels: int = channels) -> None:
+                x_I = inputs[0].detach().movedim(channels, -1).flatten(0, -2).square().sum(dim=0)
                 squares[path] = squares[path] + x_I if path in squares else x_I
 
             handles.append(layer.register_forward_pre_hook(watch))
@@ -270,12 +272,12 @@ def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tens
 def _weighted_inputs(
     part: str, parameters: Mapping[str, Tensor], axes: Mapping[str, str], norms: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights of linear layers times the size of their inputs, with axes on the inputs only."""
+    """Weights of dense layers times the size of their inputs, with axes on the inputs only."""
     weighted, words = {}, {}
     for name, weight in parameters.items():
         norm_I = norms.get(f"{part}.{name.removesuffix('.weight')}") if name.endswith(".weight") else None
-        if norm_I is not None and weight.ndim == 2:
-            weighted[name] = weight.abs() * norm_I
+        if norm_I is not None:
+            weighted[name] = weight.abs().reshape(*weight.shape[:2], -1).sum(dim=2) * norm_I
             words[name] = ". " + re.findall(r"\([^)]*\)|\S+", axes[name])[1]
     return weighted, words
 

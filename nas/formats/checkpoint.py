@@ -119,6 +119,8 @@ def _pretrained_config(space: TimmSpace, side: int, image: Mapping[str, Any]) ->
     """What timm must know of the weights; crops and colours are those that the network was trained with."""
     import timm
 
+    from supernets.timm_models.chain import is_told_side
+
     known = timm.get_pretrained_cfg(space.outline.reference.name, allow_unregistered=True)
     facts = {} if known is None else known.to_dict()  # type: ignore[no-untyped-call]
     kept = {name: facts[name] for name in ("first_conv", "classifier", "license") if facts.get(name) is not None}
@@ -127,7 +129,7 @@ def _pretrained_config(space: TimmSpace, side: int, image: Mapping[str, Any]) ->
         **kept,
         **colours,
         "input_size": [3, side, side],
-        "fixed_input_size": True,
+        "fixed_input_size": is_told_side(space.outline.reference.name),
         "interpolation": "bicubic",
         "crop_pct": image.get("crop_share", 1.0),
         "crop_mode": "center",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,11 +19,17 @@ from search_spaces.timm_models import SIDE, Outline, PartOutline, TimmModelError
 from supernets.axes import make_narrowing
 from supernets.timm_models.beit import BeitAdapter
 from supernets.timm_models.cait import CaitAdapter
+from supernets.timm_models.efficientformer import EfficientFormerAdapter
+from supernets.timm_models.efficientformer_v2 import EfficientFormerV2Adapter
 from supernets.timm_models.eva import EvaAdapter
+from supernets.timm_models.levit import LevitAdapter
+from supernets.timm_models.mobilenet import MobileNetAdapter
 from supernets.timm_models.parts import Adapter, Part
+from supernets.timm_models.pit import PitAdapter
 from supernets.timm_models.plain import plain_depths
 from supernets.timm_models.relpos import RelativePositionAdapter
 from supernets.timm_models.swin import SwinAdapter
+from supernets.timm_models.swin_v2 import SwinV2Adapter
 from supernets.timm_models.vit import VisionTransformerAdapter
 from supernets.timm_models.xcit import XcitAdapter
 
@@ -34,8 +41,15 @@ ADAPTERS: list[Adapter] = [
     CaitAdapter(),
     XcitAdapter(),
     SwinAdapter(),
+    SwinV2Adapter(),
+    PitAdapter(),
+    LevitAdapter(),
+    EfficientFormerAdapter(),
+    EfficientFormerV2Adapter(),
+    MobileNetAdapter(),
 ]
 SIDE_SHARES = (0.625, 0.75, 0.875, 1.0)
+SIDE_ARGUMENT = "img_size"
 DEFAULT_CLASSES = 1000
 """Of a model that comes without a classifier, unless given."""
 
@@ -71,6 +85,11 @@ class Chain:
         """Shape of what flows into each part of the whole model."""
         return _full_flows(self)
 
+    @property
+    def computed_as(self) -> Mapping[str, str]:
+        """Of every part the first one that computes the same, but for what is dropped in training."""
+        return _computed_as(self)
+
 
 def create(reference: TimmReference, side: int | None, classes: int | None, **arguments: Any) -> nn.Module:
     """The model as timm makes it, on the default device.
@@ -89,12 +108,9 @@ def create(reference: TimmReference, side: int | None, classes: int | None, **ar
 
     if not timm.is_model(reference.name):
         raise UnknownNameError("timm model", reference.name, timm.list_models())
-    given = dict(reference.arguments) | arguments
-    if side is not None:
-        given["img_size"] = side
-    if classes is not None:
-        given["num_classes"] = classes
+    given = arguments if classes is None else {**arguments, "num_classes": classes}
     try:
+        given = arguments_of(reference, side) | given
         model = timm.create_model(reference.name, **given)
     except (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         described = ", ".join(f"{name}={value}" for name, value in given.items()) or "no arguments"
@@ -111,6 +127,16 @@ def create(reference: TimmReference, side: int | None, classes: int | None, **ar
             owner, _, leaf = name.rpartition(".")
             model.get_submodule(owner)._buffers[leaf] = known[name]
     return model
+
+
+def arguments_of(reference: TimmReference, side: int | None) -> dict[str, Any]:
+    """Arguments of ``timm.create_model`` for images of a side; a model that takes images of any is not told."""
+    given = dict(reference.arguments)
+    if side is not None:
+        given[SIDE_ARGUMENT] = side
+    if SIDE_ARGUMENT in given and not is_told_side(reference.name):
+        del given[SIDE_ARGUMENT]
+    return given
 
 
 @lru_cache(maxsize=64)
@@ -132,7 +158,7 @@ def chain_of(model: str, side: int | None = None, classes: int | None = None) ->
         if classes is None and not getattr(whole, "num_classes", 0):
             whole = create(reference, side, DEFAULT_CLASSES)
         adapter = adapter_of(whole, reference)
-        own_side = _side(whole, reference)
+        own_side = side or _side(whole, reference)
         stride, found_classes = _stride(whole, own_side), int(whole.num_classes)  # type: ignore[arg-type]
         parts = split(adapter, whole, reference)
     return Chain({part.name: part for part in parts}, own_side, stride, found_classes, adapter.family, adapter.any_side)
@@ -174,6 +200,7 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
         TimmModelError: It cannot be made elastic; the message says why.
     """
     chain = chain_of(reference.model, None, classes)
+    _check_runs(reference, chain)
     sides = _sides(reference, chain)
     choices = {SIDE: sides}
     parts = list(chain.parts.values())
@@ -187,7 +214,7 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
     first: dict[str, str] = {}
     outlines = []
     for part in parts:
-        same_as = first.setdefault(_fingerprint(part), part.name)
+        same_as = first.setdefault(_fingerprint(part, part.table.module), part.name)
         axes = tuple((axis, elastic.choice) for axis, elastic in part.elastic.items())
         outlines.append(PartOutline(part.name, same_as, axes, part.removable))
     fixed = tuple(note for part in parts for note in part.notes)
@@ -197,39 +224,69 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
     return Outline(reference, listed, tuple(outlines), chain.classes, fixed, chain.family)
 
 
+def _check_runs(reference: TimmReference, chain: Chain) -> None:
+    """Make sure that the model takes its images; some say that they do not only when they see them."""
+    try:
+        _full_flows(chain)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise TimmModelError(
+            f"timm model `{reference.text}` does not run on images of {chain.side} x {chain.side} pixels: {error}",
+            "give another side, or none for the model's own",
+        ) from error
+
+
 def _sides(reference: TimmReference, chain: Chain) -> tuple[int, ...]:
     if not chain.any_side:
         return (chain.side,)
     grid = chain.side // chain.stride
-    return tuple(sorted({max(1, round(grid * share)) * chain.stride for share in SIDE_SHARES} | {chain.side}))
+    steps = {max(1, round(grid * share)) * chain.stride for share in SIDE_SHARES}
+    return (*sorted(side for side in steps if side < chain.side), chain.side)
+
+
+@lru_cache(maxsize=64)
+def is_told_side(name: str) -> bool:
+    """Whether the constructor of a model has an argument for the side of the image."""
+    import timm
+
+    with torch.device("meta"):
+        bases = type(timm.create_model(name)).__mro__
+    return any(SIDE_ARGUMENT in inspect.signature(base).parameters for base in bases if base is not object)
 
 
 def _side(model: Any, reference: TimmReference) -> int:
     embedding = getattr(model, "patch_embed", None)
-    size = getattr(embedding, "img_size", None) or dict(reference.arguments).get("img_size")
-    size = size or model.pretrained_cfg["input_size"][1:]
-    height, width = (size, size) if isinstance(size, int) else size
-    if height != width:
-        raise TimmModelError(f"timm model `{reference.name}` takes images of {height} x {width}, expected square ones")
-    return int(height)
+    given = dict(reference.arguments).get(SIDE_ARGUMENT, model.pretrained_cfg["input_size"][1:])
+    size = getattr(embedding, "img_size", None) or given
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    if len(set(sides)) != 1 or not isinstance(sides[0], int) or sides[0] < 1:
+        found = " x ".join(map(str, sides))
+        raise TimmModelError(f"timm model `{reference.name}` takes images of {found} pixels, expected a square")
+    return sides[0]
 
 
 def _stride(model: Any, side: int) -> int:
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    return side // grid[0] if grid else side
+    embedding = getattr(model, "patch_embed", None)
+    overlapping = getattr(embedding, "conv", None)
+    if isinstance(overlapping, nn.Conv2d):  # fewer patches than strides fit into the side
+        return overlapping.stride[0]
+    grid = getattr(embedding, "grid_size", None)
+    if grid:
+        return side // int(grid[0])
+    features = getattr(model, "feature_info", None)
+    return int(features[-1]["reduction"]) if features else side
 
 
 def _fill_constants(model: nn.Module) -> None:
     """Give buffers that are computed and not learned their values, on the CPU, in a model on the meta device."""
     for module in model.modules():
         on_meta = [name for name, buffer in _constants_of(module) if buffer.is_meta]
-        fill = getattr(module, "init_non_persistent_buffers", None)
-        if not on_meta or fill is None:
+        if not on_meta or not hasattr(module, "init_non_persistent_buffers"):
             continue
+        with torch.device("cpu"):  # models compute them where their weights are
+            twin: Any = copy.deepcopy(module).to_empty(device="cpu")
+            twin.init_non_persistent_buffers()
         for name in on_meta:
-            module._buffers[name] = torch.empty_like(getattr(module, name), device="cpu")
-        with torch.device("cpu"):
-            fill()
+            module._buffers[name] = twin._buffers[name]
 
 
 def _constants(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -262,9 +319,27 @@ def _on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("meta").eval()
 
 
-def _fingerprint(part: Part) -> str:
+@lru_cache(maxsize=64)
+def _computed_as(chain: Chain) -> dict[str, str]:
+    first: dict[str, str] = {}
+    return {
+        name: first.setdefault(_fingerprint(part, _without_dropping(part.table.module)), name)
+        for name, part in chain.parts.items()
+    }
+
+
+def _without_dropping(module: nn.Module) -> nn.Module:
+    """A copy in which nothing is dropped in training."""
+    again = copy.deepcopy(module)
+    for parent in list(again.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Dropout) or type(child).__name__ == "DropPath":
+                setattr(parent, name, nn.Identity())
+    return again
+
+
+def _fingerprint(part: Part, module: nn.Module) -> str:
     """Equal for parts that are the same module at every size."""
-    module = part.table.module
     digest = hashlib.sha256(repr((type(module), str(module), part.flow, part.removable)).encode())
     digest.update(repr([(axis, elastic.values) for axis, elastic in part.elastic.items()]).encode())
     for path, layer in module.named_modules():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from search_spaces import Architecture
 from search_spaces.timm_models import SIDE, TimmBlock, TimmModelError, TimmReference, TimmSpace
 from supernets.family import build_network
-from supernets.timm_models.chain import chain_of, create
+from supernets.timm_models.chain import arguments_of, chain_of, create
 
 SHELLS = ("stem", "head")
 
@@ -35,13 +35,15 @@ def from_timm_names(state: Mapping[str, Tensor], chain: Iterable[str]) -> dict[s
 
 
 def renumbered(space: TimmSpace, architecture: Architecture) -> dict[str, str]:
-    """``{name in the model: name in the network}`` of the removable blocks, which are counted anew in the network."""
+    """``{name in the model: name in the network}`` of the blocks in lists that lose some, which are counted anew."""
+    shortened = {part.name.rpartition(".")[0] for part in space.outline.parts if part.removable}
     counts: dict[str, int] = {}
     names = {}
-    for name in space.kept_blocks(architecture):
+    for name, _ in space.blocks(architecture):
         container = name.rpartition(".")[0]
-        names[name] = f"{container}.{counts.get(container, 0)}"
-        counts[container] = counts.get(container, 0) + 1
+        if container in shortened:
+            names[name] = f"{container}.{counts.get(container, 0)}"
+            counts[container] = counts.get(container, 0) + 1
     return names
 
 
@@ -101,11 +103,14 @@ def plain_timm_config(space: TimmSpace, architecture: Architecture) -> dict[str,
     kept = space.kept_blocks(architecture)
     blocks = [dict(spec.sizes) for name, spec in _blocks(space, architecture) if name in kept]
     if architecture == space.largest:
-        return {"architecture": reference.name, "model_args": dict(reference.arguments), "num_classes": space.classes}
+        whole = arguments_of(reference, None)
+        return {"architecture": reference.name, "model_args": whole, "num_classes": space.classes}
     if not blocks or any(block != blocks[0] for block in blocks) or "embed" not in blocks[0]:
         return None
     chain = chain_of(reference.model, values[SIDE], space.classes)
     active = chain.parts[kept[0]].table.active(blocks[0])
+    if "head" not in active:
+        return None
     names = renumbered(space, architecture)
     with torch.device("meta"):
         network = build_network(space, architecture)
@@ -136,7 +141,7 @@ def _shapes(reference: TimmReference, arguments: Mapping[str, Any], classes: int
 
 
 def _arguments(reference: TimmReference, side: int, own_side: int) -> dict[str, Any]:
-    return dict(reference.arguments) | ({"img_size": side} if side != own_side else {})
+    return arguments_of(reference, side if side != own_side else None)
 
 
 def _sizes_in(module: nn.Module) -> dict[str, Any]:

@@ -28,6 +28,7 @@ STEM = (
     "rope",
 )
 HEAD = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist", "head_norm")
+HEADS_FOLLOW = "number of heads: it follows the width, since the layer has no other"
 
 
 def run_stem(model: Any, x_BCHW: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def plain_chain(
         if "hidden" in table.sizes:
             elastic["hidden"] = Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"]))
         parts.append(Part(name, table, elastic, ". embed", removable=DEPTH, own_path=name))
-    tied = ("number of heads: it follows the width, since the layer has no other",) if step and blocks[0].ties else ()
+    tied = (HEADS_FOLLOW,) if step and blocks[0].ties else ()
     parts.append(Part("head", head, {EMBED: widths}, ". embed", notes=(*notes, *tied)))
     for part in parts:
         part.table.check()
@@ -131,6 +132,7 @@ def describe_head(model: Any) -> AxesTable:
     for name in ("head", "head_dist"):
         if isinstance(getattr(model, name, None), nn.Linear):
             table.linear(name, ".", EMBED)
+    table.feature_width(EMBED)
     return table
 
 

@@ -12,9 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from supernets.timm_models.parts import Elastic, Part, count_values, hidden_values, shell, width_values
+from supernets.timm_models.plain import HEADS_FOLLOW
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 EMBED, IN_EMBED = "embed", "in_embed"
+MERGED = f"(quarter {IN_EMBED})"
+"""Of four neighbours, which a step between stages puts together."""
 
 
 def run_stem(model: Any, x_BCHW: Tensor) -> Tensor:
@@ -47,54 +50,73 @@ class SwinAdapter:
         Raises:
             NotElastic: The model has parts without named axes.
         """
-        widths = [_stage_widths(index, stage) for index, stage in enumerate(model.layers)]
-        stem = AxesTable(shell(model, ("patch_embed",), run_stem, layers=nn.Sequential()))
-        stem.sizes[EMBED] = widths[0].values[-1]
-        stem.linear("patch_embed.proj", EMBED, ".")
-        stem.norm("patch_embed.norm", EMBED)
-        parts = [Part("stem", stem, {EMBED: widths[0]}, ". . .")]
-        for index, stage in enumerate(model.layers):
-            if not isinstance(stage.downsample, nn.Identity):
-                name = f"layers.{index}.downsample"
-                table = _step(stage.downsample, widths[index - 1].values[-1], widths[index].values[-1])
-                axes = {IN_EMBED: widths[index - 1], EMBED: widths[index]}
-                parts.append(Part(name, table, axes, ". . in_embed", own_path=name))
-            parts += [_block(index, number, block, widths[index]) for number, block in enumerate(stage.blocks)]
-        head = AxesTable(shell(model, ("norm", "head"), run_head, layers=nn.Sequential()))
-        head.sizes[EMBED] = widths[-1].values[-1]
-        head.norm("norm", EMBED)
-        head.linear("head.fc", ".", EMBED)
-        parts.append(Part("head", head, {EMBED: widths[-1]}, ". . embed"))
-        for part in parts:
-            part.table.check()
-        return parts
+        return windowed_chain(model, step_norm=MERGED)
 
 
-def _stage_widths(index: int, stage: Any) -> Elastic:
-    attention = stage.blocks[0].attn
-    width = int(attention.qkv.weight.shape[1])
-    return Elastic(f"layers.{index}.embed", width_values(width, width // attention.num_heads))
+def windowed_chain(model: Any, step_norm: str) -> list[Part]:
+    """The parts of a model of stages that attend in windows: a stem, a step and the blocks of every stage, a head.
+
+    Args:
+        model: With ``patch_embed``, ``layers``, ``norm`` and ``head``; maps are ``(B, H, W, C)``.
+        step_norm: Axes of the norm in a step between stages.
+
+    Raises:
+        NotElastic: The model has parts without named axes.
+    """
+    stages = [[_describe(block) for block in stage.blocks] for stage in model.layers]
+    widths = [_stage_widths(index, tables[0]) for index, tables in enumerate(stages)]
+    stem = AxesTable(shell(model, ("patch_embed",), run_stem, layers=nn.Sequential()))
+    stem.sizes[EMBED] = widths[0].values[-1]
+    stem.linear("patch_embed.proj", EMBED, ".")
+    stem.norm("patch_embed.norm", EMBED)
+    parts = [Part("stem", stem, {EMBED: widths[0]}, ". . .")]
+    for index, stage in enumerate(model.layers):
+        if not isinstance(stage.downsample, nn.Identity):
+            name = f"layers.{index}.downsample"
+            table = _step(stage.downsample, widths[index - 1].values[-1], widths[index].values[-1], step_norm)
+            axes = {IN_EMBED: widths[index - 1], EMBED: widths[index]}
+            parts.append(Part(name, table, axes, ". . in_embed", own_path=name))
+        parts += [_block(index, number, table, widths[index]) for number, table in enumerate(stages[index])]
+    head = AxesTable(shell(model, ("norm", "head"), run_head, layers=nn.Sequential()))
+    head.sizes[EMBED] = widths[-1].values[-1]
+    head.norm("norm", EMBED)
+    head.linear("head.fc", ".", EMBED)
+    head.feature_width(EMBED)
+    notes = (HEADS_FOLLOW,) if stages[0][0].ties else ()
+    parts.append(Part("head", head, {EMBED: widths[-1]}, ". . embed", notes=notes))
+    for part in parts:
+        part.table.check()
+    return parts
 
 
-def _step(downsample: Any, before: int, after: int) -> AxesTable:
+def _stage_widths(index: int, table: AxesTable) -> Elastic:
+    width = table.sizes[EMBED]
+    of_head = width // table.sizes["head"]
+    return Elastic(f"layers.{index}.embed", width_values(width, of_head, finest=of_head if table.ties else 8))
+
+
+def _step(downsample: Any, before: int, after: int, norm: str) -> AxesTable:
     if type(downsample).__name__ != "PatchMerging":
         raise NotElastic(f"its steps between stages are `{type(downsample).__name__}`s")
     table = AxesTable(downsample, sizes={IN_EMBED: before, EMBED: after, "quarter": 4})
-    table.norm("norm", f"(quarter {IN_EMBED})")
-    table.linear("reduction", EMBED, f"(quarter {IN_EMBED})")
+    table.norm("norm", norm)
+    table.linear("reduction", EMBED, MERGED)
     return table
 
 
-def _block(stage: int, number: int, block: nn.Module, widths: Elastic) -> Part:
-    name = f"layers.{stage}.blocks.{number}"
-    table = AxesTable(block, sizes={EMBED: widths.values[-1]})
+def _describe(block: nn.Module) -> AxesTable:
+    table = AxesTable(block, sizes={EMBED: int(block.get_submodule("norm1").get_parameter("weight").shape[0])})
     for norm in ("norm1", "norm2"):
         table.norm(norm, EMBED)
     table.attention("attn", EMBED)
     table.feed_forward("mlp", EMBED)
-    elastic = {
-        EMBED: widths,
-        "head": Elastic(f"{name}.heads", count_values(table.sizes["head"])),
-        "hidden": Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"])),
-    }
+    return table
+
+
+def _block(stage: int, number: int, table: AxesTable, widths: Elastic) -> Part:
+    name = f"layers.{stage}.blocks.{number}"
+    elastic = {EMBED: widths}
+    if "head" not in table.ties:
+        elastic["head"] = Elastic(f"{name}.heads", count_values(table.sizes["head"]))
+    elastic["hidden"] = Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"]))
     return Part(name, table, elastic, ". . embed", removable=f"layers.{stage}.depth", own_path=name)

@@ -31,7 +31,8 @@ class AxesTable:
         axes: Axis description of every parameter and buffer that has one (see `supernets.axes`).
         sizes: Full size of every named axis.
         attributes: Of modules by path: attributes that hold a product of sizes, or a tuple of sizes, as words.
-        ties: ``{axis: (other, divisor)}``: axes whose size is that of another one divided by a number.
+        ties: ``{axis: (others, divisor)}``: axes whose size is that of another one, or of several merged, divided by a
+            number.
         in_order: Axes whose entries cannot be put into another order without changing the function.
     """
 
@@ -52,7 +53,7 @@ class AxesTable:
 
     def linear(self, path: str, outputs: str, inputs: str) -> None:
         """A linear layer or convolution; the window of a convolution never changes."""
-        layer = self._layer(path)
+        layer = self.layer(path)
         if layer is None:
             return
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -67,7 +68,7 @@ class AxesTable:
 
     def norm(self, path: str, axis: str) -> None:
         """A layer norm, RMS norm, group norm of one group, or batch norm."""
-        layer = self._layer(path)
+        layer = self.layer(path)
         if layer is None:
             return
         if not isinstance(layer, (nn.LayerNorm, nn.RMSNorm, _BatchNorm)) and not hasattr(layer, "normalized_shape"):
@@ -81,12 +82,12 @@ class AxesTable:
 
     def scale(self, path: str, axis: str) -> None:
         """A `LayerScale`."""
-        if self._layer(path) is not None:
+        if self.layer(path) is not None:
             self.tensor(f"{path}.gamma", axis)
 
     def static(self, path: str) -> None:
         """Every tensor under a module keeps its size."""
-        layer = self._layer(path)
+        layer = self.layer(path)
         if layer is not None:
             for name, tensor in layer.state_dict(keep_vars=True).items():
                 self.axes[f"{path}.{name}"] = " ".join("." * tensor.ndim)
@@ -94,6 +95,15 @@ class AxesTable:
     def attribute(self, path: str, **words: str) -> None:
         """Attributes of the module at ``path`` that hold a product of sizes."""
         self.attributes.setdefault(path, {}).update(words)
+
+    def feature_width(self, axes: str) -> None:
+        """What the model and its classifier say about the width of features, which `reset_classifier` needs."""
+        names = axes.strip("()")
+        full = prod(self.sizes[name] for name in names.split())
+        for path, layer in {"": self.module, "head": self.layer("head")}.items():
+            for name in ("embed_dim", "num_features", "head_hidden_size", "in_features"):
+                if getattr(layer, name, None) == full:
+                    self.attribute(path, **{name: names})
 
     def attention(self, path: str, embed: str, head: str = "head") -> bool:
         """Self-attention of timm; the heads are elastic by themselves or tied to the width.
@@ -153,7 +163,7 @@ class AxesTable:
         """The size of every axis when the searchable ones have ``sizes``."""
         active = {**self.sizes, **sizes}
         for axis, (other, divisor) in self.ties.items():
-            active[axis] = active[other] // divisor
+            active[axis] = prod(active[name] for name in other.strip("()").split()) // divisor
         return active
 
     def resize(self, module: nn.Module, sizes: Mapping[str, int]) -> nn.Module:
@@ -178,7 +188,8 @@ class AxesTable:
                 setattr(holder, name, _sized(getattr(holder, name), words.split(), active))
         return module
 
-    def _layer(self, path: str) -> nn.Module | None:
+    def layer(self, path: str) -> nn.Module | None:
+        """The layer at ``path``; None where there is none, or an identity in its place."""
         layer: Any = self.module
         for name in path.split("."):
             layer = getattr(layer, name, None)
@@ -200,8 +211,8 @@ def _follow_weight(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = weight.shape
     elif isinstance(layer, nn.Conv2d):
-        if layer.groups > 1 and layer.groups == layer.in_channels:
-            layer.groups = weight.shape[0] // (layer.out_channels // layer.in_channels)
+        if layer.groups > 1 and weight.shape[1] * layer.groups == layer.in_channels:  # groups keep their size
+            layer.groups = weight.shape[0] // (layer.out_channels // layer.groups)
         layer.out_channels, layer.in_channels = weight.shape[0], weight.shape[1] * layer.groups
     elif isinstance(layer, _BatchNorm):
         layer.num_features = weight.shape[0]
@@ -279,7 +290,12 @@ def _as_wide_as_the_input(table: AxesTable, path: str, layer: Any, embed: str, h
 def _windowed(table: AxesTable, path: str, layer: Any, embed: str, head: str) -> bool:
     _fused_rows(table, path, layer, embed, head)
     table.tensor(f"{path}.relative_position_bias_table", f". {head}")
-    return True
+    table.tensor(f"{path}.logit_scale", f"{head} . .")
+    if not hasattr(layer, "cpb_mlp"):
+        return True
+    table.static(f"{path}.cpb_mlp.0")  # relative positions from a network: an output per head
+    table.linear(f"{path}.cpb_mlp.2", head, ".")
+    return _tied(table, embed, head, table.sizes["head_dim"])  # it gives its heads back as wide as its input
 
 
 def _relative_positions(table: AxesTable, path: str, bias: Any, head: str) -> None:

@@ -86,6 +86,7 @@ def _head(model: Any) -> AxesTable:
         table.feed_forward(f"{path}.mlp", EMBED, f"class_hidden{number}")
     table.norm("norm", EMBED)
     table.linear("head", ".", EMBED)
+    table.feature_width(EMBED)
     return table
 
 
