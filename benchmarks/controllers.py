@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 
 MARKS = (25, 50, 100, 150, 200, 300)
 CONTROLLERS = ("nsga2", "nsga3", "tpe", "gp", "evolution", "evolution-resnas", "local", "predictor")
-SLOW = {"gp": 100}
+SLOW = {"gp": 50}
 """Controllers whose proposals take seconds, with the evaluations that they get."""
 INFORMED, INFORMED_SAMPLE = "informed", 20_000
 FINISHED, PROPOSALS = 1000, 150

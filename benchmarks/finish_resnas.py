@@ -15,7 +15,7 @@ them and of the differences to `res-mini`, and how far ONNX Runtime's accuracies
 
 Every stage is a run folder beside the file of records, so that the same command goes on where it was stopped.
 
-    python benchmarks/finish_resnas.py --records FILE [--seeds 3] [--estimate]
+    python benchmarks/finish_resnas.py --records FILE [--seeds 3] [--arms searched res-mini] [--estimate]
 """
 
 from __future__ import annotations
@@ -100,12 +100,13 @@ def main() -> None:
     parser.add_argument("--supernet-epochs", type=int, default=60)
     parser.add_argument("--evaluations", type=int, default=3350)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="NETWORK", help="all, unless told")
     parser.add_argument("--estimate", action="store_true", help="only say how long it would take")
     arguments = parser.parse_args()
     setup = Setup(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Setup)})
     torch.set_num_threads(1)
     bench = Benchmark(setup, arguments.records)
-    jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in ARMS]
+    jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in arguments.arms]
     missing = [job for job in jobs if job not in bench.results]
     print(f"{len(missing)} of {len(jobs)} networks to finish, about {bench.estimate(missing) / 60:.0f} minutes in all")
     if arguments.estimate:
@@ -115,7 +116,7 @@ def main() -> None:
         result = bench.run(arm, seed)
         minutes = (time.monotonic() - started) / 60
         print(f"{minutes:5.1f} min  seed {seed}, {arm}: {result.test_accuracy:.2%}", file=sys.stderr)
-    report(bench.results, arguments.seeds)
+    report(bench.results, arguments.arms, arguments.seeds)
     took = ", ".join(f"{seconds / 60:.1f}" for seconds in bench.search_seconds.values())
     print(f"searches of {setup.evaluations} evaluations took {took} minutes")
 
@@ -267,17 +268,17 @@ def _in(folder: Path) -> dict[str, Any]:
 # -- what came out ---------------------------------------------------------------------------------------------------
 
 
-def report(results: dict[tuple[str, int], Result], seeds: int) -> None:
-    """Print accuracies by arm, and differences to the hand-designed network."""
-    found = {arm: [results[arm, seed] for seed in range(seeds)] for arm in ARMS}
+def report(results: dict[tuple[str, int], Result], arms: Sequence[str], seeds: int) -> None:
+    """Print accuracies by arm, and what the first one is ahead of the others."""
+    found = {arm: [results[arm, seed] for seed in range(seeds)] for arm in arms}
     accuracy = {arm: np.array([100 * result.test_accuracy for result in each]) for arm, each in found.items()}
-    images = found[ARMS[0]][0].test_images
+    images = found[arms[0]][0].test_images
     print(f"\ntest accuracy in % of the exported files in ONNX Runtime, {seeds} seeds, {images} images")
-    print(f"{'network':26}{'M MACs':>8}{'epochs':>8}{'accuracy':>16}{'searched less it':>20}{'minutes':>9}")
+    print(f"{'network':26}{'M MACs':>8}{'epochs':>8}{'accuracy':>16}{f'{arms[0]} less it':>20}{'minutes':>9}")
     for arm, each in found.items():
         rows = np.array([(result.macs / 1e6, result.epochs, result.seconds / 60) for result in each])
         macs, epochs, minutes = rows.mean(axis=0).tolist()
-        gain = "" if arm == ARMS[0] else with_interval(accuracy[ARMS[0]] - accuracy[arm], signed=True)
+        gain = "" if arm == arms[0] else with_interval(accuracy[arms[0]] - accuracy[arm], signed=True)
         print(f"{arm:26}{macs:8.2f}{epochs:8.0f}{with_interval(accuracy[arm]):>16}{gain:>20}{minutes:9.1f}")
     everything = [result for each in found.values() for result in each]
     worst = max(abs(result.test_accuracy - result.torch_test_accuracy) for result in everything)

@@ -1,14 +1,15 @@
 """From a pretrained model to a file of half its latency, against training from scratch and uniform shrinking.
 
-For every seed: a small vision transformer of timm is trained on images and taken for the pretrained model; the networks
-inside it are searched on this machine within a share of its measured latency; the best one is finished and exported.
-Beside it, each given the time that the search's training and the finish took together:
+A small vision transformer of timm is trained on images and taken for the pretrained model: one for all seeds, as a
+checkpoint that one has, or one for each (``--originals``). For every seed the networks inside it are searched on this
+machine within a share of its measured latency, and the best one is finished and exported. Beside it, each given the
+time that the search's training and the finish took together:
 
 - scratch: the same network, trained alone from random weights;
 - uniform: the largest network within the same predicted latency whose blocks are all of one size, with the original's
   weights and the original as its teacher.
 
-    python benchmarks/own_model.py [--seeds 3] [--data digits] [--records own_model.jsonl] [--folder FOLDER]
+    python benchmarks/own_model.py [--seeds 3] [--originals] [--data glyphs] [--records FILE] [--folder FOLDER]
 
 Accuracies are on the test part, which nothing else looks at, the finished network's in ONNX Runtime. Latencies of all
 networks of a seed are measured in turns. A record is a line per seed; seeds that have one are not run again.
@@ -45,7 +46,7 @@ from supernets.lessons import Teach
 from supernets.network_teacher import NetworkTeacher
 from supernets.trainer import train_supernet
 
-MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=4&depth=6&embed_dim=96&num_heads=3"
+MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=8&depth=6&embed_dim=128&num_heads=4"
 CANDIDATES = 20_000
 
 
@@ -54,6 +55,7 @@ class Plan:
     """What one seed is to do.
 
     Attributes:
+        original_seed: Of the model that is taken for the pretrained one.
         share: Of the original's measured latency that networks may take.
         rate: Peak learning rate from random weights.
     """
@@ -61,6 +63,7 @@ class Plan:
     model: str
     data: str
     seed: int
+    original_seed: int
     epochs: int
     budget: str
     finish_epochs: int
@@ -80,19 +83,20 @@ def milliseconds(files: Sequence[Path]) -> list[float]:
     return [measurement.ms for measurement in measure_networks(files).measurements]
 
 
-def run_seed(plan: Plan, folder: Path) -> dict[str, Any]:
+def run_seed(plan: Plan, runs: Path) -> dict[str, Any]:
     """All four networks of one seed: test accuracies, measured latencies and costs."""
-    seed = str(plan.seed)
-    pretrained, search, finish = folder / "original", folder / "search", folder / "finish"
+    seed, folder, pretrained = str(plan.seed), runs / f"seed-{plan.seed}", runs / f"original-{plan.original_seed}"
+    search, finish = folder / "search", folder / "finish"
     rates = [f"learning_rate={plan.rate}", f"learning_rate={PRETRAINED_RATE}"]
     space = f"timm:{plan.model}"
     if not (pretrained / "training.json").exists():
         nas(
             *("train", "--space", space, "--arch", "largest", "--data", plan.data, "--epochs", str(plan.epochs)),
-            *("--set", rates[0], "--seed", seed, "-o", str(pretrained), "--force", "-q"),
+            *("--set", rates[0], "--seed", str(plan.original_seed), "-o", str(pretrained), "--force", "-q"),
         )
-    nas("export", str(pretrained))
     weights = pretrained / "exports" / "network"
+    if not weights.exists():
+        nas("export", str(pretrained))
     [whole_ms] = milliseconds([weights / "model.onnx"])
     limit = plan.share * whole_ms
     if not (search / "front.json").exists():
@@ -106,10 +110,10 @@ def run_seed(plan: Plan, folder: Path) -> dict[str, Any]:
             *("--seed", seed, "-o", str(finish), "--force", "-q"),
         )
     nas("export", str(finish), "--format", "timm,onnx-fp16,onnx-int8")
-    return _judge(plan, folder, limit)
+    return _judge(plan, folder, weights / "model.onnx", limit)
 
 
-def _judge(plan: Plan, folder: Path, limit: float) -> dict[str, Any]:
+def _judge(plan: Plan, folder: Path, original: Path, limit: float) -> dict[str, Any]:
     result = load_result(folder / "search")
     supernet, metadata = load_supernet(original_checkpoint(result.run))
     space, chosen = supernet.space, result.pick("best").architecture
@@ -121,7 +125,7 @@ def _judge(plan: Plan, folder: Path, limit: float) -> dict[str, Any]:
     scratch = _trained_alone(plan, space, chosen, data, seconds, folder / "scratch", None, None)
     uniform = _trained_alone(plan, space, shrunk, data, seconds, folder / "uniform", supernet, teacher)
     exports = {
-        "original": folder / "original" / "exports" / "network" / "model.onnx",
+        "original": original,
         "ours": folder / "finish" / "exports" / "network" / "model.onnx",
         "scratch": scratch,
         "uniform": uniform,
@@ -205,11 +209,12 @@ def main() -> None:
     """Run what has no record yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--data", default="digits")
+    parser.add_argument("--data", default="glyphs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60, help="of the model that is taken for the pretrained one")
-    parser.add_argument("--budget", default="12m", help="of the search, training included")
-    parser.add_argument("--finish-epochs", type=int, default=40)
+    parser.add_argument("--originals", action="store_true", help="a pretrained model for each seed")
+    parser.add_argument("--epochs", type=int, default=70, help="of the model that is taken for the pretrained one")
+    parser.add_argument("--budget", default="4m", help="of the search, training included")
+    parser.add_argument("--finish-epochs", type=int, default=8)
     parser.add_argument("--share", type=float, default=0.5, help="of the original's latency")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--records", type=Path, default=Path("own_model.jsonl"))
@@ -221,10 +226,10 @@ def main() -> None:
     for seed in range(given.seeds):
         if seed in records:
             continue
-        plan = Plan(
-            given.model, given.data, seed, given.epochs, given.budget, given.finish_epochs, given.share, given.rate
-        )
-        records[seed] = run_seed(plan, given.folder / f"seed-{seed}")
+        fields = ("model", "data", "epochs", "budget", "finish_epochs", "share", "rate")
+        settings = {name: getattr(given, name) for name in fields}
+        plan = Plan(seed=seed, original_seed=seed if given.originals else 0, **settings)
+        records[seed] = run_seed(plan, given.folder)
         with given.records.open("a") as file:
             file.write(json.dumps(records[seed]) + "\n")
         print(f"seed {seed}: accuracy {records[seed]['accuracy']}, ms {records[seed]['ms']}", flush=True)

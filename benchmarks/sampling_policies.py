@@ -11,7 +11,7 @@ and per multiply-accumulate, and kept in the records; a policy's steps are then 
 for, forward passes for scores included, fill the budget. The time that a training really took is printed beside it.
 
 Everything finished stands in the file of records, trainings that were stopped go on from their checkpoints; the same
-command continues, and with other policies or more seeds it adds to what is there.
+command continues, and with other policies, more seeds or another `--cpu-minutes` it adds to what is there.
 
     python benchmarks/sampling_policies.py --records FILE [--estimate] [--workers 2]
     python benchmarks/sampling_policies.py --records FILE --policies uniform multi-architecture --space resnas-mini
@@ -208,7 +208,7 @@ class Records:
 
     Args:
         path: Of the file; made when the first line is added.
-        setup: Whose results are read.
+        setup: Whose results are read; those that hold whatever time supernets have also from setups with another.
     """
 
     def __init__(self, path: Path, setup: Setup) -> None:
@@ -221,11 +221,13 @@ class Records:
         if whole != text:  # what was killed left half a line
             path.write_text(whole, encoding="utf-8")
         for line in map(json.loads, whole.splitlines()):
-            if line["setup"] != asdict(setup):
+            # Neither what passes cost nor networks trained alone depend on the time of the supernets.
+            if line["setup"] | {"cpu_minutes": setup.cpu_minutes} != asdict(setup):
                 continue
+            is_same = line["setup"] == asdict(setup)
             if "costs" in line:
                 self.costs = PassCosts(**line["costs"])
-            else:
+            elif is_same or line["job"]["alone"] is not None:
                 self.results[Job(**line["job"]).key] = Result(**line["result"])
 
     def add_costs(self, costs: PassCosts) -> None:

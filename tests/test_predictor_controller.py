@@ -14,7 +14,7 @@ from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_co
 from nas.controllers.improvement import Front, best_batch
 from nas.controllers.predictor import LARGE, SPREAD
 from nas.controllers.proposals import within_bound
-from nas.objectives import hypervolume
+from nas.objectives import hypervolume, pareto_mask
 from nas.predictors import FewLabelPredictor
 from nas.settings import resolve_settings, resume_settings
 from nas.testing import toy_problem
@@ -222,3 +222,41 @@ def test_resumed_run_keeps_its_controller(tmp_path: Path) -> None:
     given = dict.fromkeys(("space", "controller", "evaluations", "budget_seconds"))
     recorded = {**resolve_settings({"data": "digits", "controller": "nsga2"}).to_dict(), "command": "search"}
     assert resume_settings(given, recorded, tmp_path).controller == "nsga2"
+
+
+def neighbours_of(genotype: Genotypes, problem: SearchProblem) -> set[bytes]:
+    """Everything one choice away and within the bounds, by trying all of them."""
+    space = problem.space
+    changed = [genotype.copy() for choice, size in enumerate(space.cardinalities) for _ in range(size)]
+    values = [(choice, value) for choice, size in enumerate(space.cardinalities) for value in range(size)]
+    for row, (choice, value) in zip(changed, values, strict=True):
+        row[choice] = value
+    return {row.tobytes() for row in within_bound(problem, space.repair(np.array(changed)))} - {genotype.tobytes()}
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_each_proposal_is_a_neighbour_of_the_least_explored_member_of_the_front(count: int) -> None:
+    problem, quality = make_problem(MINI, 9.0), curved_quality(MINI)
+    controller = get_controller("predictor")(problem)
+    known: list[Genotypes] = []
+    costs: list[tuple[float, float]] = []
+    for _ in range(20):
+        genotypes = controller.ask(count)
+        if len(known) > LARGE + SPREAD:
+            on_front = [row for row, keep in zip(known, pareto_mask(np.array(costs)), strict=True) if keep]
+            around = [neighbours_of(row, problem) for row in on_front]
+            seen = {row.tobytes() for row in known}
+            explored = [len(each & seen) if each - seen else math.inf for each in around]
+            for genotype in genotypes:
+                owners = [n for n, each in enumerate(around) if genotype.tobytes() in each]
+                assert min(explored) in [explored[n] for n in owners]
+                turn = next(n for n in owners if explored[n] == min(explored))
+                explored[turn] += 1
+                assert genotype.tobytes() not in seen
+                seen.add(genotype.tobytes())
+        told = [(-quality(row), float(problem.known_costs(row[None])[0, 1])) for row in genotypes]
+        known += list(genotypes)
+        costs += told
+        outcomes = [Outcome(State.DONE, cost, -1.0, False, {}) for cost in told]
+        controller.tell(genotypes, Outcomes.of(outcomes))
+    assert len(known) > 2 * (LARGE + SPREAD)

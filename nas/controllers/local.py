@@ -18,9 +18,9 @@ from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
-from nas.bound import one_choice_changes
 from nas.controllers.base import Floats, Outcomes, SearchProblem
-from nas.controllers.proposals import distinct, first_population, fresh_proposals, row_keys, without
+from nas.controllers.neighbours import Neighbourhoods
+from nas.controllers.proposals import first_population, fresh_proposals, row_keys, without
 from nas.objectives import pareto_mask
 from search_spaces import Genotypes
 
@@ -46,6 +46,7 @@ class LocalSearchController:
         self._queue = first_population(problem, INITIAL, self._generator)
         self._seen: set[bytes] = set(row_keys(self._queue))
         self._front: list[_Member] = []
+        self._neighbourhoods = Neighbourhoods(problem)
         self._costs_fk: Floats = np.empty((0, len(problem.objectives)))
 
     def ask(self, count: int) -> Genotypes:
@@ -97,15 +98,9 @@ class LocalSearchController:
         return None
 
     def _look_around(self) -> None:
-        """Find the neighbours within the bounds of all members that have none yet; together, since that is faster."""
-        space = self._problem.space
-        members = [member for member in self._front if member.neighbours is None]
-        genotypes = self._stacked([member.genotype for member in members])
-        changed = space.repair(one_choice_changes(space, genotypes))
-        is_within = (self._problem.excess(changed) <= 0).reshape(-1, len(members))
-        changed = changed.reshape(-1, len(members), len(space.choices))
-        for position, member in enumerate(members):
-            member.neighbours = distinct(changed[is_within[:, position], position])
+        members = self._stacked([member.genotype for member in self._front])
+        for member, neighbours in zip(self._front, self._neighbourhoods.of(members), strict=True):
+            member.neighbours = neighbours
 
     def _stacked(self, rows: list[Genotypes]) -> Genotypes:
         return np.array(rows, dtype=np.int8).reshape(-1, len(self._problem.space.choices))

@@ -3,8 +3,12 @@
 The loop is that of Bayesian optimisation (D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of
 expensive black-box functions", Journal of Global Optimization 13, 1998), with `nas.predictors.FewLabelPredictor` for
 quality, by ranks or as it is, whichever predicts better; tables for what is known beforehand; and expected hypervolume
-improvement to trade them. Candidates come from sampling the space, and then from varying the front and the best
-candidates, thousands at a time. The first networks are large for what they cost, and a few others.
+improvement to trade them. The first networks are large for what they cost, and a few others. Then, where quality is
+evaluated and traded against known costs, the front is explored as `nas.controllers.local` does, its least explored
+member first, but of a member's neighbours the most promising is taken: where predictions are poor, as in supernets that
+are hardly trained, the search of the whole space runs after its errors, and neighbours of what is good are good at any
+rate. Otherwise candidates come from sampling the space, and then from varying the front and the best candidates,
+thousands at a time.
 
 Quality is the negative first cost. Of several known costs each fit trades quality against one weighted sum, with
 weights drawn anew (as J. Knowles does, "ParEGO", IEEE Transactions on Evolutionary Computation 10, 2006); without known
@@ -18,12 +22,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.controllers.base import Outcomes, SearchProblem
 from nas.controllers.improvement import Front, best_batch
+from nas.controllers.neighbours import Neighbourhoods
 from nas.controllers.proposals import (
     distinct,
     fresh_proposal,
@@ -69,12 +75,28 @@ Predict = Callable[[Genotypes], tuple[Floats, Floats]]
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Genotypes ``[n, c]``, the most promising first, with their known cost and predicted score, ``[n]`` each."""
+    """Genotypes ``[n, c]`` with their known cost and predicted score, ``[n]`` each."""
 
     genotypes: Genotypes
     cost_n: Floats
     mean_n: Floats
     std_n: Floats
+
+    def promise(self, front: Front) -> Floats:
+        """What each is expected to add to the area under a front, ``[n]``."""
+        return front.expected_improvement(self.cost_n, self.mean_n, self.std_n)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> _Candidates:
+        """Those of some rows."""
+        return _Candidates(self.genotypes[rows], self.cost_n[rows], self.mean_n[rows], self.std_n[rows])
+
+    def best(self, front: Front, count: int) -> _Candidates:
+        """The ``count`` that promise most, best first."""
+        return self.take(np.argsort(-self.promise(front), kind="stable")[:count])
+
+
+Judge = Callable[[Genotypes], _Candidates]
+"""Adds to genotypes what is known and predicted of them."""
 
 
 class PredictorController:
@@ -88,6 +110,7 @@ class PredictorController:
         self._problem = problem
         self._generator = np.random.default_rng(problem.seed)
         self._encode = SpaceEncoder(problem.space)
+        self._neighbourhoods = Neighbourhoods(problem)
         self._queue: list[Genotypes] = list(informed_population(problem, LARGE, SPREAD, self._generator))
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
@@ -119,22 +142,49 @@ class PredictorController:
 
     def _proposals(self, count: int) -> Genotypes:
         """Up to ``count`` new genotypes ``[n, c]`` within the bound."""
-        sampled = self._fresh(self._problem.space.sample(SAMPLED, self._generator))
         fitted = self._fitted()
         if fitted is None:
-            return sampled[:count]
+            return self._fresh(self._problem.space.sample(SAMPLED, self._generator))[:count]
         predict, scale = fitted
         costs_nk = np.array(self._costs_k)
         cost_of = self._known_cost(costs_nk)
         cost_n, quality_n = cost_of(costs_nk), -costs_nk[:, 0]
         front = Front.of(cost_n, quality_n, *_corner(cost_n, quality_n), scale)
         on_front = self._evaluated[pareto_mask(costs_nk)]
-        rank = partial(self._shortlist, front=front, predict=predict, cost_of=cost_of)
-        best = rank(sampled)
+        judge = partial(self._judged, predict=predict, cost_of=cost_of)
+        if self._problem.objectives[0].is_evaluated and len(self._problem.objectives) > 1:
+            near = self._near(on_front, judge, front, count)
+            if len(near):
+                return near
+        best = judge(self._fresh(self._problem.space.sample(SAMPLED, self._generator))).best(front, SHORTLIST)
         for _ in range(ROUNDS):
             varied = self._varied(np.concatenate([on_front, best.genotypes[:PARENTS]]))
-            best = rank(self._fresh(np.concatenate([best.genotypes, varied])))
+            best = judge(self._fresh(np.concatenate([best.genotypes, varied]))).best(front, SHORTLIST)
         return best.genotypes[best_batch(front, best.cost_n, best.mean_n, best.std_n, count)]
+
+    def _near(self, on_front: Genotypes, judge: Judge, front: Front, count: int) -> Genotypes:
+        """Up to ``count`` new neighbours ``[n, c]`` of members of the front, the least explored members first."""
+        around = self._neighbourhoods.of(on_front)
+        left = [without(neighbours, self._seen) for neighbours in around]
+        candidates = judge(np.concatenate(left))
+        member_n = np.repeat(np.arange(len(left)), [len(some) for some in left])
+        _, twin_n = np.unique(candidates.genotypes, axis=0, return_inverse=True)
+        turns = [(len(each) - len(some), member) for member, (each, some) in enumerate(zip(around, left, strict=True))]
+        heapify(turns)
+        chosen: list[int] = []
+        while turns and len(chosen) < count:
+            explored, member = turns[0]
+            rows = np.flatnonzero(member_n == member)
+            if not len(rows):
+                heappop(turns)
+                continue
+            best = int(rows[np.argmax(candidates.take(rows).promise(front))])
+            chosen.append(best)
+            member_n[twin_n == twin_n[best]] = -1
+            quality = float(front.scale.labels(candidates.mean_n[best]))
+            front = front.with_point(float(candidates.cost_n[best]), quality)
+            heapreplace(turns, (explored + 1, member))
+        return candidates.genotypes[chosen]
 
     def _known_cost(self, costs_nk: Floats) -> Callable[[Floats], Floats]:
         """Maps costs ``[n, k]`` to the one known cost ``[n]`` that this fit trades quality against."""
@@ -174,18 +224,8 @@ class PredictorController:
         quality_n = -self._problem.known_costs(genotypes)[:, 0]
         return quality_n, np.full(len(genotypes), _TINY)
 
-    def _shortlist(
-        self,
-        genotypes: Genotypes,
-        front: Front,
-        predict: Predict,
-        cost_of: Callable[[Floats], Floats],
-    ) -> _Candidates:
-        mean_n, std_n = predict(genotypes)
-        cost_n = cost_of(self._problem.known_costs(genotypes))
-        gain_n = front.expected_improvement(cost_n, mean_n, std_n)
-        rows = np.argsort(-gain_n, kind="stable")[:SHORTLIST]
-        return _Candidates(genotypes[rows], cost_n[rows], mean_n[rows], std_n[rows])
+    def _judged(self, genotypes: Genotypes, predict: Predict, cost_of: Callable[[Floats], Floats]) -> _Candidates:
+        return _Candidates(genotypes, cost_of(self._problem.known_costs(genotypes)), *predict(genotypes))
 
     def _varied(self, parents: Genotypes) -> Genotypes:
         """Neighbours of ``parents`` ``[n, c]``, near and far, and children that mix two of them."""

@@ -35,9 +35,11 @@ def informed_population(problem: SearchProblem, large: int, spread: int, generat
 
     First a network known to be there, then the largest of those about as dear, the logarithm of the known costs being
     cut into even ranges: size, the geometric mean of parameters and MACs, is the best guess at quality before anything
-    has been evaluated. Then samples spread evenly as in `first_population`, which show what else there is.
+    has been evaluated. The largest network of all is among them where it is within the bounds; nothing else is as well
+    trained in a supernet. Then samples spread evenly as in `first_population`, which show what else there is.
     """
-    sampled = _samples(problem, problem.feasible, large + spread, generator)
+    largest = within_bound(problem, problem.space.encode([problem.space.largest]))
+    sampled = np.concatenate([largest, _samples(problem, problem.feasible, large + spread, generator)])
     fresh = without(distinct(sampled), {row.tobytes() for row in problem.feasible})
     chosen = np.concatenate([problem.feasible, _largest(problem, fresh, large - 1)])
     return np.concatenate([chosen, _spread(problem, sampled, chosen, spread, generator)])
