@@ -19,6 +19,7 @@ from nas.training_options import checked_options
 from nas.training_request import (
     DEFAULTS,
     TrainingRequest,
+    default_policy,
     find_network,
     find_space,
     form_to_train,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 Launcher = Literal["ray"]
 CHECKPOINTS = "checkpoints"
 SUBNETS = ("smallest", "middle", "largest")
-SUPERNET_POLICY, SINGLE_POLICY = "sandwich", "uniform"
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,9 @@ def train(
         arch: Train this network alone: anything of a space that `nas.networks.resolve_network` understands, or with
             ``space`` a name or text of that space.
         progressive: Begin on large patches, see `supernets.progressive`.
-        policy: Which networks a step trains, see `supernets.sampling`: that of ``recipe`` or ``sandwich`` unless given,
-            ``uniform``, ``complexity-aware``, ``conflict-aware``, ``multi-architecture``, or a registered one.
+        policy: Which networks a step trains, see `supernets.sampling`: ``uniform``, ``sandwich``, ``complexity-aware``,
+            ``conflict-aware``, ``multi-architecture``, or a registered one. Unless given that of ``recipe``, else
+            ``uniform`` for ``budget_seconds`` and ``sandwich`` for ``epochs``.
         recipe: ``elasticvit``, ``resnas`` or ``resnas-finetune``: the settings that the paper trained with, see
             `supernets.recipes`.
         image_size: Side in pixels of the images, for spaces whose networks can be had for others; the space's own
@@ -360,12 +361,13 @@ def _networks(space: SearchSpace, names: Sequence[str]) -> dict[str, Architectur
 
 
 def training_settings(epochs: int | None, budget_seconds: float | None, seed: int) -> TrainingSettings:
-    """Training settings with the trainer's own defaults for what is None."""
+    """Settings of a supernet's training, with the trainer's own defaults for what is None."""
     from supernets.training_settings import TrainingSettings
 
+    policy = default_policy(budget_seconds)
     if epochs is None:
-        return TrainingSettings(budget_seconds=budget_seconds, seed=seed)
-    return TrainingSettings(epochs=epochs, seed=seed)
+        return TrainingSettings(budget_seconds=budget_seconds, seed=seed, policy=policy)
+    return TrainingSettings(epochs=epochs, seed=seed, policy=policy)
 
 
 def choose_device(device: str | None) -> str:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from supernets.data import ImageData
     from supernets.training_settings import TrainingSettings
 
-SUPERNET_POLICY, SINGLE_POLICY = "sandwich", "uniform"
+SINGLE_POLICY = "uniform"
+POLICY_BY_TIME, POLICY_BY_EPOCHS = "uniform", "sandwich"
+"""Of supernets, unless told: in equal time more steps of one network do better, in equal steps more networks a step."""
 DEFAULTS: dict[str, Any] = {
     "space": "elastic-mini",
     "data": "digits",
@@ -63,7 +65,7 @@ def run_settings(request: TrainingRequest) -> dict[str, Any]:
     settings["options"] = {**(settings["options"] or {}), **changeable}
     if request.validate is not None:
         settings["validate"] = list(request.validate)
-    settings["policy"] = _policy(settings["policy"], settings["architecture"] is not None, settings["recipe"])
+    settings["policy"] = _policy(settings)
     return settings
 
 
@@ -144,18 +146,24 @@ def find_network(text: str, space: str | None) -> Architecture:
     return architecture
 
 
-def _policy(name: str | None, is_single: bool, recipe: str | None = None) -> str | None:
-    """The policy of a training, also of one that was recorded before there was a choice; None for the recipe's."""
+def _policy(settings: Mapping[str, Any]) -> str | None:
+    """The policy of a training; None for the recipe's."""
+    name, is_single = settings["policy"], settings["architecture"] is not None
     if name is None:
         if is_single:
             return SINGLE_POLICY
-        return SUPERNET_POLICY if recipe is None else None
+        return default_policy(settings["budget_seconds"]) if settings["recipe"] is None else None
     if is_single and name != SINGLE_POLICY:
         raise UsageError(
             f"policy `{name}` chooses networks, but one network is to be trained alone",
             hint="leave `--policy` out, or train the supernet of the space",
         )
-    return name
+    return str(name)
+
+
+def default_policy(budget_seconds: float | None) -> str:
+    """The policy of a supernet's training for so many seconds, or for epochs."""
+    return POLICY_BY_EPOCHS if budget_seconds is None else POLICY_BY_TIME
 
 
 def _recorded(output: Path | str | None, given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -169,8 +177,7 @@ def _recorded(output: Path | str | None, given: Mapping[str, Any], options: Mapp
         return None
     if recorded.get("command") != "train":
         raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a training")
-    is_single = recorded.get("architecture") is not None
-    recorded["policy"] = _policy(recorded.get("policy"), is_single, recorded.get("recipe"))
+    recorded["policy"] = _policy({**DEFAULTS, **recorded})
     training = trainer_settings({**DEFAULTS, **recorded}).to_dict()
     recorded_policy = {"policy": training["policy"]}
     for name, value in given.items():

@@ -28,8 +28,8 @@ def train(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Which networks a step trains: `sandwich` (unless given), `uniform`, `complexity-aware`,"
-            " `conflict-aware` or `multi-architecture`."
+            help="Which networks a step trains: `uniform`, `sandwich`, `complexity-aware`, `conflict-aware` or"
+            " `multi-architecture`. Unless given, `uniform` with a `--budget` and `sandwich` without."
         ),
     ] = None,
     recipe: Annotated[
