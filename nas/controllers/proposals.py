@@ -35,8 +35,8 @@ def informed_population(problem: SearchProblem, large: int, spread: int, generat
 
     First a network known to be there, then the largest of those about as dear, the logarithm of the known costs being
     cut into even ranges: size, the geometric mean of parameters and MACs, is the best guess at quality before anything
-    has been evaluated. The largest network of all is among them where it is within the bounds; nothing else is as well
-    trained in a supernet. Then samples spread evenly as in `first_population`, which show what else there is.
+    has been evaluated. The largest network of all is among them where it is within the bounds; the sandwich rule trains
+    it most. Then samples spread evenly as in `first_population`, which show what else there is.
     """
     largest = within_bound(problem, problem.space.encode([problem.space.largest]))
     sampled = np.concatenate([largest, _samples(problem, problem.feasible, large + spread, generator)])
