@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from seed_intervals import with_interval
 
 import nas
 from nas.progress import TrialFinished
@@ -48,7 +49,6 @@ STEP_COST = 3
 """Forward and backward pass, in forward passes."""
 MAC_RATE = 1.2e10
 """Multiply-accumulates per second that an estimate of the time assumes, for one core."""
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -278,23 +278,11 @@ def report(results: dict[tuple[str, int], Result], arms: Sequence[str], seeds: i
     for arm, each in found.items():
         rows = np.array([(result.macs / 1e6, result.epochs, result.seconds / 60) for result in each])
         macs, epochs, minutes = rows.mean(axis=0).tolist()
-        gain = "" if arm == arms[0] else with_interval(accuracy[arms[0]] - accuracy[arm], signed=True)
-        print(f"{arm:26}{macs:8.2f}{epochs:8.0f}{with_interval(accuracy[arm]):>16}{gain:>20}{minutes:9.1f}")
+        gain = "" if arm == arms[0] else with_interval(accuracy[arms[0]] - accuracy[arm], 2, signed=True)
+        print(f"{arm:26}{macs:8.2f}{epochs:8.0f}{with_interval(accuracy[arm], 2):>16}{gain:>20}{minutes:9.1f}")
     everything = [result for each in found.values() for result in each]
     worst = max(abs(result.test_accuracy - result.torch_test_accuracy) for result in everything)
     print(f"ONNX Runtime differs from PyTorch by {100 * worst:.2f} points of test accuracy at most")
-
-
-def with_interval(values: np.ndarray, *, signed: bool = False) -> str:
-    """The mean of independent values and half the width of its interval by Student's t."""
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    text = f"{mean:+.2f}" if signed else f"{mean:.2f}"
-    if count < 2:
-        return text
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
-    return f"{text} ± {half:.2f}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from seed_intervals import with_interval
 
 from latency_tables.measure import measure_networks
 from nas.bound import Bounds
@@ -37,7 +38,6 @@ from nas.own_model import PRETRAINED_RATE, original_checkpoint
 from nas.result import load_result
 from nas.run_search import load_device
 from nas.run_training import training_settings
-from nas.statistics import mean_interval
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet
 from supernets.checkpoint import load_supernet
@@ -183,25 +183,23 @@ def _trained_alone(
 
 
 def report(records: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds with 95 % intervals, paired with ours."""
+    """Means over seeds with their intervals, differences paired by seed."""
     titles = ("test accuracy, %", "ours minus it, points", "latency, share of original")
-    lines = ["", f"{'network':10} {titles[0]:>24} {titles[1]:>26} {titles[2]:>28}"]
+    lines = ["", f"{'network':10} {titles[0]:>18} {titles[1]:>24} {titles[2]:>28}"]
     for name in ("original", "ours", "scratch", "uniform"):
-        accuracy = mean_interval([100 * record["accuracy"][name] for record in records])
-        ahead = [record["accuracy"]["ours"] - record["accuracy"][name] for record in records]
-        difference = mean_interval([100 * value for value in ahead])
-        share = mean_interval([record["ms"][name] / record["ms"]["original"] for record in records])
-        texts = [f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in (accuracy, difference, share)]
-        lines.append(f"{name:10} {texts[0]:>24} {texts[1]:>26} {texts[2]:>28}")
+        accuracy = [100 * record["accuracy"][name] for record in records]
+        ahead = [100 * (record["accuracy"]["ours"] - record["accuracy"][name]) for record in records]
+        share = [record["ms"][name] / record["ms"]["original"] for record in records]
+        margin = "" if name == "ours" else with_interval(ahead, 2, signed=True)
+        lines.append(f"{name:10} {with_interval(accuracy, 2):>18} {margin:>24} {with_interval(share, 2):>28}")
     for name in ("onnx-fp16", "onnx-int8"):
         measured = [record["formats"] for record in records if "latency_ratio" in record["formats"][name]]
         if measured:
-            ratio = mean_interval([formats[name]["latency_ratio"] for formats in measured])
-            change = mean_interval(
-                [100 * (formats[name]["accuracy"] - formats["onnx"]["accuracy"]) for formats in measured]
-            )
-            lines.append(f"{name}: {ratio.value:.2f} x the time of fp32, accuracy {change.value:+.2f} points beside it")
-    lines.append(f"{len(records)} seeds; intervals by bootstrap over seeds")
+            ratio = with_interval([formats[name]["latency_ratio"] for formats in measured], 2)
+            changes = [100 * (formats[name]["accuracy"] - formats["onnx"]["accuracy"]) for formats in measured]
+            change = with_interval(changes, 2, signed=True)
+            lines.append(f"{name}: {ratio} x the time of fp32, accuracy {change} points beside it")
+    lines.append(f"{len(records)} seeds; 95 % intervals over seeds by Student's t")
     return "\n".join(lines)
 
 

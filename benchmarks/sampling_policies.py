@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import torch
 from policy_costs import PassCosts, measure_costs, steps_within
+from seed_intervals import with_interval
 
 from nas.evaluate import SupernetEvaluator
 from nas.statistics import rank_correlation
@@ -52,7 +53,6 @@ from supernets.training_settings import TrainingSettings
 POLICIES = ["uniform", "sandwich", "complexity-aware", "conflict-aware"]
 ALONE = 24
 """Networks trained alone, at least."""
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,11 @@ def alone_of(pool: list[list[Architecture]]) -> list[int]:
 
 
 def plan(setup: Setup, costs: PassCosts, records: Records, policies: Sequence[str], seeds: int) -> list[Job]:
-    """All jobs, those that the records hold already included."""
+    """All jobs, those that the records hold already included; the supernets first, which take longest."""
     space, data = _surroundings(setup.space, setup.data)
     epoch = data.steps_per_epoch(setup.batch_size)
     alone = alone_of(pool_of(space, setup.networks))
-    jobs = [Job("uniform", 0, setup.alone_epochs * epoch, number) for number in alone]
+    jobs = []
     for seed in range(seeds):
         for policy in policies:
             known = records.results.get((policy, seed, None))
@@ -170,7 +170,7 @@ def plan(setup: Setup, costs: PassCosts, records: Records, policies: Sequence[st
                 else steps_within(60 * setup.cpu_minutes, costs, policy, space, setup.batch_size, epoch, seed)
             )
             jobs.append(Job(policy, seed, steps))
-    return jobs
+    return jobs + [Job("uniform", 0, setup.alone_epochs * epoch, number) for number in alone]
 
 
 def tell_plan(setup: Setup, costs: PassCosts, jobs: Sequence[Job], records: Records, workers: int) -> None:
@@ -337,18 +337,6 @@ def report(setup: Setup, jobs: Sequence[Job], records: Records) -> None:
         )
         interval = f"{tau.value:.3f} [{tau.low:.3f}, {tau.high:.3f}]"
         print(f"{policy:20}{interval:>28}{with_interval(by_seed, 3):>20}{steps:10.0f}{minutes:10.1f}")
-
-
-def with_interval(values: Sequence[float] | np.ndarray, digits: int = 1, *, signed: bool = False) -> str:
-    """The mean of independent values and half the width of its interval by Student's t."""
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    text = f"{mean:+.{digits}f}" if signed else f"{mean:.{digits}f}"
-    if count < 2:
-        return text
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
-    return f"{text} ± {half:.{digits}f}"
 
 
 if __name__ == "__main__":

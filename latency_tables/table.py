@@ -7,8 +7,6 @@ trusted; what is wrong with a file becomes one `TableError`.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from latency_tables.errors import TableError
+from search_spaces.files import replacing
 
 SCHEMA = 1
 """The newest version of the file format that this package reads, and the one it writes."""
@@ -302,16 +301,10 @@ class LatencyTable(_Model):
 
     def save(self, path: Path) -> None:
         """Write the table; an existing file is replaced in one step or left as it was."""
+        text = _readable(self.model_dump(mode="json", by_alias=True))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(_readable(self.model_dump(mode="json", by_alias=True)))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 _REBUILD = "build the table again with `nas latency build`, or restore the file"

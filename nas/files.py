@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nas.errors import NasError, RunError
+from search_spaces.files import replacing
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,16 +18,8 @@ def write_text(path: Path, text: str) -> None:
         NasError: The file cannot be written, for example because the disk is full; the old one is untouched.
     """
     try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise write_failed(path, error) from error
 

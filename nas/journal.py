@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
@@ -20,6 +19,7 @@ from nas.optuna_quiet import quiet_optuna
 from nas.trial import State, Trial
 from nas.trial_record import cut_torn_line
 from search_spaces import SearchSpace
+from search_spaces.files import replacing
 
 JOURNAL_TRIALS = 20_000
 """Trials beyond are in ``trials.jsonl`` alone: a line of the journal takes 4 KB, and Optuna reads all of it at once."""
@@ -98,10 +98,8 @@ class Journal:
             self._count = len(known)
             self.append(trials[len(known) :])
             return len(trials)
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
-        self._filled(temporary, trials)
-        os.replace(temporary, self._path)
+        with replacing(self._path) as temporary:
+            self._filled(temporary, trials)
         return len(trials)
 
     def _filled(self, path: Path, trials: Sequence[Trial]) -> int:

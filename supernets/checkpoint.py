@@ -8,7 +8,6 @@ version.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
+from search_spaces.files import replacing
 from supernets.errors import CheckpointError
 from supernets.resnas import PATCH_CLASSIFIER, training_form
 from supernets.supernet import Supernet
@@ -212,17 +212,9 @@ def write_atomically(path: Path, contents: bytes) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(contents)
 
 
 def _tensors_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from supernets.sampling.levels import levels_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from policy_costs import PassCosts, steps_within
-from sampling_policies import Job, Records, Result, Setup, alone_of, pool_of, report, with_interval
+from sampling_policies import Job, Records, Result, Setup, alone_of, pool_of, report
+from seed_intervals import with_interval
 
 ONE_EACH = PassCosts(network=1.0, image=0.0, mac=0.0, forward_share=0.5, step=0.0)
 SETUP = Setup("elastic-mini", "digits", 32, cpu_minutes=1.0, alone_epochs=1, networks=3)

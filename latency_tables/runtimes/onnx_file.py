@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import ProfileError
+from search_spaces.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,17 +33,13 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path
     """
     import onnx
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         with quiet_exporters():
             try:
                 model = _traced(network, input_shape, temporary)
             except Exception:  # whatever the older exporter cannot do, the newer one may
                 model = exported_model(network, input_shape)
         onnx.save(model, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import subprocess
 import tempfile
 import warnings
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from latency_tables.errors import ProfileError
 from latency_tables.runtimes.base import Runtime
+from search_spaces.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,12 +37,8 @@ def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: P
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(network, (torch.zeros(1, *input_shape),))
-            temporary = path.with_name(f".{os.getpid()}.{path.stem}.pt2")  # the writer insists on this ending
-            try:
+            with replacing(path, ending=".pt2") as temporary:
                 torch.export.save(program, temporary)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ProfileError(f"the network cannot be exported: {_first_line(str(error))}") from error
 
@@ -60,15 +56,11 @@ def convert_program(
         RuntimeMissingError: There is no such environment.
     """
     converter = _converter(runtime.name, runtime.python())
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     with tempfile.TemporaryDirectory(prefix="nas-convert-") as folder:
         program = Path(folder) / "network.pt2"
         write_program(network, input_shape, program)
-        try:
+        with replacing(path, ending=path.suffix) as temporary:
             facts = converter.convert(program, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return facts
 
 

@@ -10,6 +10,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def correlate(
     batch_size: Annotated[int, typer.Option(min=4, help="Images of noise per initialisation.")] = 16,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side in pixels, for timm models.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show how well scores rank networks whose accuracy is known."""
     from nas.correlate import correlate as correlate_networks

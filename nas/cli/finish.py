@@ -10,8 +10,20 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors, run_folder
+from nas.cli.options import (
+    Epochs,
+    Force,
+    ImageSize,
+    Json,
+    Quiet,
+    Resume,
+    RunFolder,
+    TrainingDevice,
+    TrainingSetting,
+    TrainingTime,
+)
 from nas.cli.progress import ProgressPrinter
-from nas.cli.units import format_duration, parse_duration
+from nas.cli.units import format_duration
 
 
 @handles_errors
@@ -31,13 +43,9 @@ def finish(
     start: Annotated[
         str | None, typer.Option("--from", help="`inherited` weights, unless there are none, or `scratch`.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    budget: Annotated[
-        float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 10m.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the images; the space's own unless given.")
-    ] = None,
+    epochs: Epochs = None,
+    budget: TrainingTime = None,
+    image_size: ImageSize = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="`largest` of the supernet, `original` model, networks of timm with commas, or `none`."),
@@ -45,17 +53,14 @@ def finish(
     recipe: Annotated[
         str | None, typer.Option(help="Published settings: `resnas-finetune`, `resnas` or `elasticvit`.")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another training setting, for example learning_rate=1e-4."),
-    ] = None,
+    option: TrainingSetting = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of images and, from scratch, weights.")] = None,
-    device: Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a finish.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: TrainingDevice = None,
+    output: RunFolder = None,
+    resume: Resume = None,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train one network alone until it can be shipped, and export it.
 

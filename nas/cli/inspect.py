@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json
 from nas.cli.units import format_count
 
 if TYPE_CHECKING:
     from latency_tables import TargetInfo
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @handles_errors

@@ -10,6 +10,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Quiet
 from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_duration
 
@@ -46,7 +47,7 @@ def build(
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Accept that other programs are running; the table says so.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a device, fp32, and fit its latency table. Stopped at any moment, the same command goes on."""
     if precision != PRECISION:

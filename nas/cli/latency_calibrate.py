@@ -9,6 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 
 
@@ -23,8 +24,8 @@ def calibrate(
     runtime: Annotated[str, typer.Option(help="The runtime, likewise.")] = "",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, likewise.")] = "",
     threads: Annotated[str, typer.Option(help="Number of threads, likewise.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a table to published latencies of whole networks, without the device.
 

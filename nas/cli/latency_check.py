@@ -9,6 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def check(
     networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each group.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample; another one than the table's.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure networks that the table has not seen, and compare with what it predicts."""
     from nas.check import check_target

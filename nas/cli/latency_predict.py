@@ -8,6 +8,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json
 from nas.cli.units import format_count
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def predict(
         int | None, typer.Option(min=1, help="Side of the image in pixels, for timm models; otherwise their own.")
     ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Show the time of each class of kernels.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Predict the latency of networks that nobody measured."""
     from latency_tables import LatencyPredictor, load_target, provenance_line, staleness

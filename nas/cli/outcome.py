@@ -12,6 +12,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.options import Json
 
 
 @handles_errors
@@ -31,7 +32,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write; RUN/exports/PICK unless given.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
     from nas.deliver import export_run

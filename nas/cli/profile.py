@@ -8,6 +8,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, handles_errors
+from nas.cli.options import Json
 from nas.cli.units import format_count, parse_limits
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def profile(
     classes: Annotated[
         int | None, typer.Option(min=2, help="Classes to tell apart; the model's own unless given.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what could be searched inside a timm model: sizes, latency, and whether a limit can be met."""
     limit_ms, limits = parse_limits(limit or [])

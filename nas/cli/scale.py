@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli import display
 from nas.cli.errors import INTERRUPTED, handles_errors, run_folder
+from nas.cli.options import Force, Json, Quiet, Resume, RunFolder, Seed
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def scale(
     target: Annotated[str | None, typer.Option(help="Device whose latency counts, see `nas targets`.")] = None,
     ties: Annotated[str | None, typer.Option(help="How ties are broken: published or sensible.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Draws of the weights per network.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    seed: Seed = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one per processor unless given.", show_default=False)
     ] = None,
-    run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    run: RunFolder = None,
+    resume: Resume = None,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Grow a network into a family of larger ones, without training."""
     folder = run_folder(run, resume)

@@ -10,6 +10,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import FAILED, handles_errors
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_count
 
@@ -39,8 +40,8 @@ def score(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side in pixels of the images, for timm models.", show_default="its own")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score untrained networks; higher is better, always. Parameters and MACs are given beside every score."""
     from nas.networks import resolve_network

@@ -9,6 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors, run_folder
+from nas.cli.options import Force, Json, Quiet, RunFolder, Seed
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count, parse_count, parse_duration, parse_limits
@@ -98,15 +99,15 @@ def search(
         str | None, typer.Option(metavar="ADDRESS", help="Ray cluster to join, for example auto.")
     ] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for each worker on Ray.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
-    run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
+    seed: Seed = None,
+    run: RunFolder = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run; only budgets may change.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
+    force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what could be searched, and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find the networks with the best trade-off between quality and latency.
 

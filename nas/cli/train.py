@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors, run_folder
+from nas.cli.options import (
+    Epochs,
+    Force,
+    ImageSize,
+    Json,
+    Quiet,
+    Resume,
+    RunFolder,
+    TrainingDevice,
+    TrainingSetting,
+    TrainingTime,
+)
 from nas.cli.progress import ProgressPrinter
-from nas.cli.units import format_duration, parse_duration
+from nas.cli.units import format_duration
 
 
 @handles_errors
@@ -38,22 +49,15 @@ def train(
             help="Published settings: `elasticvit`, `resnas` or `resnas-finetune`. Whatever else is given comes first."
         ),
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the images; the space's own unless given.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    budget: Annotated[
-        float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
-    ] = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = None,
+    budget: TrainingTime = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
     precision: Annotated[str | None, typer.Option(help="`fp32` (unless given), `bf16` or `fp16`.")] = None,
     teachers: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Networks of timm to learn from, with commas; `none` for none.")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another training setting, for example ema_decay=0.999."),
-    ] = None,
+    option: TrainingSetting = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, networks and images.")] = None,
     validate: Annotated[
         str | None,
@@ -63,12 +67,12 @@ def train(
     launcher: Annotated[str | None, typer.Option(help="`ray` starts `--workers` processes on a cluster.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that `--launcher` starts.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="Of the cluster; one on this machine unless given.")] = None,
-    device: Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")] = None,
-    run: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    device: TrainingDevice = None,
+    run: RunFolder = None,
+    resume: Resume = None,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the supernet of a search space, or one network, on images.
 

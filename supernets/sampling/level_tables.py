@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Genotypes, SearchSpace
+from search_spaces.files import replacing
 from supernets.cache import cache_dir
 from supernets.errors import SupernetError
 from supernets.sampling.floors import Floor
@@ -204,20 +206,10 @@ def _read(path: Path, space: SearchSpace, wanted: TableRange, macs: Macs) -> Gen
 
 def _write(path: Path, table: Genotypes) -> None:
     """Keep a table for the next training; where that cannot be done it is made again."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, genotypes=table)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError:
-        return
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, genotypes=table)
 
 
 def _processors() -> int:

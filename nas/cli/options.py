@@ -1,0 +1,31 @@
+"""Options that several commands share, so that they are called and explained alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.units import parse_duration
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
+RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")]
+Force = Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")]
+
+TrainingDevice = Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]
+TrainingTime = Annotated[
+    float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Time to train, for example 30m.")
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the images; the space's own unless given.")
+]
+TrainingSetting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Another training setting, for example learning_rate=1e-4."),
+]
