@@ -19,6 +19,7 @@ from nas.training_options import checked_options
 from nas.training_request import (
     DEFAULTS,
     TrainingRequest,
+    check_named_teachers,
     default_policy,
     find_network,
     find_space,
@@ -226,9 +227,11 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
     settings = run_settings(request)
     found = find_space(settings)
     training = trainer_settings(settings)
-    form_to_train(found, training, found.image_side)  # this and the next line fail before anything is written
+    # What cannot be trained fails here, before anything is written.
+    form_to_train(found, training, found.image_side)
     found.lower(found.largest, coarseness=2 if training.progressive else 1)
     _networks(found, settings["validate"])
+    check_named_teachers(training)
     images = load_images(settings, found, training)
     kind = "supernet" if settings["architecture"] is None else "network"
     output = request.output

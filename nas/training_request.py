@@ -120,6 +120,23 @@ def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: in
     return training_form(space, image_side=image_side, drop_path=training.drop_path, patch_classifier=classifies)
 
 
+def check_named_teachers(training: TrainingSettings) -> None:
+    """Make sure that the networks of timm that are to teach exist, without loading them.
+
+    Raises:
+        UsageError: One does not, or has no weights.
+    """
+    if not training.teachers:
+        return
+    from supernets.errors import TrainingError
+    from supernets.teachers import check_teachers
+
+    try:
+        check_teachers(training.teachers, training.teacher_weights)
+    except TrainingError as error:
+        raise UsageError(str(error), hint=error.hint) from error
+
+
 def find_network(text: str, space: str | None) -> Architecture:
     """The architecture that ``text`` names, of ``space`` where that is given.
 

@@ -92,10 +92,9 @@ def load_teachers(
     Raises:
         TrainingError: A network is not known, its weights cannot be had, or it tells other classes.
     """
-    if weights and len(weights) != len(names):
-        raise TrainingError(f"teachers: found {len(weights)} files of weights, expected one for each of {len(names)}")
     if not temperature > 0:
         raise TrainingError(f"teachers: found temperature {temperature:g}, expected more than 0")
+    check_teachers(names, weights)
     files = [Path(file) for file in weights] if weights else [None] * len(names)
     found = []
     for name, file in zip(names, files, strict=True):
@@ -108,6 +107,26 @@ def load_teachers(
             )
         found.append(_prepared(network, torch.device(device), mean, std))
     return Teachers(found, temperature, precision)
+
+
+def check_teachers(names: Sequence[str], weights: Sequence[Path | str] | None = None) -> None:
+    """Make sure of what can be known of teachers without loading them: their names, and that their files are there.
+
+    Raises:
+        TrainingError: timm has no such network, or no weights for it, or there is no such file.
+    """
+    from timm import is_model_pretrained
+
+    if weights and len(weights) != len(names):
+        raise TrainingError(f"teachers: found {len(weights)} files of weights, expected one for each of {len(names)}")
+    for number, name in enumerate(names):
+        file = weights[number] if weights else None
+        if file is not None or ":" not in name:
+            _check_name(name)
+        if file is None and ":" not in name and not is_model_pretrained(name):
+            raise TrainingError(f"teacher `{name}`: timm has no weights for it", hint="give its weights in a file")
+        if file is not None and not Path(file).is_file():
+            raise TrainingError(f"teacher `{name}`: there is no file `{file}`")
 
 
 def _prepared(network: nn.Module, device: torch.device, mean: Colours, std: Colours) -> _Teacher:
@@ -128,13 +147,9 @@ def _resized(images_BCHW: Tensor, side: tuple[int, int]) -> Tensor:
 
 
 def _pretrained(name: str) -> nn.Module:
-    from timm import create_model, is_model_pretrained
+    from timm import create_model
 
     hint = "check the network connection, or give its weights in a file"
-    if ":" not in name:
-        _check_name(name)
-        if not is_model_pretrained(name):
-            raise TrainingError(f"teacher `{name}`: timm has no weights for it", hint="give its weights in a file")
     try:
         network: nn.Module = create_model(name, pretrained=True)
     except Exception as error:  # timm, the hub and its client each have their own kinds of errors
@@ -147,10 +162,7 @@ def _from_file(name: str, classes: int, file: Path) -> nn.Module:
     from timm import create_model
     from timm.models import load_state_dict
 
-    _check_name(name)
     network: nn.Module = create_model(name, pretrained=False, num_classes=classes)
-    if not file.is_file():
-        raise TrainingError(f"teacher `{name}`: there is no file `{file}`")
     try:
         network.load_state_dict(load_state_dict(str(file), use_ema=True, device="cpu", weights_only=True))
     except Exception as error:  # a damaged file, one of another kind, or tensors of another network

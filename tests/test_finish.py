@@ -188,6 +188,11 @@ def test_a_network_is_trained_from_scratch_by_the_command(tmp_path: Path) -> Non
         ),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "teacher": "largest"}, UsageError, "there is no supernet"),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "teacher": "original"}, UsageError, "there is none"),
+        (
+            {"arch": "resnas-mini/res-mini", "data": "digits", "teacher": "resnet10"},
+            UsageError,
+            "timm has no network",
+        ),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "start": "begun"}, UsageError, "`start` is 'begun'"),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "image_size": 40}, ArchitectureError, "a multiple of 16"),
         ({"arch": "elastic-mini/smallest", "data": "digits", "image_size": 64}, SearchSpaceError, "image side"),

@@ -62,6 +62,7 @@ def test_a_recipe_with_options_is_trained_validated_and_resumed(images: str, tmp
         (["--set", "weight_decoy=1"], 2, "did you mean `weight_decay`?"),
         (["--precision", "fp8"], 2, "training setting `precision`: found `fp8`"),
         (["--validate", "smalest"], 2, "smalest"),
+        (["--teachers", "resnet10"], 2, "teacher `resnet10`: timm has no network of that name"),
         (["--workers", "2"], 2, "`workers` without `launcher`"),
     ],
 )
