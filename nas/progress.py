@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.time_plan import TimePlan
 from nas.trial import Trial
 
 
@@ -35,6 +36,19 @@ class StageProgress:
     name: str
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class TrainingCutShort:
+    """What was measured and prepared first left much less of the budget to training than it usually gets.
+
+    Attributes:
+        plan: The time that there is.
+        usual: The time that there would be, had nothing been spent before.
+    """
+
+    plan: TimePlan
+    usual: TimePlan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,11 @@ from nas.goals import Objective, make_objectives
 from nas.interruption import deferred_interrupt
 from nas.loop import Budget, Plan, SearchLoop
 from nas.own_model import OwnModel, find_model, folder_name, keep_original, original_checkpoint
-from nas.progress import Progress, StageStarted, ignore
+from nas.progress import Progress, StageStarted, TrainingCutShort, ignore
 from nas.result import SearchResult, front_document, with_many
 from nas.run import Run, next_run_folder
 from nas.run_training import choose_device, supernet_checkpoint, train_in_run, training_settings
 from nas.settings import (
-    DELIVERY_SHARE,
-    SEARCH_SHARE,
     SearchSettings,
     check_same,
     recorded_settings,
@@ -35,6 +33,7 @@ from nas.settings import (
     resume_settings,
     split_names,
 )
+from nas.time_plan import TimePlan
 from nas.trial import State
 from nas.workplace import Workplace
 from search_spaces import Genotypes, SearchSpace, get_space
@@ -190,7 +189,7 @@ class _Question:
     images: ImageData | None
     supernet: Supernet | None
     identity: Mapping[str, Any]
-    table_seconds: float
+    spent_seconds: float
     own: OwnModel | None = None
 
 
@@ -213,10 +212,13 @@ class _Search:
         settings = self.settings
         if folder is None:
             folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
-        document = {"command": "search", **settings.to_dict(), **self._plan(question), **question.identity}
+        time_plan = self._divide_time(question.spent_seconds, question)
+        document = {"command": "search", **settings.to_dict(), **asdict(time_plan), **question.identity}
         with Run(folder, document, seed=settings.seed, resume=resume, force=force) as run:
             if run.is_resumed:
                 self._take_up(run, question)
+            elif time_plan.is_cut_short(usual := self._divide_time(0.0, question)):
+                self.progress(TrainingCutShort(time_plan, usual))
             if own is not None and question.images is not None and not original_checkpoint(run.path).exists():
                 keep_original(own, question.images, run.path)
             evaluator, training = self._evaluator(run, question)
@@ -258,7 +260,7 @@ class _Search:
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
         bounds = Bounds(space, devices, settings.bounds)
-        table_seconds = time.monotonic() - started
+        spent_seconds = time.monotonic() - started
         feasible = bounds.check()
         identity = {
             "space_version": space.version,
@@ -267,8 +269,8 @@ class _Search:
             "supernet_digest": supernet_digest,
         }
         if own is not None:
-            table_seconds += own.seconds
-        return _Question(bounds, feasible, untrained, images, supernet, identity, table_seconds, own)
+            spent_seconds += own.seconds
+        return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own)
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
         return (
@@ -292,16 +294,10 @@ class _Search:
         images.check(metadata["data"])
         return supernet, images, hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
 
-    def _plan(self, question: _Question) -> dict[str, float | None]:
-        """How the time is divided; fixed when the run is started, so that a resumed one trains what was begun."""
-        total = self.settings.budget_seconds
-        if total is None:
-            return {"training_seconds": None, "search_seconds": None}
-        delivery = DELIVERY_SHARE * total if question.images is not None else 0.0
-        rest = max(total - delivery - question.table_seconds, 2 * SEARCH_SHARE * total)
-        if not self.settings.trains:
-            return {"training_seconds": None, "search_seconds": rest}
-        return {"training_seconds": rest - SEARCH_SHARE * total, "search_seconds": SEARCH_SHARE * total}
+    def _divide_time(self, spent: float, question: _Question) -> TimePlan:
+        """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
+        total, exports = self.settings.budget_seconds, question.images is not None
+        return TimePlan.of(total, spent, trains=self.settings.trains, exports=exports)
 
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""
@@ -314,7 +310,7 @@ class _Search:
         }
         before, now = run.settings["budget_seconds"], self.settings.budget_seconds
         if now != before:
-            planned = self._plan(question)["search_seconds"]
+            planned = self._divide_time(question.spent_seconds, question).search_seconds
             recorded = run.settings["search_seconds"]
             is_extended = now is not None and before is not None and recorded is not None
             changes["search_seconds"] = max(recorded + now - before, 0.0) if is_extended else planned

@@ -26,9 +26,6 @@ DEFAULT_WINDOW = 0.975
 """Lower end of a bound on parameters or MACs, as a share of it: that of ViT-ResNAS."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
-SEARCH_SHARE = 0.1
-DELIVERY_SHARE = 0.06
-"""Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
 TABLE_BATCHES = 25
 """Batches that a search is divided into where nothing is evaluated."""
 TABLE_BATCH = (16, 4096)

@@ -56,6 +56,14 @@ class ProgressPrinter:
         self._update(f"{name} {done}/{total}", is_new=name != self._stage)
         self._stage = name
 
+    def _on_TrainingCutShort(self, event: object) -> None:
+        seconds, usual = (format_duration(getattr(event, name).training_seconds) for name in ("plan", "usual"))
+        self._end_line()
+        self._say(
+            f"the latency table took much of the budget: {seconds} instead of {usual} are left to training; the table"
+            " is kept, so starting over with --force trains longer"
+        )
+
     def _on_PhaseCost(self, event: object) -> None:
         start, end, coarseness, macs, share = (
             getattr(event, name) for name in ("start", "end", "coarseness", "macs", "share")
