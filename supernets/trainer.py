@@ -129,6 +129,12 @@ class _Training:
         self.started = time.monotonic()
         self._prepare_policy()
         self.sampler = self._new_sampler()
+        if settings.low_rank and isinstance(self.sampler, PreparesEpochs):
+            raise TrainingError(
+                f"training setting `low_rank`: policy `{settings.policy}` puts shared tensors into another order, which"
+                " their factors do not follow",
+                hint="take another policy, or leave `low_rank` out",
+            )
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.schedule = self._schedule(round((settings.epochs + settings.cooldown_epochs) * self.steps_per_epoch))
         self.mix = make_mix(supernet, settings, workers)
@@ -272,7 +278,7 @@ class _Training:
         epoch, step = divmod(self.step, self.steps_per_epoch)
         if step == 0 and isinstance(self.sampler, PreparesEpochs):
             epochs = self.schedule.total_steps / self.steps_per_epoch
-            moments = moments_by_name(self.learner.optimizer, self.supernet)
+            moments = moments_by_name(self.learner.optimizer, self.learner.trained)
             average = self.learner.average
             tensors = None if average is None else average.tensors
             self.sampler.before_epoch(epoch, epochs, self.supernet, moments, tensors)

@@ -37,6 +37,7 @@ OF_OLD: Mapping[str, Any] = {
     "execution": "auto",
     "drop_path": 0.0,
     "sharpness": 0.0,
+    "low_rank": 0,
 }
 """What trainings were that were begun by a release without these settings."""
 
@@ -85,6 +86,8 @@ class TrainingSettings:
         drop_path: Stochastic depth of the last layer, for families that have it, see `supernets.resnas.training_form`.
         sharpness: How far uphill of the weights the gradient is taken, as the norm of the way (0.05 is usual): flatter
             minima at twice the cost, see `supernets.sharpness`. 0 takes it where the weights are.
+        low_rank: Rank of what is added to matrices and kernels in place of changing them freely, see
+            `supernets.low_rank`; 0 changes them freely.
         execution: How the architectures of a step run that share its images: ``sliced``, ``masked``, or what is faster
             on the device (``auto``), see `supernets.masked`.
         seed: Of architectures, order and augmentation.
@@ -119,6 +122,7 @@ class TrainingSettings:
     temperature: float = 0.2
     drop_path: float = 0.0
     sharpness: float = 0.0
+    low_rank: int = 0
     execution: Execution = "auto"
     seed: int = 0
     policy: str = "sandwich"
@@ -141,7 +145,7 @@ class TrainingSettings:
                 self._refuse(name, "0 to 1")
         if not 0 <= self.floor <= 1:
             self._refuse("floor", "0 to 1")
-        for name in ("weight_decay", "seed", "cooldown_epochs", "sharpness"):
+        for name in ("weight_decay", "seed", "cooldown_epochs", "sharpness", "low_rank"):
             if not getattr(self, name) >= 0:
                 self._refuse(name, "0 or more")
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
@@ -154,6 +158,8 @@ class TrainingSettings:
             )
         if self.sharpness and self.precision == "fp16":
             self._refuse("precision", "`bf16` or `fp32`, since `sharpness` needs gradients that are not scaled")
+        if self.low_rank and (self.sharpness or self.clipping == "adaptive"):
+            self._refuse("low_rank", "0 beside `sharpness` or adaptive `clipping`, which look at whole matrices")
         if self.batch_size < self.accumulate:
             self._refuse("accumulate", f"no more than the {self.batch_size} images of a batch")
         if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):

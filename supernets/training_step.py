@@ -23,6 +23,7 @@ from supernets.errors import TrainingError
 from supernets.grouped import run_groups
 from supernets.lessons import Mix, Teach
 from supernets.losses import Lesson, class_logits, label_loss, target_loss
+from supernets.low_rank import PREFIX, LowRank
 from supernets.optimizer import load_optimizer_state, make_optimizer, optimizer_state
 from supernets.precision import MixedPrecision
 from supernets.sampling import Assignment, Sampler
@@ -70,7 +71,9 @@ class Learner:
         teach: Teach | None = None,
     ) -> None:
         self.supernet, self.settings, self.workers = supernet, settings, workers
-        self.optimizer = make_optimizer(supernet, settings)
+        self.low_rank = LowRank(supernet, settings.low_rank, settings.seed) if settings.low_rank else None
+        self.trained = dict(supernet.named_parameters()) if self.low_rank is None else self.low_rank.trained
+        self.optimizer = make_optimizer(supernet, settings, self.trained)
         self.precision = MixedPrecision(settings.precision, supernet.device)
         self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
         self._checkpoint, self._mix, self._teach = checkpoint, mix, teach
@@ -108,12 +111,17 @@ class Learner:
         return losses[0]
 
     def moments(self) -> dict[str, Tensor]:
-        """What the optimiser remembers, see `supernets.optimizer.optimizer_state`."""
-        return optimizer_state(self.optimizer, self.supernet)
+        """What the optimiser remembers, see `supernets.optimizer.optimizer_state`, and factors where there are some."""
+        factors = {} if self.low_rank is None else self.low_rank.state()
+        return {**optimizer_state(self.optimizer, self.trained), **factors}
 
     def restore(self, moments: Mapping[str, Tensor], averages: Mapping[str, Tensor], scale: Mapping[str, Any]) -> None:
-        """Take up moments, the average of the weights, and the scale of the loss."""
-        load_optimizer_state(self.optimizer, self.supernet, moments)
+        """Take up what `moments` gave, the average of the weights, and the scale of the loss."""
+        factors = {name: tensor for name, tensor in moments.items() if name.startswith(PREFIX)}
+        own = {name: tensor for name, tensor in moments.items() if name not in factors}
+        load_optimizer_state(self.optimizer, self.trained, own)
+        if self.low_rank is not None:
+            self.low_rank.load(factors)
         self.precision.load_state(scale)
         if self.average is not None:
             self.average.load(averages)
@@ -228,7 +236,9 @@ class Learner:
     # -- the optimiser -------------------------------------------------------------------------------------------------
 
     def _update(self, place: StepPlace, architecture: Architecture) -> None:
-        parameters = list(self.supernet.parameters())
+        if self.low_rank is not None:
+            self.low_rank.project_gradients()
+        parameters = list(self.trained.values())
         self.workers.sum_gradients(parameters)
         self.precision.unscale(self.optimizer)
         for group in self.optimizer.param_groups:
@@ -237,6 +247,8 @@ class Learner:
         if not self.precision.is_scaled:
             self._check("gradient norm", [norm], [architecture], place)
         self.precision.step(self.optimizer)
+        if self.low_rank is not None:
+            self.low_rank.apply()
         if self.average is not None:
             self.average.update(self.supernet, place.number)
 
