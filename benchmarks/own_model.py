@@ -33,10 +33,10 @@ from seed_intervals import with_interval
 from latency_tables.measure import measure_networks
 from nas.bound import Bounds
 from nas.deliver import onnx_accuracy
+from nas.devices import load_device
 from nas.onnx_export import export_onnx
 from nas.own_model import PRETRAINED_RATE, original_checkpoint
 from nas.result import load_result
-from nas.run_search import load_device
 from nas.run_training import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet

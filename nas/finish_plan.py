@@ -12,7 +12,7 @@ from nas.finish_source import Inherited, Source, find_source, load_inherited
 from nas.finish_teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
 from nas.settings import check_same
 from nas.training_options import make_settings
-from nas.training_request import SINGLE_POLICY, check_named_teachers, form_to_train
+from nas.training_request import SINGLE_POLICY, check_named_teachers, check_random_weights, form_to_train
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def make_plan(
     else:
         training = _training_settings(settings, options, source, inherited)
     check_named_teachers(training)
+    if settings["start"] == "scratch":
+        check_random_weights(training)
     base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
     side = settings["image_size"] or base.image_side
     images = load_data(settings["data"], side, augmentation=training.augmentation)

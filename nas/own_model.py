@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +56,15 @@ class OwnModel:
         """The name of its space, which holds the order of its blocks."""
         return self.supernet.space.name
 
-    def start(self) -> Start:
-        """What the training of the supernet begins with; the original teaches where it knows the classes."""
+    def start(self, training: TrainingSettings) -> Start:
+        """What the training of the supernet begins with; the original teaches where it knows the classes.
+
+        Args:
+            training: Whose teachers, where it names some, take the place of the original.
+        """
         from supernets.network_teacher import NetworkTeacher
 
-        if not self.facts["teaches"]:
+        if training.teachers or not self.facts["teaches"]:
             return Start(self.supernet)
         original = self.supernet.extract(self.supernet.space.largest).to(self.supernet.device)
         return Start(self.supernet, NetworkTeacher(original))
@@ -70,10 +74,6 @@ class OwnModel:
         measured = bounds.measure(bounds.space.encode([bounds.space.largest]))
         latencies = {target: asdict(latency) for target, latency in measured.latencies()[0].items()}
         return {"params": int(measured.params_n[0]), "macs": int(measured.macs_n[0]), "latency": latencies}
-
-    def training(self, settings: TrainingSettings) -> TrainingSettings:
-        """How it is trained: gently, where its weights are trained already."""
-        return settings if self.facts["weights"] == RANDOM else replace(settings, learning_rate=PRETRAINED_RATE)
 
 
 def space_of(model: str) -> str:

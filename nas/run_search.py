@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.annotate import with_length_distortion
-from nas.bound import Bounds, Device
+from nas.bound import Bounds
 from nas.controllers import get_controller
+from nas.devices import load_device
 from nas.errors import NasError, UsageError
 from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.executors.base import EvaluatorBlueprint, ExecutorName
@@ -24,7 +25,8 @@ from nas.own_model import OwnModel, find_model, folder_name, keep_original, orig
 from nas.progress import Progress, StageStarted, TrainingCutShort, ignore
 from nas.result import SearchResult, front_document, with_many
 from nas.run import Run, next_run_folder
-from nas.run_training import choose_device, supernet_checkpoint, train_in_run, training_settings
+from nas.run_training import choose_device, supernet_checkpoint, train_in_run
+from nas.search_training import check_training, search_training
 from nas.settings import (
     SearchSettings,
     check_same,
@@ -34,12 +36,12 @@ from nas.settings import (
     split_names,
 )
 from nas.time_plan import TimePlan
+from nas.training_options import recordable_options
 from nas.trial import State
 from nas.workplace import Workplace
 from search_spaces import Genotypes, SearchSpace, get_space
 
 if TYPE_CHECKING:
-    from latency_tables.table import LatencyTable
     from supernets.data import ImageData
     from supernets.supernet import Supernet
 
@@ -66,6 +68,8 @@ def search(
     fidelity: str | None = None,
     model: str | None = None,
     weights: Path | str | None = None,
+    policy: str | None = None,
+    options: Mapping[str, Any] | None = None,
     output: Path | str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -118,6 +122,9 @@ def search(
             inside it are searched, from its own weights, sorted by importance, and it teaches them. Needs ``data``.
         weights: Of ``model``: ``pretrained`` for those that timm downloads, which is what is taken unless given; a file
             or folder of one's own; or ``random``.
+        policy: Which networks a step of the training trains, see `nas.train`; ``uniform`` unless given.
+        options: Further settings of the training by name, see `supernets.training_settings.TrainingSettings`. Teachers
+            among them take the place of ``model`` as the teacher.
         output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
         resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``,
             ``budget_seconds`` and ``patience`` may differ.
@@ -162,6 +169,8 @@ def search(
         "fidelity": fidelity,
         "model": model,
         "weights": None if weights is None else str(weights),
+        "policy": policy,
+        "options": recordable_options(options or {}) or None,
     }
     if resume and output is None:
         raise UsageError("`resume` without `output`, expected the run folder to go on in")
@@ -245,17 +254,21 @@ class _Search:
 
     def _question(self, own: OwnModel | None = None) -> _Question:
         """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
-        settings, classes, supernet, images = self.settings, None, None, None
+        settings, classes, supernet, images, training = self.settings, None, None, None, None
         supernet_digest = None
         if settings.supernet is not None:
             supernet, images, supernet_digest = self._load_supernet(Path(settings.supernet))
         elif settings.data is not None:
             from supernets.data import load_data
 
-            images = load_data(settings.data, get_space(settings.space).image_side)
+            training = search_training(settings, settings.budget_seconds)
+            side = get_space(settings.space).image_side
+            images = load_data(settings.data, side, augmentation=training.augmentation)
         if images is not None:
             classes = images.classes
         space = get_space(settings.space, classes=classes)
+        if training is not None:
+            check_training(training, space)
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
@@ -323,10 +336,8 @@ class _Search:
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
             return SupernetEvaluator(question.supernet, images, settings.seed), None
-        training = training_settings(None, run.settings["training_seconds"], settings.seed)
-        start = None
-        if question.own is not None:
-            training, start = question.own.training(training), question.own.start()
+        training = search_training(settings, run.settings["training_seconds"])
+        start = None if question.own is None else question.own.start(training)
         trained, supernet = train_in_run(
             run, settings.space, images, training, self.workplace.device, self.progress, start=start
         )
@@ -383,32 +394,6 @@ class _Search:
             document["model"] = {**question.own.facts, **question.own.costs(question.bounds)}
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
-
-
-def load_device(space: SearchSpace, target: str, *, build: bool = False, progress: Progress = ignore) -> Device:
-    """A device by name, ready to predict.
-
-    Args:
-        space: What networks are predicted.
-        target: Name of the target.
-        build: Whether to build the table of this machine where it has none yet, which takes minutes.
-        progress: Receives the events of building.
-
-    Raises:
-        UnknownNameError: There is no such target.
-        TableMissingError: The target has no table, and ``build`` is off.
-    """
-    from latency_tables.predictor import LatencyPredictor
-    from latency_tables.targets import load_target, provenance_line
-
-    table: LatencyTable
-    if build:
-        from nas.latency import ensure_target
-
-        table = ensure_target(target, space, progress)
-    else:
-        table = load_target(target)
-    return Device(target, LatencyPredictor(table), provenance_line(table))
 
 
 def _space_of(supernet: Path) -> str:

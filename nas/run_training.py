@@ -20,6 +20,7 @@ from nas.training_request import (
     DEFAULTS,
     TrainingRequest,
     check_named_teachers,
+    check_random_weights,
     default_policy,
     find_network,
     find_space,
@@ -232,6 +233,7 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
     found.lower(found.largest, coarseness=2 if training.progressive else 1)
     _networks(found, settings["validate"])
     check_named_teachers(training)
+    check_random_weights(training)
     images = load_images(settings, found, training)
     kind = "supernet" if settings["architecture"] is None else "network"
     output = request.output

@@ -67,6 +67,8 @@ class SearchSettings:
     patience: int | None = None
     model: str | None = None
     weights: str | None = None
+    policy: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("limit_ms", "macs", "params", "batch", *BUDGET_SETTINGS):
@@ -82,6 +84,11 @@ class SearchSettings:
             raise UsageError(
                 f"`score` is {self.score!r}, but networks with trained weights are ranked by accuracy",
                 hint="leave `score` out, or `data` and `supernet`",
+            )
+        if (self.policy is not None or self.options) and not self.trains:
+            raise UsageError(
+                f"{'`policy`' if self.policy is not None else 'training settings'} given, but nothing is trained",
+                hint="add `data`, without `supernet`, for a search that trains",
             )
         if self.seed < 0:
             raise UsageError(f"`seed` is {self.seed}, expected 0 or more")

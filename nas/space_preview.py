@@ -58,7 +58,7 @@ def preview(space: str = "elastic", target: str = "pixel6", limit_ms: float | No
         UnknownNameError: There is no such space or target.
         TableMissingError: The target has no latency table yet.
     """
-    from nas.run_search import load_device
+    from nas.devices import load_device
     from search_spaces import get_space
 
     found = get_space(space)

@@ -120,6 +120,19 @@ def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: in
     return training_form(space, image_side=image_side, drop_path=training.drop_path, patch_classifier=classifies)
 
 
+def check_random_weights(training: TrainingSettings) -> None:
+    """Make sure that a training which begins with random weights may change them freely.
+
+    Raises:
+        UsageError: It may not.
+    """
+    if training.low_rank:
+        raise UsageError(
+            "training setting `low_rank`: the weights are random, and changes of low rank do not get far from them",
+            hint="leave it out, or begin with trained weights: `nas search --model` or `nas finish`",
+        )
+
+
 def check_named_teachers(training: TrainingSettings) -> None:
     """Make sure that the networks of timm that are to teach exist, without loading them.
 

@@ -203,6 +203,7 @@ def test_a_network_is_trained_from_scratch_by_the_command(tmp_path: Path) -> Non
         ),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "epochs": 1, "budget_seconds": 1.0}, UsageError, "both"),
         ({"arch": "resnas-mini/res-mini", "data": "digits", "options": {"depth": 1}}, UsageError, "not known"),
+        ({"arch": "resnas-mini/res-mini", "data": "digits", "options": {"low_rank": 4}}, UsageError, "are random"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 import nas
 from nas.errors import RunError, UsageError
-from nas.own_model import original_checkpoint
+from nas.own_model import PRETRAINED_RATE, original_checkpoint
+from search_spaces import UnknownNameError
 from supernets.checkpoint import load_supernet
 from supernets.errors import SupernetError
 from supernets.timm_models.colours import adapt_colours
@@ -99,12 +100,42 @@ def test_search_export_and_resume(weights: Path, tmp_path: Path) -> None:
         nas.search(model="vit_small_patch16_224", data="digits", output=result.run, resume=True)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_supernet_is_trained_as_it_was_asked_for(weights: Path, tmp_path: Path) -> None:
+    asked = {"policy": "sandwich", "options": {"low_rank": 2, "batch_size": 16}}
+    question = {"model": MODEL, "weights": weights, "data": "digits", "output": tmp_path / "run", **asked}
+    result = nas.search(**question, budget_seconds=4, evaluations=1)  # type: ignore[arg-type]
+    trained, metadata = load_supernet(result.run / result.document["training"]["checkpoint"])
+    found = metadata["settings"]
+    assert (found["policy"], found["low_rank"], found["batch_size"]) == ("sandwich", 2, 16)
+    assert found["learning_rate"] == PRETRAINED_RATE
+    original, _ = load_supernet(original_checkpoint(result.run))
+    before, after = original.state_dict(), trained.state_dict()
+    changes = [(after[name] - before[name]).flatten(1) for name in before if name.endswith("attn.qkv.weight")]
+    assert len(changes) == 2
+    assert [int(torch.linalg.matrix_rank(change.double(), rtol=1e-4)) for change in changes] == [2, 2]
+
+    again = nas.search(output=result.run, resume=True, evaluations=2)
+    assert again.document["training"]["steps"] == result.document["training"]["steps"]
+    with pytest.raises(RunError, match="`policy` was 'sandwich'"):
+        nas.search(output=result.run, resume=True, policy="uniform")
+
+
 def test_questions_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     for given, message in (
         ({"model": MODEL}, "without images"),
         ({"weights": "random", "data": "digits"}, "`weights` without `model`"),
         ({"model": MODEL, "data": "digits", "space": "elastic"}, "both `model` and `space`"),
+        ({"policy": "uniform"}, "`policy` given, but nothing is trained"),
+        (
+            {"options": {"low_rank": 4}, "supernet": "nowhere", "space": "elastic-mini"},
+            "training settings given, but nothing is trained",
+        ),
+        ({"data": "digits", "options": {"low_rank": 4}, "space": "elastic-mini"}, "the weights are random"),
+        ({"data": "digits", "options": {"low_rang": 4}}, "setting `low_rang`: not known"),
+        ({"data": "digits", "space": "elastic-mini", "options": {"teachers": ("resnet10",)}}, "teacher `resnet10`"),
+        ({"data": "digits", "policy": "sandwitch"}, "sandwitch"),
     ):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises((UsageError, UnknownNameError), match=message):
             nas.search(**given, output=tmp_path / "run")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -63,6 +63,7 @@ def test_a_recipe_with_options_is_trained_validated_and_resumed(images: str, tmp
         (["--precision", "fp8"], 2, "training setting `precision`: found `fp8`"),
         (["--validate", "smalest"], 2, "smalest"),
         (["--teachers", "resnet10"], 2, "teacher `resnet10`: timm has no network of that name"),
+        (["--set", "low_rank=4"], 2, "the weights are random"),
         (["--workers", "2"], 2, "`workers` without `launcher`"),
     ],
 )

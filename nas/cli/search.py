@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors, run_folder
-from nas.cli.options import Force, Json, Quiet, RunFolder, Seed
+from nas.cli.options import Force, Json, Quiet, RunFolder, Seed, TrainingSetting
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count, parse_count, parse_duration, parse_limits
@@ -67,6 +67,10 @@ def search(
         str | None,
         typer.Option(help="Its weights: a file or folder, pretrained (from timm), or random.  [default: pretrained]"),
     ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="How the supernet is trained, as in `nas train`.  [default: uniform]")
+    ] = None,
+    option: TrainingSetting = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Networks to evaluate.")] = None,
     budget: Annotated[
         float | None,
@@ -121,6 +125,7 @@ def search(
         _preview(space or (f"timm:{model}" if model else "elastic"), target or "pixel6", limit_ms, json)
         return
     import nas
+    from nas.training_options import parse_options
 
     stays_here = workers is None and ray_address is None and not gpus_per_trial
     with ProgressPrinter(quiet) as progress:
@@ -145,6 +150,8 @@ def search(
             fidelity=fidelity,
             model=model,
             weights=weights,
+            policy=policy,
+            options=parse_options(option or []),
             output=folder,
             resume=resume is not None,
             force=force,
