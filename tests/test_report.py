@@ -383,6 +383,10 @@ def test_foreign_folders_are_refused(tmp_path: Path, make_run: MakeRun) -> None:
     with pytest.raises(RunError) as caught:
         build_report(tmp_path / "other")
     assert "--resume" in caught.value.hint
+    (tmp_path / "other" / "settings.json").write_text('{"command": "finish"}')
+    with pytest.raises(RunError, match="holds a `finish` run, expected a search") as caught:
+        build_report(tmp_path / "other")
+    assert "finish.json" in caught.value.hint
     assert not (tmp_path / "other" / "report.html").exists()
 
 

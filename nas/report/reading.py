@@ -195,20 +195,29 @@ def read_run(path: Path) -> RunFolder:
     if not path.is_dir():
         raise RunError(f"run folder `{path}`: not found", "give the folder that `nas search` wrote")
     front_file = path / "front.json"
+    settings = read_json(path / "settings.json") if (path / "settings.json").is_file() else {}
     if not front_file.is_file():
-        hint = (
-            f"finish the search first: `nas search --resume {path}`"
-            if (path / "trials.jsonl").is_file()
-            else "give the folder that `nas search` wrote"
-        )
-        raise RunError(f"run folder `{path}`: no `front.json` in it", hint)
+        raise _no_front(path, settings.get("command"))
     return RunFolder(
         path=path,
         front=parse_front(read_json(front_file), f"`{front_file}`"),
         trials=_read_trials(path / "trials.jsonl"),
-        settings=read_json(path / "settings.json") if (path / "settings.json").is_file() else {},
+        settings=settings,
         environment=read_json(path / "environment.json") if (path / "environment.json").is_file() else {},
     )
+
+
+def _no_front(path: Path, command: str | None) -> RunError:
+    if command in ("train", "finish"):
+        result = {"train": "training.json", "finish": "finish.json"}[command]
+        return RunError(
+            f"run folder `{path}` holds a `{command}` run, expected a search",
+            f"what came out stands in `{path / result}`, and in the model card that `nas export {path}` writes",
+        )
+    hint = "give the folder that `nas search` wrote"
+    if (path / "trials.jsonl").is_file():
+        hint = f"finish the search first: `nas search --resume {path}`"
+    return RunError(f"run folder `{path}`: no `front.json` in it", hint)
 
 
 def parse_front(document: Mapping[str, Any], subject: str = "front document") -> Front:
