@@ -59,14 +59,7 @@ def _head(model: Any) -> AxesTable:
     module = shell(model, (*HEAD, "cls_token", "blocks_token_only"), _run_head, blocks=nn.Sequential())
     table = AxesTable(module, sizes={EMBED: int(model.embed_dim)})
     table.tensor("cls_token", ". . embed")
-    for number in range(len(model.blocks_token_only)):
-        path = f"blocks_token_only.{number}"
-        for name in ("norm1", "norm2"):
-            table.norm(f"{path}.{name}", EMBED)
-        for name in ("gamma_1", "gamma_2"):
-            table.tensor(f"{path}.{name}", EMBED)
-        table.class_attention(f"{path}.attn", EMBED)
-        table.feed_forward(f"{path}.mlp", EMBED, f"class_hidden{number}")
+    table.class_blocks("blocks_token_only", ("gamma_1", "gamma_2"), EMBED)
     table.norm("norm", EMBED)
     table.linear("head", ".", EMBED)
     table.feature_width(EMBED)

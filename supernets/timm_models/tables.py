@@ -6,7 +6,7 @@ here once, by its class, and an adapter says only which axes flow into and out o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -126,6 +126,21 @@ class AxesTable:
             self.linear(f"{path}.{name}", "inner", embed)
         self.linear(f"{path}.proj", embed, "inner")
         self.attribute(path, num_heads="class_head")
+
+    def class_blocks(self, path: str, scales: Sequence[str], embed: str) -> None:
+        """The list of blocks at ``path`` in which a class token asks all tokens; their hidden units are fixed.
+
+        Args:
+            scales: Names of the layer scales of a block.
+        """
+        for number, _ in enumerate(self.module.get_submodule(path).children()):
+            block = f"{path}.{number}"
+            for name in ("norm1", "norm2"):
+                self.norm(f"{block}.{name}", embed)
+            for name in scales:
+                self.tensor(f"{block}.{name}", embed)
+            self.class_attention(f"{block}.attn", embed)
+            self.feed_forward(f"{block}.mlp", embed, f"class_hidden{number}")
 
     def feed_forward(self, path: str, embed: str, hidden: str = "hidden") -> None:
         """A two-layer network of timm, gated or not."""

@@ -76,14 +76,7 @@ def _head(model: Any) -> AxesTable:
     table = AxesTable(shell(model, (*HEAD, "cls_token", "cls_attn_blocks"), _run_head))
     table.sizes[EMBED] = int(model.embed_dim)
     table.tensor("cls_token", ". . embed")
-    for number in range(len(model.cls_attn_blocks)):
-        path = f"cls_attn_blocks.{number}"
-        for name in ("norm1", "norm2"):
-            table.norm(f"{path}.{name}", EMBED)
-        for name in ("gamma1", "gamma2"):
-            table.tensor(f"{path}.{name}", EMBED)
-        table.class_attention(f"{path}.attn", EMBED)
-        table.feed_forward(f"{path}.mlp", EMBED, f"class_hidden{number}")
+    table.class_blocks("cls_attn_blocks", ("gamma1", "gamma2"), EMBED)
     table.norm("norm", EMBED)
     table.linear("head", ".", EMBED)
     table.feature_width(EMBED)
