@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 NAMED = ("epochs", "budget_seconds", "seed", "policy", "progressive")
 """Settings of the trainer that a run records under their own names, beside ``options``."""
 NO_TEACHERS = "none"
+_OF_ITS_OWN = {
+    "budget_seconds": "give it as `--budget`",
+    "epochs": "give it as `--epochs`; a search trains for its share of `--budget`",
+    "progressive": "give it as `--progressive`, to `nas train`",
+}
 
 
 def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
@@ -105,6 +110,6 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     import difflib
 
     if name in NAMED:
-        return f"give it as `--{'budget' if name == 'budget_seconds' else name}`"
+        return _OF_ITS_OWN.get(name, f"give it as `--{name}`")
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"one of {', '.join(sorted(known.keys() - set(NAMED)))}"

@@ -60,8 +60,8 @@ class ProgressPrinter:
         seconds, usual = (format_duration(getattr(event, name).training_seconds) for name in ("plan", "usual"))
         self._end_line()
         self._say(
-            f"the latency table took much of the budget: {seconds} instead of {usual} are left to training; the table"
-            " is kept, so starting over with --force trains longer"
+            f"preparations took much of the budget: {seconds} instead of {usual} are left to training; a latency table"
+            " that was built is kept, so starting over with --force trains longer"
         )
 
     def _on_PhaseCost(self, event: object) -> None:
