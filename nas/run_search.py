@@ -170,7 +170,7 @@ def search(
         "model": model,
         "weights": None if weights is None else str(weights),
         "policy": policy,
-        "options": recordable_options(options or {}) or None,
+        "options": recordable_options(options) if options else None,
     }
     if resume and output is None:
         raise UsageError("`resume` without `output`, expected the run folder to go on in")

@@ -225,7 +225,7 @@ def test_runs_that_name_no_network_are_refused(supernet: Path, finished: FinishR
         nas.finish(tmp_path, output=tmp_path / "run")
     with pytest.raises(UsageError, match="beside teacher `largest`"):
         nas.finish(supernet, arch="resnas-mini/smallest", options={"teachers": "resnet18"}, output=tmp_path / "run")
-    with pytest.raises(TrainingError, match="timm has no network of that name"):
+    with pytest.raises(UsageError, match="timm has no network of that name"):
         nas.finish(supernet, arch="resnas-mini/smallest", teacher="resnet19", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
