@@ -13,7 +13,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
-RunFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")]
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")]
 Force = Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")]
 

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INTERRUPTED, handles_errors, run_folder
-from nas.cli.options import Force, Json, Quiet, Resume, RunFolder, Seed
+from nas.cli.options import Force, Json, Output, Quiet, Resume, Seed
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def scale(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one per processor unless given.", show_default=False)
     ] = None,
-    run: RunFolder = None,
+    run: Output = None,
     resume: Resume = None,
     force: Force = False,
     json: Json = False,

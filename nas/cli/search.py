@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors, run_folder
-from nas.cli.options import Force, Json, Quiet, RunFolder, Seed, TrainingSetting
+from nas.cli.options import Force, Json, Output, Quiet, Seed, TrainingSetting
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count, parse_count, parse_duration, parse_limits
@@ -104,7 +104,7 @@ def search(
     ] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0, help="Share of a GPU for each worker on Ray.")] = 0.0,
     seed: Seed = None,
-    run: RunFolder = None,
+    run: Output = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run; only budgets may change.")
     ] = None,
