@@ -147,7 +147,7 @@ def _check(space: Any, networks: int) -> dict[str, Any]:
             figures["rebuilt"] = max(figures["rebuilt"], _difference(found, rebuilt(prepared)))
             graph = space.lower(architecture)
             params = sum(parameter.numel() for parameter in extracted.parameters())
-            macs = counted_macs(extracted.requires_grad_(False), x_BCHW[:1])
+            macs = macs_without_constants(extracted.requires_grad_(False), x_BCHW[:1])
             figures["counts_agree"] &= (graph.params, graph.macs) == (params, macs)
     return figures
 
@@ -156,30 +156,23 @@ def _difference(found: Any, expected: Any) -> float:
     return float((found - expected).abs().max() / (expected.max() - expected.min()).clamp_min(1e-12))
 
 
-def counted_macs(network: Any, x_1CHW: Any) -> int:
+def macs_without_constants(network: Any, x_1CHW: Any) -> int:
     """MACs of one image, without those that multiply nothing but weights, which every runtime folds."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from latency_tables.counting import counted_macs
 
     constant = 0
-
-    def count(run: Any) -> int:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            run()
-        return int(counter.get_total_flops() // 2)
-
     for module in network.modules():
         kind = type(module).__name__
         if hasattr(module, "cpb_mlp"):
-            constant += count(lambda module=module: module.cpb_mlp(module.relative_coords_table))
+            constant += counted_macs(module.cpb_mlp, module.relative_coords_table)
         elif kind == "RelPosMlp":
-            constant += count(module.get_bias)
+            constant += counted_macs(module.get_bias)
         elif kind == "AttentionPoolLatent":
-            constant += count(lambda module=module: module.q(module.latent))
+            constant += counted_macs(module.q, module.latent)
         elif kind == "PositionalEncodingFourier":
             side = x_1CHW.shape[-1] // _stride(network)
-            constant += count(lambda module=module, side=side: module(1, side, side))
-    return int(count(lambda: network(x_1CHW)) - constant)
+            constant += counted_macs(module, 1, side, side)
+    return counted_macs(network, x_1CHW) - constant
 
 
 def _stride(network: Any) -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from latency_tables.counting import may_hide_macs
 from latency_tables.errors import LatencyError
 from search_spaces.graph import SOURCE, Op, OpGraph, Shape
 
@@ -177,7 +178,7 @@ class _Tracer:
             return self._attention
         if name in ("linear", "addmm", "baddbmm", "addbmm", "einsum", "bilinear") or name in _PRODUCTS_OF_MATRICES:
             return self._product
-        if _may_hide_macs(node):
+        if may_hide_macs(node.target):
             raise LatencyError(
                 f"model `{self.name}`: operator `{node.target}` is unknown to latency tables and may hold"
                 " multiply-accumulates, expected convolutions, linear layers and products of matrices",
@@ -301,16 +302,6 @@ def _is_composite(node: Any) -> bool:
 
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._can_decompose()
-
-
-def _may_hide_macs(node: Any) -> bool:
-    import torch
-    from torch.utils.flop_counter import flop_registry
-
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return target.overloadpacket in flop_registry
-    return isinstance(target, torch._ops.HigherOrderOperator)
 
 
 def _first_tensor(node: Any) -> Any | None:
