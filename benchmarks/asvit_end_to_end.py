@@ -31,16 +31,16 @@ import torch
 from nas.cli.progress import ProgressPrinter
 from nas.controllers import Outcome, Outcomes, SearchProblem
 from nas.controllers.reinforce import ReinforceController, ReinforceOptions
-from nas.goals import Objective
 from nas.growth.rules import PROXY_DIVISOR, grown_topologies
+from nas.objectives.objective import Objective
+from nas.records.trial import State
 from nas.scores.asvit import scores_of_draw
 from nas.scores.features import draw_network
 from nas.scores.ntk import noise_images
-from nas.trial import State
 from search_spaces import Genotypes, get_space
 from search_spaces.asvit import AsvitSpace
 from search_spaces.asvit_topology import AsvitTopology, parse_topology, topology_graph
-from supernets.asvit import build_topology
+from supernets.families.asvit import build_topology
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def main() -> None:
 def run(steps: int, up_to: str, workers: int, folder: Path) -> None:
     """The whole; goes on where an earlier call was stopped."""
     from nas import search
-    from nas.scale import grow_family
+    from nas.growth.grow import grow_family
 
     space = get_space("asvit")
     assert isinstance(space, AsvitSpace)

@@ -199,10 +199,10 @@ def table_world(space: SearchSpace, path: Path) -> World:
 
 def write_table(run: Path, path: Path, networks: int) -> None:
     """Evaluate random networks with the weights of a run into a table; what it holds already is kept."""
-    from nas.evaluate import SupernetEvaluator
-    from nas.run_training import supernet_checkpoint
+    from nas.evaluation.evaluators import SupernetEvaluator
+    from nas.training.train import supernet_checkpoint
     from supernets.checkpoint import load_supernet
-    from supernets.data import load_data
+    from supernets.data.sources import load_data
 
     supernet, metadata = load_supernet(supernet_checkpoint(run), "cpu")
     space = get_space(metadata["space"])

@@ -37,11 +37,11 @@ from controller_worlds import SAMPLE, TARGET, World, worlds, write_table
 from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
 from nas.controllers.improvement import Front
 from nas.controllers.proposals import distinct
-from nas.goals import Objective, latency_of
-from nas.objectives import hypervolume
-from nas.statistics import mean_interval
+from nas.objectives.objective import Objective, latency_of
+from nas.objectives.pareto import hypervolume
+from nas.records.trial import State
+from nas.scores.rank_statistics import mean_interval
 from nas.testing import drive, toy_problem
-from nas.trial import State
 from search_spaces import Genotypes
 
 Floats = npt.NDArray[np.float64]

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 
 from search_spaces import Architecture, get_space
 from supernets import Supernet
-from supernets.data import Batch, ImageData, load_data
-from supernets.image_loader import default_workers
+from supernets.data.image_loader import default_workers
+from supernets.data.sources import Batch, ImageData, load_data
 from supernets.sampling import begin_sampling, get_policy
 
 CLASSES, PHOTOGRAPHS, NAMES_EACH = 10, 400, 25
@@ -162,7 +162,7 @@ def write_photographs(folder: Path) -> None:
 
 def time_index(count: int) -> None:
     """Print how long it takes to find this many files, and to find them again."""
-    from supernets.image_index import SETTLED_SECONDS, image_extensions, index_images
+    from supernets.data.image_index import SETTLED_SECONDS, image_extensions, index_images
 
     image_extensions()  # timm's import is not what is timed
     per_class = 1000

@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from latency_tables.predictor import Latencies
-from nas.bound import Bounds, Device
 from nas.controllers import get_controller
-from nas.evaluate import EvaluationResult
+from nas.evaluation.evaluators import EvaluationResult
+from nas.events import ignore
 from nas.executors import Evaluation, Task
 from nas.executors.pool import Chunk, Event, Finished, PoolExecutor, WorkerReady
-from nas.goals import Objective, latency_of
-from nas.loop import Budget, Plan, SearchLoop
-from nas.progress import ignore
-from nas.run import Run
+from nas.objectives.bounds import Bounds, Device
+from nas.objectives.objective import Objective, latency_of
+from nas.runs.run import Run
+from nas.searching.loop import Budget, Plan, SearchLoop
 from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
 SPREAD = 0.3

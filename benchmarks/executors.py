@@ -19,7 +19,7 @@ from contextlib import closing
 
 import numpy as np
 
-from nas.evaluate import EvaluationResult
+from nas.evaluation.evaluators import EvaluationResult
 from nas.executors import EvaluatorBlueprint, Task, make_executor
 from search_spaces import Architecture, get_space
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from trained_vits import TrainedSet, load_trained_sets
 
 from nas.predictors import FewLabelPredictor, SettingsEncoder, SpaceEncoder
-from nas.statistics import Estimate, kendall_tau, mean_interval
+from nas.scores.rank_statistics import Estimate, kendall_tau, mean_interval
 from search_spaces import get_space
 
 Floats = npt.NDArray[np.float64]

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from seed_intervals import with_interval
 
-from nas.evaluate import SupernetEvaluator
-from nas.run_training import training_settings
+from nas.evaluation.evaluators import SupernetEvaluator
+from nas.training.train import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 from search_spaces.timm_models import DEPTH
 from supernets import Supernet
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.importance import CRITERIA, SORTED, Calibration, sort_by_importance, sorted_along
-from supernets.trainer import train_supernet
+from supernets.training.trainer import train_supernet
 
 MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=4&embed_dim=64&depth=4&num_heads=4"
 NETWORKS, CALIBRATION_IMAGES = 24, 256

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas.networks import resolve_network
+from nas.networks.resolve import resolve_network
 from nas.scores.features import draw_network, pooled_features, remove_norms
 from nas.scores.length_distortion import ANGLES, circle_length, random_circle
 from nas.scores.series_attention import SeriesAttention

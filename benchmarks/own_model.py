@@ -31,20 +31,20 @@ import torch
 from seed_intervals import with_interval
 
 from latency_tables.measure import measure_networks
-from nas.bound import Bounds
-from nas.deliver import onnx_accuracy
-from nas.devices import load_device
-from nas.onnx_export import export_onnx
-from nas.own_model import PRETRAINED_RATE, original_checkpoint
+from nas.exporting.verify import onnx_accuracy
+from nas.latency.device import load_device
+from nas.networks.onnx import export_onnx
+from nas.objectives.bounds import Bounds
 from nas.result import load_result
-from nas.run_training import training_settings
+from nas.training.pretrained import PRETRAINED_RATE, original_checkpoint
+from nas.training.train import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet
 from supernets.checkpoint import load_supernet
-from supernets.data import ImageData, load_data
-from supernets.lessons import Teach
-from supernets.network_teacher import NetworkTeacher
-from supernets.trainer import train_supernet
+from supernets.data.sources import ImageData, load_data
+from supernets.training.network_teacher import NetworkTeacher
+from supernets.training.targets import Teach
+from supernets.training.trainer import train_supernet
 
 MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=8&depth=6&embed_dim=128&num_heads=4"
 CANDIDATES = 20_000

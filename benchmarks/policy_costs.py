@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from search_spaces import Architecture, SearchSpace, population_cost
 from supernets import Supernet
-from supernets.data import ImageData
+from supernets.data.sources import ImageData
 from supernets.sampling import Assignment, begin_sampling, get_policy
 from supernets.sampling.complexity_aware import ComplexityAwareSampler
 from supernets.sampling.levels import levels_of
@@ -129,14 +129,14 @@ def _time_passes(
 
 
 def _loss(subnet: BorrowedSubnet, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    from supernets.losses import class_logits
+    from supernets.training.losses import class_logits
 
     return F.cross_entropy(class_logits(subnet(images_BCHW)), labels_B)
 
 
 def _time_optimizer(supernet: Supernet) -> float:
-    from supernets.optimizer import make_optimizer
-    from supernets.training_settings import TrainingSettings
+    from supernets.training.optimizer import make_optimizer
+    from supernets.training.settings import TrainingSettings
 
     optimizer = make_optimizer(supernet, TrainingSettings(learning_rate=1e-9))
 

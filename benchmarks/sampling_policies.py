@@ -40,15 +40,15 @@ import torch
 from policy_costs import PassCosts, measure_costs, steps_within
 from seed_intervals import with_interval
 
-from nas.evaluate import SupernetEvaluator
-from nas.statistics import rank_correlation
+from nas.evaluation.evaluators import SupernetEvaluator
+from nas.scores.rank_statistics import rank_correlation
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space, population_cost
 from supernets import Supernet
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.sampling import get_policy, prepare_policy
 from supernets.sampling.levels import levels_of
-from supernets.trainer import train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
 
 POLICIES = ["uniform", "sandwich", "complexity-aware", "conflict-aware"]
 ALONE = 24

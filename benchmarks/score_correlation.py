@@ -25,10 +25,10 @@ import numpy.typing as npt
 from score_records import Records, Setting, compute
 from trained_vits import TrainedSet, load_trained_sets
 
-from nas.ranks import rank_sums
+from nas.objectives.ranks import rank_sums
 from nas.scores.az_nas import combine_ranks
+from nas.scores.rank_statistics import Estimate, kendall_tau, partial_rank_correlation, rank_correlation, repeatability
 from nas.scores.registry import get_score, score_names
-from nas.statistics import Estimate, kendall_tau, partial_rank_correlation, rank_correlation, repeatability
 
 Floats = npt.NDArray[np.float64]
 Values = Mapping[str, Mapping[str, Floats]]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from trained_vits import Settings, TrainedSet, subject
 
-from nas.orphans import end_with_parent
+from nas.scores.orphans import end_with_parent
 
 Floats = npt.NDArray[np.float64]
 

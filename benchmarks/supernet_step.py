@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace, get_space
 from supernets import Supernet
-from supernets.losses import Lesson, class_logits, target_loss
 from supernets.sampling import Assignment, begin_sampling, get_policy
 from supernets.sampling.complexity_aware import walk
 from supernets.sampling.levels import levels_of
+from supernets.training.losses import Lesson, class_logits, target_loss
 
 Network = Callable[[Tensor], Tensor]
 

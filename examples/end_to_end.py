@@ -61,7 +61,7 @@ def onnx_test_accuracy(folder: Path) -> float:
     import onnxruntime
     import torch
 
-    from supernets.data import load_data
+    from supernets.data.sources import load_data
 
     config = json.loads((folder / "config.json").read_text())
     images = load_data(config["data"]["source"], config["image"]["load_side"])

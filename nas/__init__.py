@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas.errors import InfeasibleError, NasError, RunError, UsageError
-    from nas.export import load
+    from nas.exporting.export import load
+    from nas.finishing.finish import FinishResult, finish
     from nas.result import FrontMember, SearchResult, load_result
-    from nas.run_finish import FinishResult, finish
-    from nas.run_search import search
-    from nas.run_training import TrainResult, train
-    from nas.space_preview import Preview, preview
+    from nas.searching.preview import Preview, preview
+    from nas.searching.search import search
+    from nas.training.train import TrainResult, train
 
 _HOMES = {
-    "FinishResult": "nas.run_finish",
+    "FinishResult": "nas.finishing.finish",
     "FrontMember": "nas.result",
     "InfeasibleError": "nas.errors",
     "NasError": "nas.errors",
-    "Preview": "nas.space_preview",
+    "Preview": "nas.searching.preview",
     "RunError": "nas.errors",
     "SearchResult": "nas.result",
-    "TrainResult": "nas.run_training",
+    "TrainResult": "nas.training.train",
     "UsageError": "nas.errors",
-    "finish": "nas.run_finish",
-    "load": "nas.export",
+    "finish": "nas.finishing.finish",
+    "load": "nas.exporting.export",
     "load_result": "nas.result",
-    "preview": "nas.space_preview",
-    "search": "nas.run_search",
-    "train": "nas.run_training",
+    "preview": "nas.searching.preview",
+    "search": "nas.searching.search",
+    "train": "nas.training.train",
 }
 
 __all__ = [

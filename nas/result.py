@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from latency_tables.predictor import Latency
-from nas.bound import Limit
 from nas.errors import NasError, RunError, UsageError
-from nas.files import read_json
-from nas.goals import SIZES, Objective, device_fronts, latency_of, lead_of, trade_off
-from nas.objectives import knee
-from nas.trial import Trial
+from nas.objectives.bounds import Limit
+from nas.objectives.objective import SIZES, Objective, device_fronts, latency_of, lead_of, trade_off
+from nas.objectives.pareto import knee
+from nas.records.files import read_json
+from nas.records.trial import Trial
 from search_spaces import Architecture, SearchSpaceError
 
 FRONT_SCHEMA = 1
@@ -189,8 +189,8 @@ class SearchResult:
         return NasError(f"the front of `{self.run}` is empty", hint="go on with a larger budget and `--resume`")
 
     def export(self, pick: str | int = "knee", output: Path | str | None = None) -> Path:
-        """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.export`."""
-        from nas.deliver import export_member
+        """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.exporting.export`."""
+        from nas.exporting.verify import export_member
 
         return export_member(self, pick, None if output is None else Path(output)).folder
 

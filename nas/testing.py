@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pytest
 
 from nas.controllers import Controller, Outcome, Outcomes, SearchProblem
-from nas.goals import Objective
-from nas.trial import State
+from nas.objectives.objective import Objective
+from nas.records.trial import State
 from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
 Floats = npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ def drive(
     state_of: StateOf = lambda number: State.DONE,
     quality: Callable[[Genotypes], float] | None = None,
 ) -> Drive:
-    """Search as `nas.loop` does, without a run: up to so many evaluations, or until nothing new turns up."""
+    """Search as `nas.searching.loop` does, without a run: up to so many evaluations, or until nothing new turns up."""
     quality = quality or (lambda genotype: toy_quality(problem.space, genotype))
     done, memory, idle, evaluated = Drive(), dict[bytes, Outcome](), 0, 0
     while evaluated < evaluations and idle < IDLE_LIMIT:

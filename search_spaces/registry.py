@@ -33,7 +33,7 @@ _factories: dict[str, SpaceFactory] = {
     "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),
     "resnas-tiny": lambda classes: ResnasSpace(RESNAS_TINY, classes),
 }
-_OWN_KINDS = (EntryPoint("timm", "nas.timm_models:timm_space", "nas.search_space_kinds"),)
+_OWN_KINDS = (EntryPoint("timm", "nas.networks.timm_space:timm_space", "nas.search_space_kinds"),)
 _spaces: dict[tuple[str, int | None], SearchSpace] = {}
 
 

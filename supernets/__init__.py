@@ -1,10 +1,10 @@
 """How shared weights are laid out, trained and sliced."""
 
-from supernets import asvit as _asvit
-from supernets import elastic as _elastic
-from supernets import resnas as _resnas
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
+from supernets.families import asvit as _asvit
+from supernets.families import elastic as _elastic
+from supernets.families import resnas as _resnas
 from supernets.family import NetworkFamily, build_network, family_of, network_config, register_family
 from supernets.supernet import BorrowedSubnet, Supernet
 

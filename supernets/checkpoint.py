@@ -20,7 +20,7 @@ from torch import Tensor
 from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
 from search_spaces.files import replacing
 from supernets.errors import CheckpointError
-from supernets.resnas import PATCH_CLASSIFIER, training_form
+from supernets.families.resnas import PATCH_CLASSIFIER, training_form
 from supernets.supernet import Supernet
 
 SCHEMA = 1

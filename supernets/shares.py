@@ -1,6 +1,6 @@
 """A batch divided among the architectures of a step: group ``g`` of ``G`` has the images ``g::G``.
 
-Groups are interleaved because what the halves of a batch look like may differ, see `supernets.token_mixing`.
+Groups are interleaved because what the halves of a batch look like may differ, see `supernets.training.token_mixing`.
 """
 
 from __future__ import annotations

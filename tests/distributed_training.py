@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from search_spaces import get_space
-from supernets.data import load_data
-from supernets.distributed import join_workers
+from supernets.data.sources import load_data
 from supernets.errors import SupernetError
 from supernets.supernet import Supernet
-from supernets.trainer import train_supernet
-from supernets.training_events import TrainingProgress
-from supernets.training_settings import TrainingSettings
+from supernets.training.distributed import join_workers
+from supernets.training.events import TrainingProgress
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
 
 
 def main() -> None:

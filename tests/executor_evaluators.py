@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import EvaluationError
-from nas.evaluate import EvaluationResult
+from nas.evaluation.evaluators import EvaluationResult
 from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import Architecture
 

@@ -10,7 +10,7 @@ from torch import nn
 from search_spaces import ArchitectureError, SearchSpaceError, find_architecture, get_space
 from search_spaces.asvit import ASVIT, AsvitSpace, AsvitTopology, parse_topology, topology_graph
 from supernets import Supernet, build_network
-from supernets.asvit import build_topology
+from supernets.families.asvit import build_topology
 
 SEED = "8,2,3|4,1,2|4,1,4|4,1,6|32"
 SMALL = "8,2,3,3|4,1,2,1|4,1,4,4|4,1,6,2|32,88"

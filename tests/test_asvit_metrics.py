@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.ranks import dense_ranks, rank_sums
+from nas.objectives.ranks import dense_ranks, rank_sums
 from nas.scores.asvit import AsvitScorer, asvit_scores
 from nas.scores.curvature import circle_curvature, curvature
 from nas.scores.features import Build, draw_network, pooled_features_before_norm, remove_norms
@@ -20,7 +20,7 @@ from nas.scores.series_attention import SeriesAttention, is_worthwhile, series_a
 from search_spaces import get_space
 from search_spaces.asvit_topology import parse_topology
 from supernets import build_network
-from supernets.asvit import build_topology
+from supernets.families.asvit import build_topology
 
 SEED = "8,2,3|4,1,2|4,1,4|4,1,6|32"
 SMALL = "4,8,2|2,4,2|2,2,2|2,1,2|16"

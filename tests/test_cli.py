@@ -118,8 +118,8 @@ def test_images_that_cannot_be_used(tmp_path: Path) -> None:
 def test_truncated_checkpoint(tmp_path: Path) -> None:
     from search_spaces import get_space
     from supernets import Supernet
-    from supernets.data import load_data
-    from supernets.trainer import TrainingSettings, train_supernet
+    from supernets.data.sources import load_data
+    from supernets.training.trainer import TrainingSettings, train_supernet
 
     folder = tmp_path / "trained" / "checkpoints"
     data = load_data("digits", 32)
@@ -133,7 +133,7 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
 
 
 def test_run_folder_in_use_or_half_written(tmp_path: Path) -> None:
-    from nas.run import Run
+    from nas.runs.run import Run
 
     with Run(tmp_path / "run", {"command": "search"}, seed=0):
         result = nas("search", "--space", "elastic-mini", "-o", "run", "--force", folder=tmp_path)

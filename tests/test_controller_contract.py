@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.bound import one_choice_changes
 from nas.controllers import Controller, SearchProblem, controller_names, get_controller
-from nas.objectives import pareto_mask
+from nas.objectives.bounds import one_choice_changes
+from nas.objectives.pareto import pareto_mask
 from nas.testing import ControllerContract, drive, toy_problem
 
 

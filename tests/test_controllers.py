@@ -12,7 +12,7 @@ import pytest
 
 from nas.controllers import SearchProblem, controller_names, get_controller, register_controller, registry
 from nas.controllers.proposals import distinct, first_population, fresh_proposal, within_bound
-from nas.objectives import hypervolume
+from nas.objectives.pareto import hypervolume
 from nas.testing import drive, toy_problem
 from search_spaces import Genotypes, SearchSpace, UnknownNameError, get_space, population_cost
 

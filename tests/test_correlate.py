@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.correlate import TrainedNetwork, correlate, encode_networks, read_accuracies
 from nas.errors import EvaluationError, UsageError
-from nas.networks import space_network
+from nas.networks.resolve import space_network
 from nas.scores import registry
 from nas.scores.base import Score
+from nas.scores.correlate import TrainedNetwork, correlate, encode_networks, read_accuracies
+from nas.scores.rank_statistics import kendall_tau
 from nas.scores.untrained import UntrainedNetwork
-from nas.statistics import kendall_tau
 from search_spaces import get_space
 
 

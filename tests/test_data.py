@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from search_spaces import get_space
-from supernets.data import PARTS, ImageData, divide, load_data
-from supernets.digits import DigitsData
+from supernets.data.digits import DigitsData
+from supernets.data.memory_images import AffineRanges
+from supernets.data.sources import PARTS, ImageData, divide, load_data
 from supernets.errors import DataError
-from supernets.losses import label_loss
-from supernets.memory_images import AffineRanges
 from supernets.supernet import Supernet
+from supernets.training.losses import label_loss
 
 RNG = np.random.default_rng(0)
 
@@ -229,7 +229,7 @@ def test_sources_that_do_not_exist(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("supernets.timm_datasets.find_spec", lambda _name: None)
+    monkeypatch.setattr("supernets.data.timm_datasets.find_spec", lambda _name: None)
     with pytest.raises(DataError) as caught:
         load_data(source, 16)
     assert message in str(caught.value)

@@ -10,9 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from supernets.augmentation import AUGMENTATIONS, ELASTICVIT, LIGHT, RESNAS, Augmentation, get_augmentation, mix_images
-from supernets.augmentation import training_transform as make_transform
-from supernets.data import load_data
+from supernets.data.augmentation import (
+    AUGMENTATIONS,
+    ELASTICVIT,
+    LIGHT,
+    RESNAS,
+    Augmentation,
+    get_augmentation,
+    mix_images,
+)
+from supernets.data.augmentation import training_transform as make_transform
+from supernets.data.sources import load_data
 from supernets.errors import DataError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supernets import image_index
+from supernets.data import image_index
+from supernets.data.image_index import Names, index_images
 from supernets.errors import DataError
-from supernets.image_index import Names, index_images
 
 FILES = ("cat/2.png", "cat/10.JPEG", "cat/young/1.webp", "dog/1.png", "dog b/3.png")
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from supernets import stored_images
-from supernets.data import ImageData, divide, load_data
+from supernets.data import stored_images
+from supernets.data.image_files import FileStore
+from supernets.data.image_loader import default_workers
+from supernets.data.sources import ImageData, divide, load_data
+from supernets.data.stored_images import StoredData
 from supernets.errors import DataError
-from supernets.image_files import FileStore
-from supernets.image_loader import default_workers
-from supernets.stored_images import StoredData
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -114,7 +114,7 @@ def test_a_damaged_training_image_is_replaced_by_its_neighbour(
     files = training_files(load(folder, 0))
     truncate(files[4])
     data = [load(folder, workers) for workers in (0, 2)]
-    with caplog.at_level(logging.WARNING, "supernets.stored_images"):
+    with caplog.at_level(logging.WARNING, "supernets.data.stored_images"):
         batches = [list(images.train_batches(len(files), 0, 0)) for images in data]
         again = list(data[0].train_batches(len(files), 0, 0))
     assert_same(batches[0], batches[1])
@@ -183,7 +183,7 @@ def test_processes_that_train_share_the_cores(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_search_part_of_a_large_source_is_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supernets.data.MOST_SEARCHED", 50)
+    monkeypatch.setattr("supernets.data.sources.MOST_SEARCHED", 50)
     labels = np.repeat(np.arange(2), 400)
     names = [f"{number}.png" for number in range(800)]
     parts = divide(names, labels, ("a", "b"), 0, {"search": 0.15, "test": 0.2}, "x")

@@ -16,12 +16,12 @@ from PIL import Image
 
 from search_spaces import get_space
 from supernets.checkpoint import read_checkpoint
-from supernets.data import ImageData, load_data
-from supernets.distributed import Workers, join_workers
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
-from supernets.trainer import train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.distributed import Workers, join_workers
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
 
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 SETTINGS = TrainingSettings(epochs=1, batch_size=15, learning_rate=2e-3, checkpoint_every_seconds=0, log_every_steps=1)

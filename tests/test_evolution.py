@@ -13,9 +13,9 @@ from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_co
 from nas.controllers.evolution import ELASTICVIT, LEAST, RESNAS, EvolutionController, EvolutionOptions, Variation
 from nas.controllers.proposals import distinct
 from nas.controllers.window import is_within_window, lowered_population
-from nas.goals import Objective
+from nas.objectives.objective import Objective
+from nas.records.trial import State
 from nas.testing import toy_problem
-from nas.trial import State
 from search_spaces import Choice, Genotypes, SearchSpace, Slot, get_space, population_cost
 
 ELASTIC = get_space("elastic")

@@ -17,7 +17,7 @@ import torch
 from executor_evaluators import TroubledEvaluator, quality_of, troubled
 
 from nas.errors import EvaluationError, UsageError
-from nas.evaluate import EvaluationResult, ScoreEvaluator
+from nas.evaluation.evaluators import EvaluationResult, ScoreEvaluator
 from nas.executors import (
     Evaluation,
     EvaluatorBlueprint,
@@ -29,7 +29,7 @@ from nas.executors import (
 )
 from nas.executors.blueprints import make_supernet_evaluator, score_blueprint, supernet_blueprint
 from nas.executors.pool import Chunk, Event, Finished, PoolExecutor, WorkerGone, WorkerReady
-from nas.trial import State
+from nas.records.trial import State
 from search_spaces import Architecture, get_space
 
 SPACE = get_space("elastic-mini")
@@ -316,7 +316,7 @@ def is_running(process: int) -> bool:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained supernet for digits."""
     from supernets.checkpoint import save_checkpoint
-    from supernets.data import load_data
+    from supernets.data.sources import load_data
     from supernets.supernet import Supernet
 
     path = tmp_path_factory.mktemp("supernet") / "supernet.safetensors"

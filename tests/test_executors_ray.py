@@ -20,11 +20,11 @@ from executor_evaluators import TroubledEvaluator, troubled
 from test_executors import make_tasks, summary, wait_for
 from test_search import journal_trials, recorded, run_fake_search, timeless
 
+from nas.events import TrialFinished
 from nas.executors import EvaluatorBlueprint, ExecutorError, evaluate_tasks, make_executor
 from nas.executors.ray import pack, unpack
-from nas.loop import SearchLoop
-from nas.progress import TrialFinished
-from nas.ray_cluster import loopback_only
+from nas.executors.ray_cluster import loopback_only
+from nas.searching.loop import SearchLoop
 from search_spaces import get_space
 from supernets.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from supernets.supernet import Supernet

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from nas.errors import NasError, RunError
-from nas.export import Export, ExportRequest, ProofError, export_subnet, load
-from nas.onnx_export import OnnxNetwork
+from nas.exporting.export import Export, ExportRequest, ProofError, export_subnet, load
+from nas.networks.onnx import OnnxNetwork
 from search_spaces import get_space
 from supernets import Supernet
 
@@ -111,7 +111,7 @@ def test_a_failed_export_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pyte
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nas.export.export_onnx", full)
+    monkeypatch.setattr("nas.exporting.export.export_onnx", full)
     with pytest.raises(NasError, match="No space left on device"):
         export_subnet(ExportRequest(SPACE, SPACE.smallest, seed=5), tmp_path / "out")
     assert (folder / "model.safetensors").read_bytes() == before

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.deliver import export_run
 from nas.errors import NasError, UsageError
-from nas.export import CONFIG, WEIGHTS, load
+from nas.exporting.export import CONFIG, WEIGHTS, load
+from nas.exporting.verify import export_run
 from search_spaces import UnknownNameError, get_space
 
 

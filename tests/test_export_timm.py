@@ -14,8 +14,8 @@ import torch
 from latency_tables.runtimes.base import RuntimeMissingError
 from latency_tables.visits import Protocol
 from nas.errors import UsageError
-from nas.export import Export, ExportRequest, export_subnet, load
-from nas.formats import measured, parse_formats
+from nas.exporting.export import Export, ExportRequest, export_subnet, load
+from nas.exporting.formats import measured, parse_formats
 from search_spaces import Architecture, UnknownNameError, get_space
 from search_spaces.timm_models import TimmSpace
 from supernets import Supernet

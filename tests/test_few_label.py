@@ -11,7 +11,7 @@ from nas.errors import UsageError
 from nas.predictors import FewLabelPredictor, SettingsEncoder, SpaceEncoder, cross_validated
 from nas.predictors.encoding import EncodedArchitectures
 from nas.predictors.regression import REACH, SHARPER, Regression
-from nas.statistics import kendall_tau
+from nas.scores.rank_statistics import kendall_tau
 from search_spaces import get_space
 
 

@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 import nas
 from nas.cli.main import app
 from nas.errors import RunError, UsageError
-from nas.finish_source import Source, load_inherited
-from nas.finish_teacher import check_teacher, default_teacher
-from nas.own_model import ORIGINAL_NAME
-from nas.run_finish import FinishResult
+from nas.finishing.finish import FinishResult
+from nas.finishing.source import Source, load_inherited
+from nas.finishing.teacher import check_teacher, default_teacher
+from nas.training.pretrained import ORIGINAL_NAME
 from search_spaces import get_space
 from search_spaces.errors import ArchitectureError, SearchSpaceError
 from supernets.checkpoint import load_supernet, read_checkpoint, save_checkpoint
-from supernets.data import divide
+from supernets.data.sources import divide
 from supernets.errors import CheckpointError, TrainingError
-from supernets.recipes import recipe_settings
-from supernets.training_events import TrainingProgress
+from supernets.training.events import TrainingProgress
+from supernets.training.recipes import recipe_settings
 
 MINI = get_space("resnas-mini", 10)
 QUICK = {"batch_size": 64}
@@ -41,7 +41,7 @@ def few_digits() -> Iterator[None]:
     whole, most = divide, {"train": 192, "search": 64, "test": 64}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "supernets.digits.divide",
+            "supernets.data.digits.divide",
             lambda *given: {part: found[: most[part]] for part, found in whole(*given).items()},
         )
         yield
@@ -50,7 +50,7 @@ def few_digits() -> Iterator[None]:
 @pytest.fixture
 def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the export out, which takes longer than everything else; other tests look at it."""
-    monkeypatch.setattr("nas.run_finish._Finish._verify", lambda *_: {**UNVERIFIED})
+    monkeypatch.setattr("nas.finishing.finish._Finish._verify", lambda *_: {**UNVERIFIED})
 
 
 @pytest.fixture(scope="module")

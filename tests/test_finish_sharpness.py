@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from search_spaces import SingleSpace, get_space
-from supernets.data import load_data
-from supernets.distributed import Workers
+from supernets.data.sources import load_data
 from supernets.errors import TrainingError
-from supernets.losses import label_loss
 from supernets.sampling import begin_sampling, get_policy
-from supernets.sharpness import uphill
 from supernets.supernet import Supernet
-from supernets.training_settings import TrainingSettings
-from supernets.training_step import Learner, StepPlace
+from supernets.training.distributed import Workers
+from supernets.training.losses import label_loss
+from supernets.training.settings import TrainingSettings
+from supernets.training.sharpness import uphill
+from supernets.training.step import Learner, StepPlace
 
 SETTINGS = TrainingSettings(policy="uniform", batch_size=8, clipping="none", learning_rate=1e-12, sharpness=0.05)
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from search_spaces import get_space
 from supernets.errors import CheckpointError
-from supernets.network_teacher import NetworkTeacher
-from supernets.soup import KEPT, Ingredient, Snapshots, greedy_soup
 from supernets.supernet import Supernet
-from supernets.training_events import TrainingProgress
+from supernets.training.events import TrainingProgress
+from supernets.training.network_teacher import NetworkTeacher
+from supernets.training.soup import KEPT, Ingredient, Snapshots, greedy_soup
 
 Weights = Mapping[str, Tensor]
 

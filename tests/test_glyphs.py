@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from supernets.data import PARTS, ImageData, load_data
-from supernets.glyphs import CHARACTERS, PER_CLASS, render_glyphs
+from supernets.data.glyphs import CHARACTERS, PER_CLASS, render_glyphs
+from supernets.data.sources import PARTS, ImageData, load_data
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import optuna
 import pytest
 from test_run import SPACE, make_trial
 
-from nas import journal
 from nas.controllers.optuna_adapter import choice_distributions
-from nas.goals import Objective, latency_of, value_of
-from nas.journal import Journal, open_study
-from nas.trial import State, Trial
+from nas.objectives.objective import Objective, latency_of, value_of
+from nas.records.trial import State, Trial
+from nas.searching import optuna_journal as journal
+from nas.searching.optuna_journal import Journal, open_study
 
 ACCURACY = Objective("accuracy", is_evaluated=True)
 TRIALS = [

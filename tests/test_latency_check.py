@@ -13,15 +13,15 @@ import pytest
 from test_latency_table import ROOFLINE, document
 from typer.testing import CliRunner
 
-import nas.check
+import nas.latency.check
 from latency_tables import LatencyPredictor, LatencyTable, load_target
 from latency_tables.errors import TableError
-from nas.check import check_target, require_measurable
 from nas.cli.main import app
 from nas.errors import UsageError
-from nas.latency_samples import latency_samples
-from nas.networks import resolve_network
-from nas.predict import predict_network
+from nas.latency.check import check_target, require_measurable
+from nas.latency.predict import predict_network
+from nas.latency.samples import latency_samples
+from nas.networks.resolve import resolve_network
 from search_spaces import get_space, population_cost
 
 
@@ -67,9 +67,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         values = (times * len(paths))[: len(paths)]
         return SimpleNamespace(measurements=[SimpleNamespace(ms=ms, steady=True, statistic="median") for ms in values])
 
-    monkeypatch.setattr(nas.check, "measure_networks", fake)
-    monkeypatch.setattr("nas.latency_export.export_samples", lambda *args: None)
-    monkeypatch.setattr("nas.onnx_export.export_onnx", lambda *args: None)
+    monkeypatch.setattr(nas.latency.check, "measure_networks", fake)
+    monkeypatch.setattr("nas.latency.write_networks.export_samples", lambda *args: None)
+    monkeypatch.setattr("nas.networks.onnx.export_onnx", lambda *args: None)
     return times
 
 

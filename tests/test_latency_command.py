@@ -19,9 +19,9 @@ from latency_tables import LatencyTable
 from latency_tables.errors import ProfileError
 from nas.cli.latency_build import BuildProgress, share_done
 from nas.cli.main import app
-from nas.latency import BuildRequest
-from nas.latency_export import ExportJob, expected_outputs, export_samples
-from nas.progress import StageProgress, ignore
+from nas.events import StageProgress, ignore
+from nas.latency.build import BuildRequest
+from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ def test_runtimes_are_found_by_name() -> None:
 
 @pytest.mark.slow  # the newer exporter takes its time
 def test_both_exporters_give_the_same_kernels(tmp_path: Path) -> None:
-    from nas.onnx_export import export_onnx
+    from nas.networks.onnx import export_onnx
     from supernets import build_network
 
     space = get_space("elastic-mini")

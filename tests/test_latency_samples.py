@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.latency_samples import group_names, latency_samples
+from nas.latency.samples import group_names, latency_samples
 from search_spaces import get_space
 from search_spaces.errors import UnknownNameError
 

@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 
-from supernets.losses import Lesson, Target, alpha_divergence_loss, distillation_loss, label_loss, target_loss
+from supernets.training.losses import Lesson, Target, alpha_divergence_loss, distillation_loss, label_loss, target_loss
 
 LOGITS_BK = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 

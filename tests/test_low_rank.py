@@ -13,13 +13,13 @@ from torch.func import functional_call
 
 from search_spaces import get_space
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import TrainingError
-from supernets.losses import class_logits, label_loss
-from supernets.low_rank import LowRank
 from supernets.supernet import Supernet
-from supernets.trainer import train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.losses import class_logits, label_loss
+from supernets.training.low_rank import LowRank
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
 
 VIT = "timm:vit_tiny_patch16_224?img_size=32&patch_size=8&embed_dim=64&depth=2&num_heads=2"
 RANK = 2

@@ -14,9 +14,9 @@ from PIL import Image
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet
-from supernets.data import ImageData, load_data
-from supernets.trainer import TrainingProgress, train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.data.sources import ImageData, load_data
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import TrainingProgress, train_supernet
 
 SETTINGS = TrainingSettings(
     epochs=6,

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from nas.errors import RunError, UsageError
-from nas.networks import resolve_network
+from nas.networks.resolve import resolve_network
 from search_spaces import get_space
 from search_spaces.errors import ArchitectureError, UnknownNameError
 

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from nas.objectives import Costs, hypervolume, knee, pareto_mask
+from nas.objectives.pareto import Costs, hypervolume, knee, pareto_mask
 
 
 def brute_force_mask(costs: Costs) -> np.ndarray:

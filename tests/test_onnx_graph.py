@@ -16,7 +16,7 @@ from latency_tables.errors import LatencyError
 from latency_tables.kernels import FUSIONS, fuse
 from latency_tables.onnx_graph import read_onnx_graph
 from latency_tables.trace import trace
-from nas.onnx_export import export_onnx
+from nas.networks.onnx import export_onnx
 from search_spaces import OpGraph
 
 

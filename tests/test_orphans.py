@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from nas.orphans import end_with_parent
+from nas.scores.orphans import end_with_parent
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(2, get_context("spawn"), initializer=end_with_parent)

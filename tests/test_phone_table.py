@@ -16,9 +16,9 @@ from latency_tables.errors import TransportError
 from latency_tables.phone import measure_on_phone
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
-from nas.latency import BuildRequest
-from nas.latency_phone import build_phone_table
-from nas.progress import StageProgress
+from nas.events import StageProgress
+from nas.latency.build import BuildRequest
+from nas.latency.phone import build_phone_table
 from search_spaces import get_space
 
 SPACE = get_space("elastic-mini")
@@ -29,7 +29,7 @@ REQUEST = BuildRequest((SPACE.name,), "adb:1A2B3C4D", "litert", name="recorded",
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedPhone]:
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
     rested = functools.partial(measure_on_phone, sleep=lambda seconds: None)
-    monkeypatch.setattr("nas.latency_phone.measure_on_phone", rested)
+    monkeypatch.setattr("nas.latency.phone.measure_on_phone", rested)
     return make_phone(tmp_path / "phone", monkeypatch, "1A2B3C4D")
 
 

@@ -14,11 +14,11 @@ from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_co
 from nas.controllers.improvement import Front, best_batch
 from nas.controllers.predictor import LARGE, SPREAD
 from nas.controllers.proposals import within_bound
-from nas.objectives import hypervolume, pareto_mask
+from nas.objectives.pareto import hypervolume, pareto_mask
 from nas.predictors import FewLabelPredictor
-from nas.settings import resolve_settings, resume_settings
+from nas.records.trial import State
+from nas.searching.settings import resolve_settings, resume_settings
 from nas.testing import toy_problem
-from nas.trial import State
 from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
 ELASTIC = get_space("elastic")

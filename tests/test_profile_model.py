@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.errors import UsageError
-from nas.profile_model import profile_model
+from nas.networks.profile import profile_model
 from search_spaces import UnknownNameError, get_space
 
 MODEL = "vit_tiny_patch16_224?depth=3&embed_dim=48&img_size=64&num_heads=3"

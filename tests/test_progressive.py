@@ -19,11 +19,11 @@ from search_spaces import SearchSpaceError, SingleSpace, find_architecture, get_
 from search_spaces.asvit_progressive import coarse_dilation
 from supernets import Supernet, SupernetError
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import CheckpointError
-from supernets.progressive import PROGRESSIVE, mean_of_rest, phase_at, phase_costs
-from supernets.trainer import TrainingProgress, train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.progressive import PROGRESSIVE, mean_of_rest, phase_at, phase_costs
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import TrainingProgress, train_supernet
 
 MINI = get_space("asvit-mini", 2)
 SETTINGS = TrainingSettings(
@@ -222,7 +222,7 @@ def test_networks_that_cannot_be_trained_are_refused(
 
 
 def test_a_name_is_looked_up_in_the_space_that_is_given() -> None:
-    from nas.run_training import find_network
+    from nas.training.train import find_network
 
     assert find_network("small", "asvit") == find_architecture("asvit/small")[1]
     assert find_network("asvit/small", "asvit").space == "asvit-grown"

@@ -11,7 +11,7 @@ from PIL import Image
 
 import nas
 from nas.errors import UsageError
-from nas.ray_training import _first_cause
+from nas.training.ray import _first_cause
 from supernets.checkpoint import read_checkpoint
 from supernets.errors import TrainingError, WorkerLostError
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import nas
-from nas import run_search
 from nas.controllers import Outcome, Outcomes, SearchProblem, SettlingController, get_controller
 from nas.controllers.reinforce import (
     Baseline,
@@ -23,11 +22,12 @@ from nas.controllers.reinforce import (
     ReinforceOptions,
     signed_metrics,
 )
-from nas.evaluate import AsvitEvaluator, EvaluationResult
+from nas.evaluation.evaluators import AsvitEvaluator, EvaluationResult
+from nas.records.trial import State
 from nas.scores.asvit import asvit_scores
-from nas.settings import resolve_settings
+from nas.searching import search as run_search
+from nas.searching.settings import resolve_settings
 from nas.testing import toy_problem
-from nas.trial import State
 from search_spaces import Architecture, Genotypes, get_space
 from supernets import build_network
 

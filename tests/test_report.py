@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nas.errors import RunError
-from nas.objectives import pareto_mask
+from nas.objectives.pareto import pareto_mask
 from nas.report import build_report, front_figure
 from nas.report.reading import Candidate, LatencyRecord
 from search_spaces import get_space, population_cost

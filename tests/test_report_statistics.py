@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.objectives import hypervolume
+from nas.objectives.pareto import hypervolume
 from nas.report.statistics import hypervolume_curve, rank_correlation
 
 

@@ -17,13 +17,13 @@ from latency_tables.counting import counted_macs
 from latency_tables.kernels import FUSIONS, fuse
 from latency_tables.onnx_graph import read_onnx_graph
 from latency_tables.trace import trace
-from nas.onnx_export import export_onnx
+from nas.networks.onnx import export_onnx
 from search_spaces import OpGraph, SearchSpace, SingleSpace, get_space
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet, SupernetError, build_network
+from supernets.families.resnas import fitted_weights, training_form
 from supernets.networks.resnas import Attention, Head, Reduction, TransformerLayer
-from supernets.resnas import fitted_weights, training_form
 from supernets.token_logits import TokenLogits
 
 MINI = get_space("resnas-mini")

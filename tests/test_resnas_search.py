@@ -9,8 +9,8 @@ from nas.controllers.base import Outcome, Outcomes, SearchProblem
 from nas.controllers.evolution import RESNAS, EvolutionController
 from nas.controllers.proposals import distinct
 from nas.controllers.window import lowered_population
-from nas.goals import Objective
-from nas.trial import State
+from nas.objectives.objective import Objective
+from nas.records.trial import State
 from search_spaces import Genotypes, find_architecture, get_space, population_cost
 
 TINY = get_space("resnas-tiny")

@@ -17,12 +17,12 @@ from test_search import FakeEvaluator
 import nas
 from latency_tables.measure import Measurement
 from latency_tables.predictor import Latency
-from nas import run_search
-from nas.annotate import MEMBERS
-from nas.deliver import compare_latency
 from nas.errors import InfeasibleError, NasError, RunError, UsageError
+from nas.exporting.verify import compare_latency
+from nas.records.trial import State, Trial
 from nas.result import SearchResult, front_document, load_result
-from nas.trial import State, Trial
+from nas.searching import search as run_search
+from nas.searching.extra_scores import MEMBERS
 from search_spaces import Architecture, UnknownNameError, get_space
 
 SPACE = get_space("elastic-mini")
@@ -241,7 +241,7 @@ def test_real_score_ranks_networks(tmp_path: Path) -> None:
 def test_names_of_the_package_are_loaded_on_first_use() -> None:
     code = (
         "import sys, nas; assert not {'torch', 'optuna', 'pydantic', 'numpy'} & set(sys.modules);"
-        "import nas.run_search, nas.run_training, nas.space_preview;"
+        "import nas.searching.search, nas.training.train, nas.searching.preview;"
         "assert callable(nas.search) and callable(nas.train) and callable(nas.preview) and callable(nas.load);"
         "assert set(nas.__all__) <= set(dir(nas))"
     )

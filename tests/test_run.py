@@ -15,10 +15,10 @@ import pytest
 
 from latency_tables.predictor import Latency
 from nas.errors import NasError, RunError, UsageError
-from nas.run import Run, next_run_folder
-from nas.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
-from nas.trial import State, Trial
-from nas.trial_record import read_trials
+from nas.records.trial import State, Trial
+from nas.records.trial_record import read_trials
+from nas.runs.run import Run, next_run_folder
+from nas.searching.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
 from search_spaces import get_space
 
 SPACE = get_space("elastic-mini")
@@ -210,7 +210,7 @@ def test_unreadable_or_foreign_settings_are_refused(tmp_path: Path, content: str
 
 
 def test_second_process_is_refused_by_name(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from nas.run import Run; Run(Path({str(tmp_path)!r}), None, resume=True)"
+    code = f"from pathlib import Path; from nas.runs.run import Run; Run(Path({str(tmp_path)!r}), None, resume=True)"
     with Run(tmp_path, SETTINGS):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert second.returncode == 1
@@ -222,7 +222,7 @@ def test_second_process_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from nas.run import Run;"
+        "import os, signal; from pathlib import Path; from nas.runs.run import Run;"
         f"run = Run(Path({str(tmp_path)!r}), {{}}); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
@@ -238,7 +238,7 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path: Pa
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
         from pathlib import Path
         from nas.errors import NasError
-        from nas.run import Run
+        from nas.runs.run import Run
         from test_run import SPACE, make_trial
         with Run(Path({str(tmp_path / "run")!r}), None, resume=True) as run:
             run.load_trials(SPACE)

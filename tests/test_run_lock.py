@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from nas import lock
 from nas.errors import RunError
-from nas.lock import STALE_SECONDS, Holder, RunLock
-from nas.run import Run
+from nas.runs import lock
+from nas.runs.lock import STALE_SECONDS, Holder, RunLock
+from nas.runs.run import Run
 
 ELSEWHERE = Holder(4711, "other-machine", "2026-01-02T03:04:05+00:00", "their-boot", "pid:[1]", "12345", "their-token")
 

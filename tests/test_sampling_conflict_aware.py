@@ -15,7 +15,7 @@ from PIL import Image
 import nas
 from search_spaces import Architecture, UnknownNameError, get_space
 from supernets.checkpoint import read_checkpoint
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import TrainingError
 from supernets.sampling import ConflictAwarePolicy, conflict_aware, policy_names
 from supernets.sampling.complexity_aware import walk
@@ -24,8 +24,8 @@ from supernets.sampling.levels import levels_of
 from supernets.sampling.memory_bank import MemoryBank
 from supernets.sampling.preference import preference
 from supernets.supernet import Supernet
-from supernets.trainer import TrainingProgress, train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import TrainingProgress, train_supernet
 
 ELASTIC, MINI = get_space("elastic"), get_space("elastic-mini", 2)
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, policy="conflict-aware", checkpoint_every_seconds=1000)

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.errors import RunError, UsageError
+from nas.events import ignore
 from nas.growth.choose import best_candidate
+from nas.growth.grow import grow_family, load_device
 from nas.growth.limit import parse_limit
 from nas.growth.rules import AsvitGrowth, ChoiceGrowth, grown_topologies, growth_rule, larger_widths
-from nas.progress import ignore
 from nas.result import load_result
-from nas.scale import grow_family, load_device
 from nas.scores import asvit
 from nas.scores.asvit import AsvitScores
 from nas.scores.length_distortion import LengthDistortion
@@ -168,7 +168,7 @@ def test_interrupted_growth_says_so_and_goes_on(
     from contextlib import contextmanager
     from threading import Event
 
-    from supernets import interruptions
+    from supernets.training import interruptions
 
     @contextmanager
     def interrupted() -> Any:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from supernets.schedule import Schedule, is_check, keep_pace, steps_within
+from supernets.training.schedule import Schedule, is_check, keep_pace, steps_within
 
 
 def test_the_rate_rises_and_falls_over_the_whole_training() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.cli.score import score
-from nas.networks import resolve_network
+from nas.networks.resolve import resolve_network
 from nas.scores.base import DEFAULT_BATCH_SIZE, DEFAULT_REPEATS, ScoreSubject, evaluate_scores
 from nas.scores.untrained import MINIMUM_IMAGES
 

@@ -13,19 +13,19 @@ import optuna
 import pytest
 
 from latency_tables.predictor import Latencies
-from nas.bound import Bounds, Device, Limit
 from nas.controllers import Outcome, Outcomes, get_controller
 from nas.errors import InfeasibleError, RunError
-from nas.evaluate import EvaluationResult
+from nas.evaluation.evaluators import EvaluationResult
+from nas.events import SearchFinished, SearchStarted, TrialFinished, ignore
 from nas.executors.base import Executor
 from nas.executors.in_process import InProcessExecutor
-from nas.fidelity import FULL
-from nas.goals import Objective, front_of, latency_of
-from nas.loop import Budget, Plan, SearchLoop
-from nas.progress import SearchFinished, SearchStarted, TrialFinished, ignore
-from nas.run import Run
-from nas.space_preview import preview_bounds
-from nas.trial import State, Trial
+from nas.executors.successive_halving import FULL
+from nas.objectives.bounds import Bounds, Device, Limit
+from nas.objectives.objective import Objective, front_of, latency_of
+from nas.records.trial import State, Trial
+from nas.runs.run import Run
+from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.preview import preview_bounds
 from search_spaces import Architecture, Genotypes, SearchSpace, get_space, population_cost
 
 SPACE = get_space("elastic-mini")

@@ -11,20 +11,28 @@ from test_search import SPACE, FakeEvaluator, journal_trials, recorded, run_fake
 
 import nas
 from latency_tables.predictor import Latencies
-from nas.bound import Bounds, Device, Limit
 from nas.controllers import get_controller
 from nas.errors import EvaluationError, UnsatisfiableError, UsageError
-from nas.evaluate import EvaluationResult
+from nas.evaluation.evaluators import EvaluationResult
+from nas.events import SearchFinished, ignore
 from nas.executors.base import Evaluation, Task, evaluate_tasks
 from nas.executors.in_process import InProcessExecutor
-from nas.fidelity import RUNGS, best, charge
-from nas.goals import Objective, RunningFront, costs_of, device_fronts, front_of, latency_of, make_objectives
-from nas.loop import Budget, Plan, SearchLoop
-from nas.progress import SearchFinished, ignore
+from nas.executors.successive_halving import RUNGS, best, charge
+from nas.objectives.bounds import Bounds, Device, Limit
+from nas.objectives.objective import (
+    Objective,
+    RunningFront,
+    costs_of,
+    device_fronts,
+    front_of,
+    latency_of,
+    make_objectives,
+)
+from nas.records.trial import State
 from nas.result import SearchResult, front_document, with_many
-from nas.run import Run
-from nas.settings import resolve_settings, resume_settings
-from nas.trial import State
+from nas.runs.run import Run
+from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.settings import resolve_settings, resume_settings
 from search_spaces import Architecture, Genotypes, SearchSpace, population_cost
 
 TWO_DEVICES = make_objectives(["latency:phone", "latency:board", "params"], "quality")
@@ -231,7 +239,7 @@ def test_running_front_equals_the_front_of_everything() -> None:
     objectives = (Objective("macs"), Objective("params"), latency_of("phone"))
     bounds = two_devices()
     rows = SPACE.sample(300, generator)
-    from nas.batch import make_trial, plan_batch
+    from nas.searching.batch import make_trial, plan_batch
 
     batch = plan_batch(bounds, np.unique(rows, axis=0), {}, 0)
     trials = [make_trial(batch, number, None, "") for number in batch.numbers]

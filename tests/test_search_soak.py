@@ -19,8 +19,8 @@ from test_search import journal_trials, recorded, run_fake_search, timeless
 from test_search_kill import environment
 
 from nas.executors import make_executor
-from nas.loop import SearchLoop
-from nas.run import Run
+from nas.runs.run import Run
+from nas.searching.loop import SearchLoop
 
 EVALUATIONS = 200
 CONTROLLERS = ("nsga2", "random", "evolution")

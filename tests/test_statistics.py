@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas import statistics
-from nas.statistics import (
+from nas.scores import rank_statistics as statistics
+from nas.scores.rank_statistics import (
     kendall_tau,
     mean_interval,
     partial_rank_correlation,

@@ -14,19 +14,19 @@ from test_search_many import SizePredictor, two_devices
 
 import nas
 from latency_tables.predictor import Latencies
-from nas.batch import make_trial, plan_batch
-from nas.bound import Bounds, Device, Limit
 from nas.controllers import get_controller
 from nas.errors import RunError
-from nas.goals import device_fronts, front_of, make_objectives
-from nas.interruption import deferred_interrupt
-from nas.loop import Budget, Plan, SearchLoop
-from nas.objectives import dominated_by, pareto_mask
-from nas.progress import TrialFinished, ignore
-from nas.run import Run
-from nas.table_trials import TableTrials, TrialLines
-from nas.trial import State, Trial
-from nas.trial_record import read_trials
+from nas.events import TrialFinished, ignore
+from nas.objectives.bounds import Bounds, Device, Limit
+from nas.objectives.objective import device_fronts, front_of, make_objectives
+from nas.objectives.pareto import dominated_by, pareto_mask
+from nas.records.trial import State, Trial
+from nas.records.trial_record import read_trials
+from nas.runs.interruption import deferred_interrupt
+from nas.runs.run import Run
+from nas.searching.batch import make_trial, plan_batch
+from nas.searching.columnar_trials import TableTrials, TrialLines
+from nas.searching.loop import Budget, Plan, SearchLoop
 from search_spaces import ArchitectureError, Genotypes, SearchSpace, get_space
 
 SPACE = get_space("elastic-mini")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from supernets.errors import TrainingError
-from supernets.teachers import load_teachers
+from supernets.training.teachers import load_teachers
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CLASSES = 7

@@ -10,7 +10,7 @@ import pytest
 
 import nas
 from nas.cli.progress import ProgressPrinter
-from nas.progress import TrainingCutShort
+from nas.events import TrainingCutShort
 from nas.time_plan import TimePlan
 
 USUAL = TimePlan.of(600.0, 0.0, trains=True, exports=True)
@@ -45,7 +45,7 @@ def test_only_much_less_time_is_worth_a_warning() -> None:
 def test_a_table_that_takes_the_time_of_training_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nas import run_search
+    from nas.searching import search as run_search
 
     load, clock, late = run_search.load_device, time.monotonic, [0.0]
 

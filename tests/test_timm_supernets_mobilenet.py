@@ -19,7 +19,7 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.mobilenetv3 import _create_mnv3
 from torch import nn
 
-from nas.formats.checkpoint import make_checkpoint
+from nas.exporting.formats.checkpoint import make_checkpoint
 from search_spaces import get_space
 from search_spaces.timm_models import TimmModelError
 from supernets import Supernet

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from supernets import SupernetError
-from supernets.token_mixing import MixedBatch, Region, draw_region, mix_tokens, soft_cross_entropy
+from supernets.training.token_mixing import MixedBatch, Region, draw_region, mix_tokens, soft_cross_entropy
 
 CLASSES, SIDE, PIXELS = 5, 4, 3
 

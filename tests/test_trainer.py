@@ -22,13 +22,13 @@ from PIL import Image
 from search_spaces import UnknownNameError, get_space
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data import ImageData, load_data
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import CheckpointError, DataError, TrainingError
-from supernets.optimizer import make_optimizer
 from supernets.supernet import Supernet
-from supernets.trainer import train_supernet
-from supernets.training_events import TrainingProgress, TrainingResult
-from supernets.training_settings import TrainingSettings
+from supernets.training.events import TrainingProgress, TrainingResult
+from supernets.training.optimizer import make_optimizer
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=1000, log_every_steps=1
@@ -151,10 +151,10 @@ CHILD = """
 import sys
 from pathlib import Path
 from search_spaces import get_space
-from supernets.data import load_data
+from supernets.data.sources import load_data
 from supernets.supernet import Supernet
-from supernets.trainer import train_supernet
-from supernets.training_settings import TrainingSettings
+from supernets.training.trainer import train_supernet
+from supernets.training.settings import TrainingSettings
 
 images, folder, every = sys.argv[1:]
 every = float(every)

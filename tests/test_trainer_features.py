@@ -14,22 +14,22 @@ import torch
 from torch import Tensor
 
 from search_spaces import Architecture, SearchSpace, get_space
-from supernets import lessons
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data import ImageData, load_data
-from supernets.distributed import Workers
+from supernets.data.sources import ImageData, load_data
 from supernets.errors import TrainingError
-from supernets.lessons import make_mix
-from supernets.losses import Lesson, class_logits, label_loss, lesson_loss, patch_loss, target_loss
-from supernets.resnas import training_form
+from supernets.families.resnas import training_form
 from supernets.sampling import register_policy
 from supernets.sampling.policy import Assignment, Share
 from supernets.supernet import Supernet
 from supernets.token_logits import TokenLogits
-from supernets.trainer import train_supernet
-from supernets.training_events import TrainingProgress, Validation
-from supernets.training_settings import TrainingSettings
-from supernets.training_step import Learner, StepPlace
+from supernets.training import targets as lessons
+from supernets.training.distributed import Workers
+from supernets.training.events import TrainingProgress, Validation
+from supernets.training.losses import Lesson, class_logits, label_loss, lesson_loss, patch_loss, target_loss
+from supernets.training.settings import TrainingSettings
+from supernets.training.step import Learner, StepPlace
+from supernets.training.targets import make_mix
+from supernets.training.trainer import train_supernet
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=2e-3, policy="uniform", checkpoint_every_seconds=0, log_every_steps=1
@@ -332,7 +332,7 @@ def test_teachers_are_asked_once_a_step_about_the_images_that_are_trained_on(
         return torch.tensor([[0.0, 1.0]]).expand(len(images_BCHW), -1)
 
     monkeypatch.setattr(lessons, "make_teach", lambda *_: teach)
-    monkeypatch.setattr("supernets.trainer.make_teach", lambda *_: teach)
+    monkeypatch.setattr("supernets.training.trainer.make_teach", lambda *_: teach)
     settings = dataclasses.replace(SETTINGS, epochs=8, policy="sandwich", teachers=("a", "b"), learning_rate=4e-3)
     supernet = new_supernet()
     result = train_supernet(supernet, data, settings, tmp_path)

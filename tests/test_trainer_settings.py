@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from nas.errors import UsageError
-from nas.training_options import parse_options
+from nas.training.options import parse_options
 from search_spaces import UnknownNameError, get_space
-from supernets.clipping import clip_gradients
 from supernets.errors import TrainingError
-from supernets.optimizer import make_optimizer
-from supernets.recipes import RECIPES, recipe_settings
-from supernets.schedule import Schedule
 from supernets.supernet import Supernet
-from supernets.training_settings import OF_OLD, TrainingSettings
+from supernets.training.clipping import clip_gradients
+from supernets.training.optimizer import make_optimizer
+from supernets.training.recipes import RECIPES, recipe_settings
+from supernets.training.schedule import Schedule
+from supernets.training.settings import OF_OLD, TrainingSettings
 
 
 def test_settings_go_to_json_and_back() -> None:

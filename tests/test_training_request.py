@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nas.training_request import DEFAULTS, TrainingRequest, run_settings
+from nas.training.request import DEFAULTS, TrainingRequest, run_settings
 
 
 @pytest.mark.parametrize(

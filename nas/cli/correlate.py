@@ -14,8 +14,8 @@ from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
-    from nas.correlate import CorrelationReport, ScoreCorrelation
-    from nas.statistics import Estimate
+    from nas.scores.correlate import CorrelationReport, ScoreCorrelation
+    from nas.scores.rank_statistics import Estimate
 
 ALL = "all"
 
@@ -32,8 +32,8 @@ def correlate(
     quiet: Quiet = False,
 ) -> None:
     """Show how well scores rank networks whose accuracy is known."""
-    from nas.correlate import correlate as correlate_networks
-    from nas.correlate import read_accuracies
+    from nas.scores.correlate import correlate as correlate_networks
+    from nas.scores.correlate import read_accuracies
     from nas.scores.registry import get_score, score_names
 
     names = score_names() if scores.strip() == ALL else [name.strip() for name in scores.split(",") if name.strip()]

@@ -68,7 +68,7 @@ def finish(
     """
     folder = run_folder(output, resume)
     import nas
-    from nas.training_options import parse_options
+    from nas.training.options import parse_options
 
     is_first = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
     with ProgressPrinter(quiet or not is_first) as progress:

@@ -26,7 +26,7 @@ def show_fronts(result: SearchResult) -> None:
 def _show_front(
     result: SearchResult, target: str, front: Sequence[FrontMember], entries: Sequence[Mapping[str, Any]], title: str
 ) -> None:
-    from nas.annotate import MEMBERS, spread
+    from nas.searching.extra_scores import MEMBERS, spread
 
     targets = list(dict.fromkeys([target, *result.fronts]))
     evaluated = [objective.name for objective in result.objectives if objective.is_evaluated]

@@ -83,7 +83,7 @@ def _target_row(info: TargetInfo) -> list[str]:
 @handles_errors
 def environment(json: Json = False) -> None:
     """Show versions and devices, for a bug report."""
-    from nas.environment import describe_environment
+    from nas.runs.environment import describe_environment
 
     facts = {name: value for name, value in describe_environment(seed=0).items() if name != "seed"}
     if json:

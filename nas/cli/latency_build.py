@@ -16,7 +16,7 @@ from nas.cli.units import format_duration
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
-    from nas.progress import StageProgress
+    from nas.events import StageProgress
 
 SHARES = {"write networks": (0.0, 0.4), "measure networks": (0.4, 0.85), "profile networks": (0.85, 1.0)}
 """Begin and end of each stage as shares of a build's time on a quiet machine; a phone's stages have none."""
@@ -53,8 +53,8 @@ def build(
     if precision != PRECISION:
         raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
     from latency_tables.targets import user_table_path
-    from nas.latency import BuildRequest
-    from nas.latency import build as build_table
+    from nas.latency.build import BuildRequest
+    from nas.latency.build import build as build_table
 
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(

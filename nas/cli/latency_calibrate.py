@@ -33,7 +33,7 @@ def calibrate(
     columns: family, input_px, macs_m, source, device, processor, runtime, precision, threads.
     """
     from latency_tables.targets import error_summary
-    from nas.calibration import calibrate_target
+    from nas.latency.calibration import calibrate_target
 
     given = {"device": device, "processor": processor, "runtime": runtime, "precision": precision, "threads": threads}
     with ProgressPrinter(quiet) as progress:

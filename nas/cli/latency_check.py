@@ -13,7 +13,7 @@ from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
-    from nas.check import CheckResult
+    from nas.latency.check import CheckResult
 
 
 @handles_errors
@@ -34,8 +34,8 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Measure networks that the table has not seen, and compare with what it predicts."""
-    from nas.check import check_target
-    from nas.files import write_json
+    from nas.latency.check import check_target
+    from nas.records.files import write_json
 
     listed = spaces if spaces is not None else "" if models else "elastic,elastic-mini,vit"
     groups = list(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
@@ -53,7 +53,7 @@ def check(
 
 
 def _show(result: CheckResult) -> None:
-    from nas.check import NAMED
+    from nas.latency.check import NAMED
 
     rows = [
         [

@@ -12,7 +12,7 @@ from nas.cli.options import Json
 from nas.cli.units import format_count
 
 if TYPE_CHECKING:
-    from nas.predict import Prediction
+    from nas.latency.predict import Prediction
 
 
 @handles_errors
@@ -33,8 +33,8 @@ def predict(
 ) -> None:
     """Predict the latency of networks that nobody measured."""
     from latency_tables import LatencyPredictor, load_target, provenance_line, staleness
-    from nas.networks import resolve_network
-    from nas.predict import predict_network
+    from nas.latency.predict import predict_network
+    from nas.networks.resolve import resolve_network
 
     table = load_target(target)
     predictor = LatencyPredictor(table)

@@ -35,7 +35,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
-    from nas.deliver import export_run
+    from nas.exporting.verify import export_run
 
     exported = export_run(run, pick, output, [] if format is None else format.split(","))
     if json:

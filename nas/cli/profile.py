@@ -12,7 +12,7 @@ from nas.cli.options import Json
 from nas.cli.units import format_count, parse_limits
 
 if TYPE_CHECKING:
-    from nas.profile_model import ModelProfile
+    from nas.networks.profile import ModelProfile
 
 
 @handles_errors
@@ -33,7 +33,7 @@ def profile(
 ) -> None:
     """Show what could be searched inside a timm model: sizes, latency, and whether a limit can be met."""
     limit_ms, limits = parse_limits(limit or [])
-    from nas.profile_model import profile_model
+    from nas.networks.profile import profile_model
 
     found = profile_model(model, target or (), limit_ms, limits, classes)
     if json:

@@ -45,7 +45,7 @@ def scale(
     folder = run_folder(run, resume)
     if resume is None and start is None:
         raise typer.BadParameter("`--from NETWORK` is missing, for example `--from asvit/seed`")
-    from nas.scale import grow_family
+    from nas.growth.grow import grow_family
 
     with ProgressPrinter(quiet) as progress:
         result = grow_family(

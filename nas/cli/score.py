@@ -15,7 +15,7 @@ from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_count
 
 if TYPE_CHECKING:
-    from nas.networks import NamedNetwork
+    from nas.networks.resolve import NamedNetwork
     from nas.scores.base import ScoreResult
 
 ALL = "all"
@@ -44,8 +44,8 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Score untrained networks; higher is better, always. Parameters and MACs are given beside every score."""
-    from nas.networks import resolve_network
-    from nas.progress import StageProgress
+    from nas.events import StageProgress
+    from nas.networks.resolve import resolve_network
     from nas.scores.base import ScoreSubject, evaluate_scores
     from nas.scores.registry import get_score
 

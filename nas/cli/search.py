@@ -125,7 +125,7 @@ def search(
         _preview(space or (f"timm:{model}" if model else "elastic"), target or "pixel6", limit_ms, json)
         return
     import nas
-    from nas.training_options import parse_options
+    from nas.training.options import parse_options
 
     stays_here = workers is None and ray_address is None and not gpus_per_trial
     with ProgressPrinter(quiet) as progress:

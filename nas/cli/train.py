@@ -80,7 +80,7 @@ def train(
     """
     folder = run_folder(run, resume)
     import nas
-    from nas.training_options import parse_options
+    from nas.training.options import parse_options
 
     named = {"batch_size": batch_size, "precision": precision, "teachers": teachers}
     options = {**parse_options(option or []), **{name: value for name, value in named.items() if value is not None}}

@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from nas.goals import Objective
-from nas.trial import State
+from nas.objectives.objective import Objective
+from nas.records.trial import State
 from search_spaces import Genotypes, SearchSpace
 
 Floats = npt.NDArray[np.float64]

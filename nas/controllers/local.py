@@ -21,7 +21,7 @@ import numpy as np
 from nas.controllers.base import Floats, Outcomes, SearchProblem
 from nas.controllers.neighbours import Neighbourhoods
 from nas.controllers.proposals import first_population, fresh_proposals, row_keys, without
-from nas.objectives import pareto_mask
+from nas.objectives.pareto import pareto_mask
 from search_spaces import Genotypes
 
 INITIAL = 20

@@ -41,7 +41,7 @@ from nas.controllers.proposals import (
 )
 from nas.controllers.threads import on_one_thread
 from nas.errors import UsageError
-from nas.objectives import pareto_mask, pareto_ranks
+from nas.objectives.pareto import pareto_mask, pareto_ranks
 from nas.predictors import FewLabelPredictor, SpaceEncoder
 from nas.predictors.few_label import LEAST_LABELS
 from nas.predictors.label_scale import IDENTITY, LabelScale

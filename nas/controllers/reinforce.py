@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.controllers.base import Outcome, Outcomes, SearchProblem
-from nas.ranks import dense_ranks
-from nas.trial import State
+from nas.objectives.ranks import dense_ranks
+from nas.records.trial import State
 from search_spaces import Genotypes
 
 LEARNING_RATE = 0.08

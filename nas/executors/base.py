@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from nas.errors import EvaluationError, NasError, UsageError
-from nas.evaluate import EvaluationResult, Evaluator
-from nas.trial import State
+from nas.evaluation.evaluators import EvaluationResult, Evaluator
+from nas.records.trial import State
 from search_spaces import Architecture
 
 if TYPE_CHECKING:

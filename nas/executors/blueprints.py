@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.evaluate import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import get_space
 
@@ -57,8 +57,8 @@ def make_supernet_evaluator(
         DataError: The images are others than those the supernet was trained on.
         CheckpointError: The checkpoint is of a space that is not installed here.
     """
-    from nas.run_training import choose_device
-    from supernets.data import load_data
+    from nas.training.train import choose_device
+    from supernets.data.sources import load_data
 
     images = load_data(data, image_side)
     images.check(checkpoint.metadata["data"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nas.evaluate import Evaluator
+from nas.evaluation.evaluators import Evaluator
 from nas.executors.base import Evaluation, Task, evaluate_tasks
 
 

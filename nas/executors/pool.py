@@ -17,7 +17,7 @@ from itertools import count
 from typing import Protocol, TypeAlias
 
 from nas.executors.base import Evaluation, ExecutorError, Task
-from nas.trial import State
+from nas.records.trial import State
 
 CHUNK_SECONDS = 0.25
 LONG_SECONDS = 1.0

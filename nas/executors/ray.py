@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from nas.errors import MissingDependencyError
-from nas.evaluate import Evaluator
+from nas.evaluation.evaluators import Evaluator
 from nas.executors.base import Evaluation, EvaluatorBlueprint, ExecutorError, Task, evaluate_tasks
 from nas.executors.local import processors
 from nas.executors.pool import Chunk, Event, Finished, WorkerGone, WorkerReady
+from nas.executors.ray_cluster import join_cluster
 from nas.executors.worker import describe_error
-from nas.ray_cluster import join_cluster
 
 if TYPE_CHECKING:
     from supernets.checkpoint import Checkpoint

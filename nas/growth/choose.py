@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nas.ranks import rank_sums
+from nas.objectives.ranks import rank_sums
 
 TIE_RULES = ("published", "sensible")
 

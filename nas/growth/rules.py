@@ -102,7 +102,7 @@ class AsvitGrowth:
 
     def build(self, architecture: Architecture) -> Build:
         """The proxy of a quarter of the width."""
-        from supernets.asvit import build_topology
+        from supernets.families.asvit import build_topology
 
         topology = self.topology(architecture)
         return partial(build_topology, replace(topology, width=topology.width // PROXY_DIVISOR))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.objectives import knee
+from nas.objectives.pareto import knee
 from nas.report.reading import Candidate, Evaluated, Front, LatencyRecord, Trial, parse_front, parse_trials
 from nas.report.stages import describe_choices
 from nas.report.statistics import hypervolume_curve

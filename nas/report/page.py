@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from nas.files import write_text
+from nas.records.files import write_text
 from nas.report import sections
 from nas.report.markup import Figures, escape
 from nas.report.reading import RunFolder, read_run

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas.errors import RunError
-from nas.files import read_json
-from nas.goals import SIZES, Objective
+from nas.objectives.objective import SIZES, Objective
+from nas.records.files import read_json
 from nas.result import FRONT_SCHEMA
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nas.objectives import hypervolume
+from nas.objectives.pareto import hypervolume
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,8 +3,8 @@
 Source: Chen et al., "Auto-scaling Vision Transformers without Training", ICLR 2022, arXiv 2202.11921: the condition
 number of the neural tangent kernel (`nas.scores.ntk`, smaller is better) and the expected length distortion
 (`nas.scores.length_distortion`, larger is better), each the mean over 5 draws of the weights. As-ViT
-combines them by their ranks over a population (`nas.ranks`); where one network has to be given one number it is
-the logarithm of their ratio, which rises as much when either gets better by the same factor: our own choice.
+combines them by their ranks over a population (`nas.objectives.ranks`); where one network has to be given one number it
+is the logarithm of their ratio, which rises as much when either gets better by the same factor: our own choice.
 
 One metric of one draw of one network is one task, so that five draws share out evenly; tasks are spread over worker
 processes of one thread each, which on a few cores is faster than one process of several threads. The same seed gives
@@ -30,12 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
-from nas.orphans import end_with_parent
 from nas.scores import length_distortion, ntk
 from nas.scores.base import Score
 from nas.scores.features import Build, draw_network
 from nas.scores.length_distortion import LengthDistortion
 from nas.scores.ntk import NtkCondition
+from nas.scores.orphans import end_with_parent
 from nas.scores.series_attention import SeriesAttention
 from nas.scores.untrained import UntrainedNetwork
 

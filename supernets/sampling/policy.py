@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace
-from supernets.losses import Target
+from supernets.training.losses import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Assignment:
     Attributes:
         architecture: The network.
         target: The labels, the soft outputs of the step's first network, or the mean of those of all before it, see
-            `supernets.losses.target_loss`.
+            `supernets.training.losses.target_loss`.
         share: The images that it sees; None for all. In a step all architectures have shares or none has.
     """
 

@@ -1,0 +1,1 @@
+"""Evaluators: an architecture in, the objective out."""

@@ -1,0 +1,1 @@
+"""What leaves: checkpoints, model cards and files of other runtimes, each proven to agree."""

@@ -1,0 +1,327 @@
+"""Export of one network: safetensors, a plain module file, ONNX, and the proof that all of them agree.
+
+An exported folder stands alone. It holds ``model.safetensors``, ``config.json``, the network's module file (which
+needs torch and nothing else, or is not needed because timm builds the network), ``model.onnx``, what further formats
+were asked for, ``proof.json`` and a model card. It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import NasError, RunError, UsageError
+from nas.exporting.formats.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    build_shipped,
+    is_loaded_by_timm,
+    make_checkpoint,
+)
+from nas.exporting.formats.names import HALF, INTEGER, TIMM, is_program
+from nas.exporting.model_card import model_card
+from nas.networks.onnx import OnnxNetwork, export_onnx
+from nas.records.files import read_json, write_failed
+from search_spaces import Architecture, SearchSpace, get_space
+from search_spaces.timm_models import PREFIX
+from supernets import Supernet, build_network, family_of, reestimate_batch_norm
+
+EXPORT_SCHEMA = 1
+ONNX, PROOF, CARD = "model.onnx", "proof.json", "README.md"
+TOLERANCES = {
+    "active_subnet_difference": 1e-6,
+    "checkpoint_difference": 1e-6,
+    "timm_difference": 1e-6,
+    "onnx_difference": 1e-3,
+    "program_difference": 1e-3,
+}
+"""Largest difference of a logit that each form of the network may have, as a share of the logits' range. All but the
+last two are 0 where tensors happen to lie at equally aligned addresses; kernels may round differently elsewhere.
+Reduced precision is not among them: what it costs is measured on images, see `nas.exporting.formats.measured`."""
+
+
+class ProofError(NasError):
+    """Two forms of the same network disagree; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported network.
+
+    Attributes:
+        folder: Where it lies.
+        onnx: Its ONNX file.
+        is_trained: False where the weights are random.
+        proof: Largest differences between its forms.
+    """
+
+    folder: Path
+    onnx: Path
+    is_trained: bool
+    proof: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        space: The search space, made for the right number of classes.
+        architecture: The network.
+        supernet: Trained weights; None exports random weights, and everything that is written says so.
+        calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; needed with ``supernet``.
+        images_BCHW: Normalised images to compare the network's forms on; random ones where None.
+        image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
+        card: Further facts for ``config.json`` and the model card, for example predicted latency.
+        seed: Of the random weights.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`.
+        measure: Says what the files are worth, given the folder and the file of each format, as
+            `nas.exporting.formats.measured.measure_files` does; None leaves that open.
+    """
+
+    space: SearchSpace
+    architecture: Architecture
+    supernet: Supernet | None = None
+    calibration: Iterable[Tensor] = ()
+    images_BCHW: Tensor | None = None
+    image: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    formats: tuple[str, ...] = ()
+    measure: Callable[[Path, Mapping[str, str]], Mapping[str, Mapping[str, Any]]] | None = None
+
+
+def export_subnet(request: ExportRequest, folder: Path) -> Export:
+    """Write an exported folder, replacing an earlier export of the same name.
+
+    Raises:
+        ProofError: The stored weights or the ONNX file disagree with the network; nothing is left behind.
+        NasError: The folder cannot be written, or is something other than an export.
+        UsageError: A format does not suit the network, or there are no images to calibrate it on.
+        RuntimeMissingError: The runtime of a format is not installed.
+    """
+    _check_formats(request)
+    if folder.exists() and not (folder / CONFIG).exists():
+        raise NasError(f"`{folder}` exists and is no exported network", hint="choose another `--output`")
+    torch.manual_seed(request.seed)
+    network, proof = _prepare(request)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise write_failed(folder, error) from error
+    try:
+        _write(request, network, proof, draft)
+        _replace(draft, folder)
+    except OSError as error:
+        raise write_failed(folder, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Export(folder, folder / ONNX, request.supernet is not None, proof)
+
+
+def load(path: Path | str) -> nn.Module:
+    """The network in an exported folder, in evaluation mode.
+
+    The module has ``config``, the content of ``config.json``, and ``preprocess``, which resizes normalised images
+    ``(B, 3, H, W)`` to the network's side.
+
+    Raises:
+        RunError: The folder is not an exported network, or its files are damaged or do not fit together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(path)
+    config = read_json(folder / CONFIG)
+    if config.get("schema") != EXPORT_SCHEMA:
+        raise RunError(f"`{folder / CONFIG}` has schema {config.get('schema')!r}, expected {EXPORT_SCHEMA}")
+    try:
+        family = family_of(get_space(config["space"]))
+        network = build_shipped(config, load_file(folder / WEIGHTS))
+        side = int(config["network"]["input_side"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"`{folder / CONFIG}` is damaged: {type(error).__name__}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise RunError(f"`{folder / WEIGHTS}` cannot be used: {error}", hint="export the network again") from error
+    network.config = config  # type: ignore[assignment]
+    network.preprocess = lambda images_BCHW: family.prepare(images_BCHW, side)  # type: ignore[assignment]
+    return network.eval()
+
+
+def _check_formats(request: ExportRequest) -> None:
+    if TIMM in request.formats and not request.space.name.startswith(f"{PREFIX}:"):
+        raise UsageError(
+            f"format `{TIMM}`: networks of `{request.space.name}` are not timm models",
+            hint="leave it out; every export holds a checkpoint that torch alone loads",
+        )
+    if INTEGER in request.formats and request.supernet is None:
+        raise UsageError(
+            f"format `{INTEGER}` is calibrated on training images, found random weights and no images",
+            hint="search with `--data` or `--supernet`, and export from that run",
+        )
+
+
+def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
+    """The stand-alone network with its own BatchNorm statistics, and how far it lies from the active subnet."""
+    if request.supernet is None:
+        return build_network(request.space, request.architecture).eval(), {}
+    supernet = request.supernet.eval()
+    network = supernet.extract(request.architecture).eval()
+    images_BCHW = _images(request).to(supernet.device)
+    with torch.no_grad():
+        difference = _difference(network(images_BCHW), supernet(images_BCHW, request.architecture))
+    _check("active_subnet_difference", difference, "the extracted network")
+    reestimate_batch_norm(network, request.calibration)
+    return network.cpu(), {"active_subnet_difference": difference}
+
+
+def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], draft: Path) -> None:
+    from safetensors.torch import save_file
+
+    checkpoint = make_checkpoint(request.space, request.architecture, network, request.image)
+    config = _config(request, checkpoint)
+    trained = str(request.supernet is not None).lower()
+    state = dict(checkpoint.state)
+    save_file(state, draft / WEIGHTS, metadata={"format": "pt", "trained": trained, "space": request.space.name})
+    (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if checkpoint.module_file is not None:
+        shutil.copyfile(checkpoint.module_file, draft / checkpoint.module_file.name)
+    stored = load(draft)
+    side = int(config["network"]["input_side"])
+    export_onnx(stored, side, draft / ONNX, {"trained": trained, "architecture": request.architecture.to_json()})
+
+    images_BCHW = family_of(request.space).prepare(_images(request).cpu(), side)
+    with torch.no_grad():
+        expected_BK = network(images_BCHW)
+        reloaded_BK = stored(images_BCHW)
+    proof["checkpoint_weights_equal"] = all(torch.equal(stored.state_dict()[name], state[name]) for name in state)
+    if not proof["checkpoint_weights_equal"]:
+        raise ProofError("the stored weights are not the network's; nothing was written")
+    proof["images"] = len(images_BCHW)
+    _prove(proof, "checkpoint_difference", reloaded_BK, expected_BK, "the stored checkpoint")
+    if is_loaded_by_timm(config):
+        _prove(proof, "timm_difference", _timm_logits(draft, images_BCHW), expected_BK, "what timm loads")
+    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
+    _prove(proof, "onnx_difference", onnx_BK, expected_BK, "the ONNX file")
+    proof["formats"] = _write_formats(request, stored, images_BCHW, expected_BK, draft)
+    (draft / PROOF).write_text(json.dumps({"schema": 1, **proof}, indent=2) + "\n", encoding="utf-8")
+    (draft / CARD).write_text(model_card(config, proof, checkpoint.usage), encoding="utf-8")
+
+
+def _write_formats(
+    request: ExportRequest, network: nn.Module, images_BCHW: Tensor, expected_BK: Tensor, draft: Path
+) -> dict[str, Any]:
+    """Write the further formats; what is known of each, the ONNX file first, by name, ready for JSON."""
+    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
+    found: dict[str, Any] = {"onnx": _described(draft / ONNX, onnx_BK, expected_BK)}
+    side = images_BCHW.shape[-1]
+    for name in request.formats:
+        if is_program(name):
+            from nas.exporting.formats.programs import write_runtime_file
+
+            written = write_runtime_file(name, network, images_BCHW, draft)
+            found[name] = _described(written.path, written.logits_BK, expected_BK) | dict(written.facts)
+            _check("program_difference", found[name]["difference"], f"the file for `{name}`")
+        elif name in (HALF, INTEGER):
+            from nas.exporting.formats.reduced import write_reduced
+
+            prepare = family_of(request.space).prepare
+            calibration = [prepare(batch_BCHW.cpu(), side) for batch_BCHW in request.calibration]
+            path = write_reduced(name, draft / ONNX, calibration)
+            found[name] = _described(path, torch.from_numpy(OnnxNetwork(path)(images_BCHW)), expected_BK)
+    if request.measure is not None and len(found) > 1:
+        for name, entry in request.measure(draft, {name: entry["file"] for name, entry in found.items()}).items():
+            found[name] |= entry
+    return found
+
+
+def _described(path: Path, logits_BK: Tensor, expected_BK: Tensor) -> dict[str, Any]:
+    agree = (logits_BK.argmax(dim=1) == expected_BK.argmax(dim=1)).float().mean()
+    difference = _difference(logits_BK, expected_BK)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "difference": difference,
+        "top1_agreement": float(agree),
+    }
+
+
+def _config(request: ExportRequest, checkpoint: Checkpoint) -> dict[str, Any]:
+    graph = request.space.lower(request.architecture)
+    return {
+        "schema": EXPORT_SCHEMA,
+        "space": request.space.name,
+        **checkpoint.entries,
+        "trained": request.supernet is not None,
+        "params": graph.params,
+        "macs": graph.macs,
+        "image": {
+            "load_side": request.space.image_side,
+            "resize": "bicubic, corners not aligned, no anti-aliasing, from `load_side` to the network's `input_side`",
+            **request.image,
+        },
+        **request.card,
+    }
+
+
+@torch.no_grad()
+def _timm_logits(folder: Path, images_BCHW: Tensor) -> Tensor:
+    """What timm computes that has nothing but the folder."""
+    import timm
+
+    logits_BK: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images_BCHW)
+    return logits_BK
+
+
+def _images(request: ExportRequest) -> Tensor:
+    if request.images_BCHW is not None:
+        return request.images_BCHW
+    side = request.space.image_side
+    return torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(request.seed))
+
+
+def _difference(found_BK: Tensor, expected_BK: Tensor) -> float:
+    """The largest difference of two sets of logits as a share of their range; NaN never passes for equal."""
+    span = float(expected_BK.max() - expected_BK.min())
+    return float((found_BK - expected_BK).abs().max()) / max(span, 1e-12)
+
+
+def _prove(proof: dict[str, Any], name: str, found_BK: Tensor, expected_BK: Tensor, what: str) -> None:
+    """Note how far one form of the network lies from the network.
+
+    Raises:
+        ProofError: Further than it may.
+    """
+    proof[name] = _difference(found_BK, expected_BK)
+    _check(name, proof[name], what)
+
+
+def _check(name: str, difference: float, what: str) -> None:
+    if not difference <= TOLERANCES[name]:
+        raise ProofError(
+            f"{what} gives logits that differ by {difference:.2g} of their range from the network's, expected at most"
+            f" {TOLERANCES[name]:g}; nothing was written"
+        )
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    """Put ``draft`` in place of ``folder``; at every moment one of the two is whole."""
+    draft.chmod(0o755)
+    if not folder.exists():
+        os.rename(draft, folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    os.rename(folder, old)
+    os.rename(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""What the files of an export are worth: accuracy on images, and latency on this machine, each beside fp32 ONNX.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.errors import BusyMachineError
+from latency_tables.measure import ONE, Measurement, measure_networks
+from latency_tables.runtimes import get_runtime
+from latency_tables.transports.local import LocalTransport
+from nas.exporting.formats.names import is_program
+from nas.exporting.formats.programs import run_images
+from nas.networks.onnx import OnnxNetwork
+
+FP32 = "onnx"
+SAME = 0.03
+"""Latencies that differ by less are called equal."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images that accuracy is taken on.
+
+    Attributes:
+        batches: ``(B, 3, H, W)`` at the network's side, and labels ``(B,)``; read once.
+        part: What they are, for example ``search part of digits``.
+    """
+
+    batches: Iterable[tuple[Tensor, Tensor]]
+    part: str
+
+
+def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dict[str, dict[str, Any]]:
+    """Accuracy and latency of the files of an export, by format, ready for JSON.
+
+    Args:
+        folder: The export.
+        files: Name of the file of each format; the fp32 ONNX file stands under ``onnx``.
+        images: To take the accuracy on.
+
+    Returns:
+        Of each format: ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``, ``low_ms``, ``high_ms``,
+        ``statistic``), with ``latency_ratio`` to the fp32 ONNX file and a ``verdict`` in words, or the reason why it
+        was ``not_measured``.
+
+    Raises:
+        ProfileError: A file cannot be run.
+        RuntimeMissingError: The runtime of a file is not installed.
+    """
+    seen_BCHW, labels_B = (torch.cat(parts) for parts in zip(*images.batches, strict=True))
+    found: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        logits_BK = _logits(name, folder / file, seen_BCHW)
+        accuracy = float((logits_BK.argmax(dim=1) == labels_B).float().mean())
+        found[name] = {"accuracy": accuracy, "images": len(labels_B), "part": images.part}
+    for name, latency in _latencies(folder, files, tuple(seen_BCHW.shape[1:])).items():
+        found[name] |= latency
+    return found
+
+
+def _logits(name: str, path: Path, images_BCHW: Tensor) -> Tensor:
+    if is_program(name):
+        return run_images(get_runtime(name), path, images_BCHW)
+    return torch.from_numpy(OnnxNetwork(path)(images_BCHW))
+
+
+def _latencies(folder: Path, files: Mapping[str, str], shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """The files of ONNX Runtime are measured in turns, so that what disturbs one disturbs all."""
+    sessions = [name for name in files if not is_program(name)]
+    try:
+        campaign = measure_networks([folder / files[name] for name in sessions], ONE)
+        measured = dict(zip(sessions, campaign.measurements, strict=True))
+        for name in files:
+            if is_program(name):
+                measured[name] = _program_latency(name, folder / files[name], shape)
+    except BusyMachineError as error:
+        return {name: {"not_measured": str(error)} for name in files}
+    fp32 = measured[FP32].ms
+    return {name: _described(name, measurement, fp32) for name, measurement in measured.items()}
+
+
+def _program_latency(name: str, path: Path, shape: tuple[int, ...]) -> Measurement:
+    runtime = get_runtime(name)
+    with LocalTransport() as transport:
+        bench = Bench(runtime, transport, runtime.python(), threads=ONE.threads)
+        return measure(bench, [NetworkFile(path, (1, *shape))], ONE).measurements[0]
+
+
+def _described(name: str, measurement: Measurement, fp32: float) -> dict[str, Any]:
+    ratio = measurement.ms / fp32
+    entry: dict[str, Any] = {
+        "latency": {
+            "ms": measurement.ms,
+            "low_ms": measurement.p5_ms,
+            "high_ms": measurement.p95_ms,
+            "statistic": measurement.statistic,
+            "runs": measurement.runs,
+        }
+    }
+    if name == FP32:
+        return entry
+    word = "slower" if ratio > 1 + SAME else "faster" if ratio < 1 - SAME else "no different"
+    verdict = f"{word} than fp32 in ONNX Runtime here: {measurement.ms:.3g} ms against {fp32:.3g} ms"
+    return {**entry, "latency_ratio": ratio, "verdict": verdict}

@@ -1,0 +1,280 @@
+"""From the front to something that ships: export of a member, and the check of what was promised for it.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from latency_tables.apart import measure_network_apart
+from latency_tables.measure import Measurement
+from latency_tables.predictor import Latency
+from latency_tables.targets import LOCAL, load_target
+from nas.errors import RunError, UsageError
+from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
+from nas.exporting.export import Export, ExportRequest, export_subnet
+from nas.exporting.formats.names import parse_formats
+from nas.finishing.teacher import accuracy_of
+from nas.networks.onnx import OnnxNetwork
+from nas.networks.resolve import resolve_network
+from nas.records.files import write_json
+from nas.result import SearchResult, load_result
+from nas.searching.settings import recorded_settings
+from nas.training.pretrained import original_checkpoint
+from nas.training.train import supernet_checkpoint
+from search_spaces import Architecture, SearchSpace, get_space, space_kinds, space_names
+from supernets.checkpoint import load_supernet
+from supernets.data.sources import ImageData, load_data
+from supernets.family import family_of
+
+PROOF_IMAGES = 16
+TOLERATED_DIFFERENCE = 0.10
+"""Measured latency may differ from the predicted by so much before a warning is due."""
+
+
+def export_member(
+    result: SearchResult, pick: str | int = "knee", folder: Path | None = None, formats: Sequence[str] = ()
+) -> Export:
+    """Export one member of the front, with the run's trained weights where it has any, else with random ones.
+
+    Args:
+        result: Of a search.
+        pick: As in `SearchResult.pick`.
+        folder: Where to write; ``exports/<pick>`` in the run folder unless given.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`. Accuracy and latency
+            of all files are then measured and stand in ``front.json`` under ``formats`` too.
+
+    Raises:
+        UnknownNameError: There is no such format.
+        UsageError: A format does not suit the network.
+        RuntimeMissingError: The runtime of a format is not installed.
+        ProofError: The exported files disagree with the network; nothing is written.
+        RunError: The run's settings cannot be read.
+        CheckpointError: The run's weights are gone or damaged.
+        DataError: The run's images are gone or have changed.
+        NasError: The folder cannot be written.
+    """
+    member = result.pick(pick)
+    folder = folder or result.run / "exports" / str(pick)
+    settings = recorded_settings(result.run)
+    if settings is None:
+        raise RunError(f"run folder `{result.run}` holds no `settings.json`")
+    checkpoint = None
+    if settings.get("supernet") is not None:
+        checkpoint = supernet_checkpoint(Path(settings["supernet"]))
+    elif settings.get("data") is not None:
+        checkpoint = supernet_checkpoint(result.run)
+    card: dict[str, Any] = {
+        "latency": {name: asdict(latency) for name, latency in member.latency.items()},
+        "sources": result.document["sources"],
+        "objectives": dict(member.objectives),
+    }
+    if "model" in result.document:
+        card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}
+    seed = int(result.document["seed"])
+    chosen = parse_formats(formats)
+    if checkpoint is None:
+        space = get_space(member.architecture.space)
+        request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
+        return export_subnet(request, folder)
+    export = _export_trained(checkpoint, member.architecture, settings.get("data"), card, seed, folder, chosen)
+    if len(export.proof["formats"]) > 1:
+        known = result.document.get("formats", {})
+        entry = {"number": member.number, "files": export.proof["formats"]}
+        write_json(result.run / "front.json", {**result.document, "formats": {**known, str(pick): entry}})
+    return export
+
+
+def export_run(run: Path, pick: str | None = None, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
+    """Export from a run folder: a member of a search's front, or the network of a training.
+
+    Args:
+        run: The run folder; or a network of a space by name, text or file, see `export_untrained`.
+        pick: As in `SearchResult.pick`, for a search; the knee where None.
+        folder: Where to write; ``exports/<pick>`` or ``exports/network`` in the run folder unless given.
+        formats: As in `export_member`.
+
+    Raises:
+        UsageError: A member is picked of a training, or of a network.
+        RunError: The folder holds a supernet, or nothing that can be exported.
+        NasError, SupernetError: As `export_member`.
+    """
+    if not run.is_dir() and _is_network(str(run)):
+        if pick is not None:
+            raise UsageError(f"`{run}` is one network, found pick `{pick}`", hint="leave `--pick` out")
+        return export_untrained(str(run), folder, formats)
+    settings = recorded_settings(run) or {}
+    if settings.get("command") not in ("train", "finish"):
+        return export_member(load_result(run), pick or "knee", folder, formats)
+    if pick is not None:
+        raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
+    if settings.get("architecture") is None:
+        raise RunError(
+            f"`{run}` holds a supernet, expected the training of one network or a search",
+            hint=f"search it with `nas search --supernet {run}`, then export from that run",
+        )
+    checkpoint = supernet_checkpoint(run)
+    architecture = Architecture.from_dict(settings["architecture"])
+    target, card = folder or run / "exports" / "network", settings.get("card") or {}
+    chosen = parse_formats(formats)
+    return _export_trained(checkpoint, architecture, settings["data"], card, settings["seed"], target, chosen)
+
+
+def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
+    """Export a network of a space with random weights, to look at it or to measure it.
+
+    Args:
+        text: The network, for example ``resnas/small``, as `nas.networks.resolve.resolve_network` understands it.
+        folder: Where to write; ``exports/<name>`` unless given, for example ``exports/resnas-small``.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`.
+
+    Raises:
+        UsageError: The network belongs to no space.
+        UnknownNameError: There is no such network.
+        ArchitectureError: The text or file holds no valid architecture.
+        NasError: The folder cannot be written, or is something other than an export.
+    """
+    network = resolve_network(text)
+    if network.architecture is None:
+        raise UsageError(
+            f"`{text}` belongs to no search space, expected a network that is built here",
+            hint="name one as `space/name`, or give a JSON file",
+        )
+    name = "-".join(re.findall(r"[\w.]+", network.name))
+    space = get_space(network.architecture.space)
+    request = ExportRequest(space, network.architecture, formats=parse_formats(formats))
+    return export_subnet(request, folder or Path("exports") / name)
+
+
+def _is_network(text: str) -> bool:
+    """Whether ``text`` names a network of a space, or a file with one."""
+    space, separator, _ = re.match("([^/:]*)([/:]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    is_of_a_kind = separator == ":" and space in space_kinds()
+    is_of_a_space = bool(separator) and (is_of_a_kind or space in space_names())
+    return is_of_a_space or text.startswith("{") or text.endswith(".json")
+
+
+def _export_trained(
+    checkpoint: Path,
+    architecture: Architecture,
+    data: str | None,
+    card: Mapping[str, Any],
+    seed: int,
+    folder: Path,
+    formats: tuple[str, ...] = (),
+) -> Export:
+    supernet, metadata = load_supernet(checkpoint)
+    images = load_data(data or metadata["data"]["source"], metadata["data"]["image_side"])
+    images.check(metadata["data"])
+    sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
+    request = ExportRequest(
+        space=supernet.space,
+        architecture=architecture,
+        supernet=supernet,
+        calibration=calibration_batches(images, seed),
+        images_BCHW=sample_BCHW,
+        image={
+            "mean": images.mean,
+            "std": images.std,
+            "class_names": images.class_names,
+            "crop_share": images.crop_share,
+        },
+        card={**card, "data": images.describe()},
+        seed=seed,
+        formats=formats,
+        measure=_measuring(images, supernet.space, architecture),
+    )
+    return export_subnet(request, folder)
+
+
+def _measuring(
+    images: ImageData, space: SearchSpace, architecture: Architecture
+) -> Callable[[Path, Mapping[str, str]], dict[str, dict[str, Any]]]:
+    """Says what the files of an export are worth, on the search part of the images and on this machine."""
+    family, side = family_of(space), space.input_shape(dict(architecture.settings))[-1]
+
+    def measure(folder: Path, files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        from nas.exporting.formats.measured import Images, measure_files
+
+        seen = ((family.prepare(x_BCHW, side), labels_B) for x_BCHW, labels_B in images.batches("search", BATCH_SIZE))
+        return measure_files(folder, files, Images(seen, f"search part of `{images.source}`"))
+
+    return measure
+
+
+def deliver(result: SearchResult, images: ImageData, pick: str = "knee") -> SearchResult:
+    """Export a member, check it where it runs, and write both down in ``front.json`` under ``verified``.
+
+    Checked are the exported file's accuracy on the test part of the images, which nothing has looked at before, and
+    its latency where the target is this machine.
+
+    Raises:
+        NasError: As `export_member`.
+        BusyMachineError: This machine is too busy to be measured.
+    """
+    member = result.pick(pick)
+    export = export_member(result, pick)
+    accuracy, count = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
+    verified: dict[str, Any] = {
+        "number": member.number,
+        "pick": pick,
+        "export": str(export.folder.relative_to(result.run)),
+        "search_accuracy": member.objectives[result.objective],
+        "test_accuracy": accuracy,
+        "test_images": count,
+        "proof": {name: value for name, value in export.proof.items() if name != "formats"},
+    }
+    if original_checkpoint(result.run).exists():
+        original, _ = load_supernet(original_checkpoint(result.run))
+        verified["original_test_accuracy"] = accuracy_of(
+            original.extract(original.space.largest), images, "test", "cpu"
+        )
+    if result.target == LOCAL:
+        statistic = load_target(LOCAL).provenance.protocol.get("statistic")
+        measurement = measure_network_apart(export.onnx, "p5" if statistic == "p5" else "median")
+        verified |= compare_latency(member.latency[LOCAL], measurement, result.document["limit_ms"])
+    document = {**result.document, "verified": verified}
+    write_json(result.run / "front.json", document)
+    return SearchResult(result.run, document, result.is_interrupted)
+
+
+def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> tuple[float, int]:
+    """Top-1 accuracy in [0, 1] of an ONNX file on the test part, and the number of images."""
+    network, family = OnnxNetwork(path), family_of(space)
+    side = space.input_shape(dict(architecture.settings))[-1]
+    correct, count = 0, 0
+    for x_BCHW, labels_B in images.batches("test", BATCH_SIZE):
+        logits_BK = network(family.prepare(x_BCHW, side))
+        correct += int((logits_BK.argmax(axis=1) == labels_B.numpy()).sum())
+        count += len(labels_B)
+    return correct / count, count
+
+
+def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:
+    """Measured beside predicted latency, ready for JSON, with a warning where they are far apart or over the limit."""
+    difference = measured.ms / predicted.ms - 1
+    warnings = []
+    if abs(difference) > TOLERATED_DIFFERENCE:
+        warnings.append(f"measured latency differs by {difference:+.0%} from the predicted; build the table again")
+    if limit_ms is not None and measured.ms > limit_ms:
+        warnings.append(f"measured latency of {measured.ms:.3g} ms is over the limit of {limit_ms:g} ms")
+    return {
+        "latency": {
+            LOCAL: {
+                "ms": measured.ms,
+                "low_ms": measured.p5_ms,
+                "high_ms": measured.p95_ms,
+                "kind": "measured",
+                "extrapolated": False,
+            }
+        },
+        "latency_difference": difference,
+        "latency_statistic": measured.statistic,
+        "latency_runs": measured.runs,
+        "warnings": warnings,
+    }

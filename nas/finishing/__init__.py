@@ -1,0 +1,1 @@
+"""The chosen network, trained to the end."""

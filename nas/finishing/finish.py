@@ -1,0 +1,333 @@
+"""Finishing a network: training it alone, from inherited weights or from scratch, until it can be shipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from nas.errors import UsageError
+from nas.evaluation.evaluators import SupernetEvaluator
+from nas.events import Progress, StageStarted, ignore
+from nas.finishing.plan import FinishPlan, make_plan
+from nas.finishing.source import take_over
+from nas.finishing.teacher import accuracy_of, make_teacher
+from nas.records.files import write_json
+from nas.runs.run import Run, next_run_folder
+from nas.searching.settings import check_same, recorded_settings
+from nas.training.options import checked_options
+from nas.training.train import CHECKPOINTS, choose_device, supernet_checkpoint
+from search_spaces import Architecture
+
+if TYPE_CHECKING:
+    from supernets.supernet import Supernet
+    from supernets.training.distributed import Workers
+    from supernets.training.events import TrainingProgress, TrainingResult
+    from supernets.training.soup import Snapshots, Soup
+    from supernets.training.targets import Teach
+
+Start = Literal["inherited", "scratch"]
+RESULT = "finish.json"
+TRAINING, SNAPSHOTS = "training", "snapshots"
+"""Folders of checkpoints: of the training, and those that may be averaged."""
+
+
+@dataclass(frozen=True)
+class FinishResult:
+    """A finished network.
+
+    Attributes:
+        run: The run folder.
+        checkpoint: The file with the weights.
+        architecture: The network.
+        accuracy: On the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch), ``trained``
+            at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint holds; and
+            ``teacher`` where there is one.
+        averaged: The checkpoints that were averaged.
+        verified: Of the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has looked
+            at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
+        steps: Optimiser steps in all.
+        epochs: Passes over the training images.
+        seconds: Time trained, over all sessions.
+    """
+
+    run: Path
+    checkpoint: Path
+    architecture: Architecture
+    accuracy: Mapping[str, float | None]
+    averaged: tuple[str, ...]
+    verified: Mapping[str, Any]
+    steps: int
+    epochs: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``finish.json`` holds."""
+        return {
+            "schema": 1,
+            **asdict(self),
+            "run": str(self.run),
+            "checkpoint": str(self.checkpoint.relative_to(self.run)),
+            "architecture": self.architecture.to_dict(),
+            "averaged": list(self.averaged),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> FinishResult:
+        """Read what `to_dict` wrote."""
+        run = Path(document["run"])
+        return cls(
+            run=run,
+            checkpoint=run / document["checkpoint"],
+            architecture=Architecture.from_dict(document["architecture"]),
+            averaged=tuple(document["averaged"]),
+            **{name: document[name] for name in ("accuracy", "verified", "steps", "epochs", "seconds")},
+        )
+
+
+def finish(
+    run: Path | str | None = None,
+    data: str | None = None,
+    *,
+    pick: str | int | None = None,
+    arch: str | None = None,
+    start: Start | None = None,
+    epochs: int | None = None,
+    budget_seconds: float | None = None,
+    image_size: int | None = None,
+    teacher: str | None = None,
+    recipe: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    output: Path | str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> FinishResult:
+    """Train one network alone until it can be shipped: a member of a front, or any network of a space.
+
+    It starts from the weights that the run's supernet, or the run itself, has for it, or from scratch. An exponential
+    moving average of the weights is kept; its best checkpoints are averaged where that helps
+    (`supernets.training.soup`), judged on the search part of the images. The result is exported, and its accuracy taken
+    on the test part in ONNX Runtime.
+
+    Processes that `torchrun` starts train together, each on its part of every batch: all call this with the same
+    arguments, and the first one writes. All return the same result.
+
+    Args:
+        run: Run folder of a search, of a supernet's training, or of one network's.
+        data: ``digits``, ``glyphs``, a folder of images, or a dataset of timm.data; those of ``run`` unless given.
+        pick: Member of a search's front, as in `nas.SearchResult.pick`; the knee unless given.
+        arch: The network, where ``run`` holds a supernet or is not given, as `nas.networks.resolve.resolve_network`
+            reads it.
+        start: ``inherited`` weights where there are any, else ``scratch``.
+        epochs: Passes over the training images; 30 for inherited weights unless given here or by ``recipe``.
+        budget_seconds: Time to train for, in place of ``epochs``.
+        image_size: Side in pixels of the images, for spaces whose networks can be had for others: position embeddings
+            are then interpolated.
+        teacher: ``original``: the model that a search began with, taken where one is kept; ``largest``: the supernet's
+            largest network, taken elsewhere; names of timm networks with commas; or ``none``.
+        recipe: Published settings, see `supernets.training.recipes`. Without one, settings are those that inherited
+            weights were trained with, at a quarter of their learning rate, else the trainer's.
+        options: Other settings by name, see `supernets.training.settings.TrainingSettings`; they come first.
+        seed: Of images and, from scratch, weights.
+        output: Run folder; ``runs/<space>-finish-<n>`` unless given.
+        resume: Go on in ``output``. Whatever is not given is taken from there, whatever is given must agree.
+        force: Throw away what ``output`` holds first.
+        device: For example ``cuda``; the first GPU if there is one, else the CPU.
+        progress: Receives `nas.events.StageStarted`, `supernets.training.trainer.TrainingProgress` and
+            `supernets.training.trainer.Validation`.
+
+    Raises:
+        UsageError: What is given does not name one network, makes no sense together, or is not known.
+        UnknownNameError: There is no such network or recipe.
+        SearchSpaceError: The space's networks are for images of one size, or have no stochastic depth.
+        RunError: A run folder cannot be used.
+        DataError: The images cannot be used, or are not those of the inherited weights.
+        CheckpointError: The inherited weights are gone, damaged, or have changed since the finish was started.
+        TrainingError: The training cannot go on; the last good checkpoint is kept.
+        ProofError: The exported files disagree with the network.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; resuming goes on.
+    """
+    if epochs is not None and budget_seconds is not None:
+        raise UsageError("both `epochs` and `budget_seconds` are given, expected one of them")
+    if start not in (None, "inherited", "scratch"):
+        raise UsageError(f"`start` is {start!r}, expected `inherited` or `scratch`")
+    given: dict[str, Any] = {
+        "run": None if run is None else str(run),
+        "data": data,
+        "pick": None if pick is None else str(pick),
+        "arch": arch,
+        "start": start,
+        "epochs": epochs,
+        "budget_seconds": budget_seconds,
+        "image_size": image_size,
+        "teacher": teacher,
+        "recipe": recipe,
+        "seed": seed,
+    }
+    if resume and output is None:
+        raise UsageError("`resume` without `output`, expected the run folder to go on in")
+    folder = None if output is None else Path(output)
+    recorded = recorded_settings(folder) if resume and folder else None
+    from supernets.training.distributed import join_workers
+
+    with join_workers(choose_device(device)) as team:
+        if not team.is_first:
+            return _finish_beside(given, team)
+        plan = make_plan(given, checked_options(options or {}), recorded, folder)
+        return _Finish(plan, team, progress or ignore)(folder, resume, force)
+
+
+def _finish_beside(given: Mapping[str, Any], team: Workers) -> FinishResult:
+    told = team.of_first(None)
+    document, folder = told["document"], Path(told["run"])
+    plan = make_plan({name: document[name] for name in given}, {}, document, folder)
+    return _Finish(plan, team, ignore).beside(folder, told["is_resumed"])
+
+
+class _Finish:
+    """One call of `finish`."""
+
+    def __init__(self, plan: FinishPlan, team: Workers, progress: Progress) -> None:
+        self.plan, self.team, self.device, self.progress = plan, team, team.device, progress
+
+    def __call__(self, folder: Path | None, resume: bool, force: bool) -> FinishResult:
+        """Finish in the process that writes."""
+        plan, network, teach = self.plan, self._network(), self._teacher()
+        document = plan.document()
+        if folder is None:
+            folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
+        with Run(folder, document, seed=plan.training.seed, resume=resume, force=force) as run:
+            if run.is_resumed:
+                check_same(run.path, "digest", run.settings.get("digest"), document["digest"])
+            self.team.of_first({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
+            result = self._finish(run, network, teach)
+            write_json(run.path / RESULT, result.to_dict())
+        self.team.of_first(result.to_dict())
+        return result
+
+    def beside(self, folder: Path, is_resumed: bool) -> FinishResult:
+        """Train in a process beside the one that writes."""
+        self._train(folder, is_resumed, self._network(), self._teacher(), None)
+        return FinishResult.from_dict(self.team.of_first(None))
+
+    def _network(self) -> Supernet:
+        from supernets.supernet import Supernet
+
+        plan = self.plan
+        network = Supernet(plan.space, seed=plan.training.seed)
+        if plan.starts_inherited and plan.inherited is not None:
+            take_over(plan.inherited, plan.source.architecture, network)
+        return network.to(self.device)
+
+    def _finish(self, run: Run, network: Supernet, teach: Teach | None) -> FinishResult:
+        from supernets.training.soup import Snapshots
+
+        plan = self.plan
+        accuracy: dict[str, float | None] = {"inherited": None}
+        if plan.starts_inherited:
+            before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            accuracy["inherited"] = self._judge(network)
+            network.load_state_dict(before)  # without the statistics that it was judged with
+        if teach is not None:
+            accuracy["teacher"] = accuracy_of(teach, plan.images, "search", self.device)
+        snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)
+        self.progress(StageStarted("training", plan.training.budget_seconds))
+        outcome = self._train(run.path, run.is_resumed, network, teach, snapshots)
+        self.progress(StageStarted("averaging"))
+        soup = self._average(network, snapshots, outcome.checkpoint, accuracy)
+        checkpoint = self._save(run, network, outcome.checkpoint)
+        run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": soup.accuracy}}})
+        self.progress(StageStarted("export"))
+        verified = self._verify(run, network)
+        return FinishResult(
+            run=run.path,
+            checkpoint=checkpoint,
+            architecture=plan.source.architecture,
+            accuracy={**accuracy, "averaged": soup.accuracy},
+            averaged=soup.members,
+            verified=verified,
+            steps=outcome.steps,
+            epochs=outcome.epochs,
+            seconds=outcome.seconds,
+        )
+
+    def _train(
+        self, folder: Path, is_resumed: bool, network: Supernet, teach: Teach | None, snapshots: Snapshots | None
+    ) -> TrainingResult:
+        """Train with the team; ``snapshots`` are for the process that writes."""
+        from supernets.training.trainer import train_supernet
+
+        def follow(event: TrainingProgress) -> None:
+            if snapshots is not None:
+                snapshots.follow(event)
+            self.progress(event)
+
+        return train_supernet(
+            network,
+            self.plan.images,
+            self.plan.training,
+            folder / CHECKPOINTS / TRAINING,
+            resume=is_resumed,
+            progress=follow,
+            notify=self.progress,
+            validate=None if snapshots is None else snapshots.validate,
+            teach=teach,
+            workers=self.team,
+        )
+
+    def _teacher(self) -> Teach | None:
+        plan = self.plan
+        name = cast(str, plan.settings["teacher"])
+        return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
+
+    def _judge(self, network: Supernet) -> float:
+        """Accuracy with BatchNorm statistics of its own, which the network then has."""
+        evaluator = SupernetEvaluator(network, self.plan.images, self.plan.training.seed)
+        return evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed).objective
+
+    def _average(
+        self, network: Supernet, snapshots: Snapshots, checkpoint: Path, accuracy: dict[str, float | None]
+    ) -> Soup:
+        from supernets.checkpoint import read_checkpoint
+        from supernets.training.soup import Ingredient, Weights, greedy_soup
+
+        def judge(weights: Weights) -> float:
+            network.load_state_dict(weights)
+            return self._judge(network)
+
+        last = read_checkpoint(checkpoint)
+        ingredients = snapshots.ingredients()
+        accuracy["trained"] = judge(last.averages or last.weights)
+        if not ingredients or last.averages:
+            plain = Ingredient("last step", judge(last.weights), lambda: last.weights)
+            ingredients.append(plain)
+        soup = greedy_soup(ingredients, judge)
+        return replace(soup, accuracy=judge(soup.weights))
+
+    def _save(self, run: Run, network: Supernet, training: Path) -> Path:
+        """Write the finished network, with the statistics that it was judged with."""
+        from supernets.checkpoint import read_checkpoint, save_checkpoint
+
+        path = supernet_checkpoint(run.path)
+        save_checkpoint(path, network, {}, read_checkpoint(training).metadata)
+        return path
+
+    def _verify(self, run: Run, network: Supernet) -> dict[str, Any]:
+        """Export the network, and take the test accuracy of what was exported."""
+        from nas.exporting.verify import export_run, onnx_accuracy
+
+        plan, architecture = self.plan, self.plan.source.architecture
+        export = export_run(run.path)
+        accuracy, count = onnx_accuracy(export.onnx, plan.images, plan.space, architecture)
+        return {
+            "export": str(export.folder.relative_to(run.path)),
+            "test_accuracy": accuracy,
+            "torch_test_accuracy": accuracy_of(lambda x: network(x, architecture), plan.images, "test", self.device),
+            "test_images": count,
+            "proof": {name: value for name, value in export.proof.items() if name != "formats"},
+        }

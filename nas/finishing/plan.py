@@ -1,0 +1,201 @@
+"""What a finish is to do: its settings, its training and its images, from what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import RunError, UsageError
+from nas.finishing.source import Inherited, Source, find_source, load_inherited
+from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
+from nas.searching.settings import check_same
+from nas.training.options import make_settings
+from nas.training.request import SINGLE_POLICY, check_named_teachers, check_random_weights, form_to_train
+from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
+
+if TYPE_CHECKING:
+    from supernets.data.sources import ImageData
+    from supernets.training.settings import TrainingSettings
+
+COMMAND = "finish"
+FINE_TUNING_EPOCHS = 30
+FINE_TUNING_RATE = 0.25
+"""Peak of the learning rate of inherited weights, as a share of what they were trained with."""
+EMA_DECAY = 0.9999
+TEMPERATURE = 1.0
+AS_TRAINED = (
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "decay",
+    "label_smoothing",
+    "gradient_clip",
+    "clipping",
+    "augmentation",
+    "mixing",
+    "drop_path",
+    "precision",
+)
+"""Settings that are those of the inherited weights' own training, unless given."""
+
+
+@dataclass(frozen=True)
+class FinishPlan:
+    """Everything that is known before the run folder is touched.
+
+    Attributes:
+        settings: What was asked, with defaults for what was not.
+        source: The network.
+        inherited: Weights that it starts from, or that its teacher has; None for none.
+        images: To train and judge it on.
+        training: How it is trained.
+        space: Of the one network, as it is trained.
+    """
+
+    settings: dict[str, Any]
+    source: Source
+    inherited: Inherited | None
+    images: ImageData
+    training: TrainingSettings
+    space: SingleSpace
+
+    @property
+    def starts_inherited(self) -> bool:
+        """Whether the network starts from inherited weights."""
+        return bool(self.settings["start"] == "inherited")
+
+    def document(self) -> dict[str, Any]:
+        """What a run folder records of it; with that, `make_plan` makes the same plan again."""
+        return {
+            "command": COMMAND,
+            **self.settings,
+            "space": self.space.name,
+            "architecture": self.source.architecture.to_dict(),
+            "training": self.training.to_dict(),
+            "digest": None if self.inherited is None else self.inherited.digest,
+            "card": self._card(),
+        }
+
+    def _card(self) -> dict[str, Any]:
+        """What the model card says beside the training; latency was predicted for the images of the source."""
+        is_resized = self.settings["image_size"] is not None
+        card = self.source.card
+        return {name: card[name] for name in card if not (is_resized and name in ("latency", "sources"))}
+
+
+def make_plan(
+    given: Mapping[str, Any], options: Mapping[str, Any], recorded: Mapping[str, Any] | None, folder: Path | None
+) -> FinishPlan:
+    """What is to be done, checked as far as that goes without training.
+
+    Args:
+        given: Settings by name, see `nas.finish`; None for what was not given.
+        options: Settings of the trainer by name.
+        recorded: What the run that is resumed records; None for a new one.
+        folder: Of that run, for messages.
+
+    Raises:
+        As `nas.finish`.
+    """
+    from supernets.data.sources import load_data
+    from supernets.training.settings import CHANGEABLE, TrainingSettings
+
+    if recorded is not None and folder is not None:
+        _check_agrees(given, options, recorded, folder)
+    settings = {**given, **{name: recorded[name] for name in given if name in (recorded or {})}} if recorded else given
+    source = find_source(None if settings["run"] is None else Path(settings["run"]), settings["pick"], settings["arch"])
+    inherited = None if source.checkpoint is None else load_inherited(source.checkpoint)
+    settings = _completed(settings, source, inherited)
+    if recorded is not None:
+        training = TrainingSettings.from_dict(recorded["training"])
+        training = replace(training, **{name: value for name, value in options.items() if name in CHANGEABLE})
+    else:
+        training = _training_settings(settings, options, source, inherited)
+    check_named_teachers(training)
+    if settings["start"] == "scratch":
+        check_random_weights(training)
+    base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
+    side = settings["image_size"] or base.image_side
+    images = load_data(settings["data"], side, augmentation=training.augmentation)
+    if inherited is not None:
+        images.check({**inherited.metadata["data"], "image_side": side})
+    space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
+    assert isinstance(space, SingleSpace)
+    return FinishPlan(settings, source, inherited, images, training, space)
+
+
+def _alone(space: SearchSpace, architecture: Architecture) -> SingleSpace:
+    base = space.base if isinstance(space, SingleSpace) else space
+    return SingleSpace(base, base.parse(architecture.to_dict()))
+
+
+def _completed(settings: Mapping[str, Any], source: Source, inherited: Inherited | None) -> dict[str, Any]:
+    """The settings with defaults for what is None, checked against each other."""
+    chosen = dict(settings)
+    if chosen["start"] == "inherited" and inherited is None:
+        raise UsageError(
+            "there are no weights to inherit",
+            hint="name a run that has some, for example a search with `--data` or `--supernet`, or start from scratch",
+        )
+    chosen["start"] = chosen["start"] or ("scratch" if inherited is None else "inherited")
+    trained_on = None if inherited is None else inherited.metadata["data"]["source"]
+    chosen["data"] = chosen["data"] or source.data or trained_on
+    if chosen["data"] is None:
+        raise UsageError("no images to train on", hint="add `--data`, for example `--data digits`")
+    chosen["teacher"] = chosen["teacher"] or default_teacher(source, inherited)
+    check_teacher(chosen["teacher"], source, inherited)
+    chosen["seed"] = chosen["seed"] or 0
+    if chosen["image_size"] is not None and chosen["image_size"] < 1:
+        raise UsageError(f"`image_size` is {chosen['image_size']}, expected more than 0")
+    return chosen
+
+
+def _training_settings(
+    settings: Mapping[str, Any], options: Mapping[str, Any], source: Source, inherited: Inherited | None
+) -> TrainingSettings:
+    """How the network is trained: what is given, then the recipe or the inherited weights' own training."""
+    from supernets.training.settings import TrainingSettings
+
+    defaults: dict[str, Any] = {"temperature": TEMPERATURE}
+    epochs = settings["epochs"]
+    if settings["recipe"] is None:
+        defaults["ema_decay"] = EMA_DECAY
+        if inherited is not None:
+            trained = inherited.metadata["settings"]
+            defaults |= {name: trained[name] for name in AS_TRAINED if name in trained}
+        if settings["start"] == "inherited":
+            rate = defaults.get("learning_rate", TrainingSettings.learning_rate)
+            defaults["learning_rate"] = FINE_TUNING_RATE * rate
+            epochs = epochs or (None if settings["budget_seconds"] else FINE_TUNING_EPOCHS)
+    if settings["teacher"] not in (LARGEST, ORIGINAL, NONE):
+        defaults["teachers"] = tuple(name.strip() for name in settings["teacher"].split(","))
+    elif options.get("teachers"):
+        raise UsageError(
+            f"setting `teachers` beside teacher `{settings['teacher']}`", hint="name the networks by `--teacher`"
+        )
+    named = {
+        **settings,
+        "epochs": epochs,
+        "space": source.architecture.space,
+        "architecture": source.architecture.to_dict(),
+        "options": {**defaults, **options},
+    }
+    return make_settings(named, policy=SINGLE_POLICY)
+
+
+def _check_agrees(
+    given: Mapping[str, Any], options: Mapping[str, Any], recorded: Mapping[str, Any], folder: Path
+) -> None:
+    from supernets.training.settings import CHANGEABLE
+
+    if recorded.get("command") != COMMAND:
+        raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a finish")
+    for name, value in given.items():
+        if value is not None:
+            check_same(folder, name, recorded.get(name), value)
+    for name, value in options.items():
+        if name not in CHANGEABLE:
+            found = list(value) if isinstance(value, tuple) else value
+            check_same(folder, name, recorded["training"].get(name), found)

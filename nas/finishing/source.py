@@ -1,0 +1,169 @@
+"""What a finish starts from: the network, and the weights that it may inherit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import RunError, UsageError
+from nas.result import load_result
+from nas.searching.settings import recorded_settings
+from nas.training.pretrained import ORIGINAL_NAME
+from nas.training.request import find_network
+from nas.training.train import supernet_checkpoint
+from search_spaces import Architecture, SingleSpace
+
+if TYPE_CHECKING:
+    from supernets.checkpoint import CheckpointMetadata
+    from supernets.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network by name or from a run.
+
+    Attributes:
+        architecture: The network.
+        checkpoint: The file with weights that it can inherit; None where there is none.
+        data: The images that those were trained on; None for those that the checkpoint names.
+        card: What is known of the network, for its model card: predicted latency and where that comes from, and the
+            model of one's own that it came out of.
+    """
+
+    architecture: Architecture
+    checkpoint: Path | None = None
+    data: str | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def original(self) -> Path | None:
+        """The file with the model that the network lies in, as it was before it was trained; None without one."""
+        path = None if self.checkpoint is None else self.checkpoint.with_name(ORIGINAL_NAME)
+        return path if path is not None and path.exists() else None
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Trained weights that hold the network.
+
+    Attributes:
+        supernet: A supernet of the network's space, or the network alone, on the CPU.
+        metadata: What its checkpoint says about itself.
+        digest: Of the checkpoint, to notice one that changed.
+    """
+
+    supernet: Supernet
+    metadata: CheckpointMetadata
+    digest: str
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the weights are those of the one network."""
+        return isinstance(self.supernet.space, SingleSpace)
+
+
+def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
+    """What ``nas finish RUN``, ``nas finish RUN --arch A`` and ``nas finish --arch A`` are about.
+
+    Args:
+        run: Run folder of a search, of a supernet's training, or of one network's.
+        pick: Member of a search's front, as in `nas.SearchResult.pick`; the knee where None.
+        arch: The network where ``run`` holds a supernet or is None, as `nas.networks.resolve.resolve_network`
+            understands it.
+
+    Raises:
+        UsageError: What is given does not name one network.
+        RunError: The folder holds no run, or one without a result.
+        UnknownNameError: There is no such network.
+    """
+    if run is None:
+        if arch is None:
+            raise UsageError("no network to finish", hint="name a run folder, or a network as `--arch space/name`")
+        if pick is not None:
+            raise UsageError(f"pick `{pick}` without a run folder", hint=f"for example `nas finish RUN --pick {pick}`")
+        return Source(find_network(arch, None))
+    settings = recorded_settings(run)
+    if settings is None:
+        raise RunError(f"`{run}` holds no run", hint="name the folder of a search or of a training")
+    if settings.get("command") == "search":
+        if arch is not None:
+            raise UsageError(
+                f"`{run}` holds a search, found network `{arch}`", hint="name one of its front by `--pick`"
+            )
+        return _of_search(run, pick or "knee", settings)
+    if pick is not None:
+        raise UsageError(f"`{run}` holds no search, found pick `{pick}`", hint="leave `--pick` out")
+    return _of_training(run, arch, settings)
+
+
+def load_inherited(checkpoint: Path) -> Inherited:
+    """The weights in a checkpoint, with everything that is trained.
+
+    Raises:
+        CheckpointError: They are gone or damaged.
+    """
+    from supernets.checkpoint import load_supernet
+
+    supernet, metadata = load_supernet(checkpoint, to_train=True)
+    return Inherited(supernet, metadata, hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16])
+
+
+def take_over(inherited: Inherited, architecture: Architecture, network: Supernet) -> None:
+    """Put the inherited weights of a network into ``network``, its own space of one.
+
+    Position embeddings are interpolated where it computes on larger or smaller images, see
+    `supernets.families.resnas.fitted_weights`.
+
+    Raises:
+        SupernetError: They are those of another network, or of another number of classes.
+    """
+    from search_spaces.resnas import ResnasSpace
+    from supernets.errors import SupernetError
+    from supernets.families.resnas import fitted_weights
+
+    weights = inherited.supernet.extract(architecture).state_dict()
+    space = network.space
+    if inherited.supernet.space.classes != space.classes:
+        raise SupernetError(
+            f"inherited weights tell {inherited.supernet.space.classes} classes, the images have {space.classes}",
+            hint="give the images that the weights were trained on, or start from scratch",
+        )
+    if isinstance(space, SingleSpace) and isinstance(space.base, ResnasSpace):
+        weights = fitted_weights(weights, network.network)
+    network.network.load_state_dict(weights)
+
+
+def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
+    result = load_result(run)
+    member = result.pick(pick)
+    card: dict[str, Any] = {
+        "latency": {target: asdict(latency) for target, latency in member.latency.items()},
+        "sources": result.document["sources"],
+    }
+    if "model" in result.document:
+        card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}
+    checkpoint = None
+    if settings.get("supernet") is not None:
+        checkpoint = supernet_checkpoint(Path(settings["supernet"]))
+    elif settings.get("data") is not None:
+        checkpoint = supernet_checkpoint(run)
+    return Source(member.architecture, checkpoint, settings.get("data"), card)
+
+
+def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> Source:
+    if settings.get("command") not in ("train", "finish"):
+        raise RunError(f"`{run}` holds a `{settings.get('command')}` run, expected a search or a training")
+    own, checkpoint, data = settings.get("architecture"), supernet_checkpoint(run), settings.get("data")
+    if own is not None:
+        if arch is not None:
+            raise UsageError(f"`{run}` holds one network, found network `{arch}`", hint="leave one of the two out")
+        return Source(Architecture.from_dict(own), checkpoint, data, settings.get("card", {}))
+    if arch is None:
+        raise UsageError(
+            f"`{run}` holds a supernet, expected one network",
+            hint=f"search it with `nas search --supernet {run}`, or name a network by `--arch`",
+        )
+    return Source(find_network(arch, settings["space"]), checkpoint, data)

@@ -1,0 +1,124 @@
+"""Who teaches a network that is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import UsageError
+from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
+from nas.finishing.source import Inherited, Source
+from nas.networks.resolve import checkpoint_header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from supernets.data.sources import ImageData, Part
+    from supernets.supernet import Supernet
+    from supernets.training.settings import TrainingSettings
+    from supernets.training.targets import Teach
+
+LARGEST, ORIGINAL, NONE = "largest", "original", "none"
+
+
+def default_teacher(source: Source, inherited: Inherited | None) -> str:
+    """``original`` where a run keeps a model that knows the classes, ``largest`` in a supernet, else ``none``."""
+    if inherited is None or inherited.is_alone:
+        return NONE
+    return ORIGINAL if source.original is not None and _teaches(source.original) else LARGEST
+
+
+def check_teacher(name: str, source: Source, inherited: Inherited | None) -> None:
+    """Make sure that there is such a teacher among our own.
+
+    Raises:
+        UsageError: There is not.
+    """
+    if name == LARGEST and (inherited is None or inherited.is_alone):
+        raise UsageError(
+            "teacher `largest` is the largest network of a supernet, but there is no supernet",
+            hint="finish from a run that has one, or name a network of timm",
+        )
+    if name == ORIGINAL and (source.original is None or not _teaches(source.original)):
+        found = "there is none" if source.original is None else "that one was made for other classes"
+        raise UsageError(
+            f"teacher `original` is the model that a search with `--model` began with, but {found}",
+            hint="take `largest`, a network of timm, or `none`",
+        )
+
+
+def make_teacher(
+    name: str,
+    source: Source,
+    inherited: Inherited | None,
+    images: ImageData,
+    training: TrainingSettings,
+    device: torch.device,
+) -> Teach | None:
+    """The teacher of a finish, on ``device``; None for none.
+
+    Args:
+        name: ``largest``, ``original``, ``none``, or a network of timm.
+        source: Of the network that is finished.
+        inherited: The supernet that ``largest`` belongs to.
+        images: That it teaches on.
+        training: How; its teachers, temperature and precision count.
+        device: Where it runs.
+
+    Raises:
+        TrainingError: It cannot be had, or knows other classes.
+        CheckpointError: The original model's file is damaged.
+    """
+    import torch
+
+    from supernets.checkpoint import load_supernet
+    from supernets.training.network_teacher import NetworkTeacher
+    from supernets.training.targets import make_teach
+
+    precision = torch.float32 if training.precision == "fp32" else torch.bfloat16
+    supernet = None
+    if name == LARGEST and inherited is not None:
+        supernet = inherited.supernet
+    elif name == ORIGINAL and source.original is not None:
+        supernet, _ = load_supernet(source.original)
+    if supernet is not None:
+        network = _largest(supernet, images, training.seed)
+        return NetworkTeacher(network.to(device), training.temperature, precision)
+    return make_teach(training, images, device)
+
+
+def accuracy_of(
+    network: Callable[[Tensor], Tensor], images: ImageData, part: Part, device: torch.device | str
+) -> float:
+    """Top-1 accuracy of a network or teacher on a part of the images, in [0, 1].
+
+    Args:
+        network: Images ``(B, 3, H, W)`` to logits or probabilities ``(B, K)``.
+        images: To judge it on.
+        part: Of the images.
+        device: Where it runs.
+    """
+    import torch
+
+    correct, count = 0, 0
+    with torch.inference_mode():
+        for x_BCHW, labels_B in images.batches(part, BATCH_SIZE):
+            correct += int((network(x_BCHW.to(device)).argmax(dim=1).cpu() == labels_B).sum())
+            count += len(labels_B)
+    return correct / count
+
+
+def _largest(supernet: Supernet, images: ImageData, seed: int) -> nn.Module:
+    """The largest network of a supernet, with BatchNorm statistics of its own."""
+    from supernets.batch_norm import reestimate_batch_norm
+
+    network = supernet.extract(supernet.space.largest).eval()
+    reestimate_batch_norm(network, calibration_batches(images, seed))
+    return network
+
+
+def _teaches(original: Path) -> bool:
+    """Whether a kept model tells the classes of the images that it was searched for."""
+    return bool(checkpoint_header(original)["settings"]["model"]["teaches"])

@@ -1,0 +1,327 @@
+"""Growing one network into a family of larger ones, without training, as As-ViT scales its seed.
+
+Source: Chen et al., "Auto-scaling Vision Transformers without Training", ICLR 2022, arXiv 2202.11921. Each step tries
+a few larger networks (`nas.growth.rules`), measures As-ViT's two metrics of each, and takes the one with the smallest
+sum of ranks (`nas.growth.choose`); every network on the way is a member of the family.
+
+Growth is a function of its settings and the metrics, so only the metrics are recorded: a resumed run grows from the
+start and looks up what is known already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.errors import NasError, RunError, UsageError
+from nas.events import Progress, StageProgress, ignore
+from nas.growth.choose import TIE_RULES, best_candidate
+from nas.growth.limit import Limit, parse_limit
+from nas.growth.rules import GrowthRule, growth_rule
+from nas.networks.resolve import resolve_network
+from nas.records.files import write_json
+from nas.records.trial import State, Trial
+from nas.result import SearchResult, front_document
+from nas.runs.run import Run, next_run_folder
+from nas.searching.settings import check_same, recorded_settings
+from search_spaces import Architecture
+
+if TYPE_CHECKING:
+    from latency_tables.predictor import Latency
+    from nas.scores.asvit import AsvitScorer, AsvitScores
+    from search_spaces import SearchSpace
+    from search_spaces.graph import OpGraph
+
+SEED = 27
+OBJECTIVE = "as_vit"
+NTK, LENGTH = "ntk_condition", "length_distortion"
+DEFAULTS: dict[str, Any] = {
+    "network": None,
+    "up_to": "80M",
+    "target": "pixel6",
+    "seed": SEED,
+    "repeats": 5,
+    "ties": "published",
+}
+
+
+def grow_family(
+    network: str | None = None,
+    up_to: str | None = None,
+    *,
+    target: str | None = None,
+    seed: int | None = None,
+    repeats: int | None = None,
+    ties: str | None = None,
+    output: Path | str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Grow a network step by step until a limit.
+
+    As-ViT's networks grow as published: with the limit on parameters or MACs of a network, the last member is the first
+    to reach it. A limit on latency, and every limit in other spaces, is one that no member exceeds.
+
+    Args:
+        network: Where to start: ``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``, ``elastic/S1``, or whatever else
+            `nas.networks.resolve.resolve_network` reads and belongs to a space.
+        up_to: ``80M`` (parameters, the default), ``1.2G`` (MACs) or ``30ms``.
+        target: Device whose latency is predicted; ``pixel6`` unless given.
+        seed: Of weights, circles and noise; 27 unless given, as in the paper.
+        repeats: Draws of the weights per network; 5 unless given.
+        ties: How ties are broken, see `nas.growth.choose`; ``published`` unless given.
+        output: Run folder; ``runs/<space>-family-<n>`` unless given.
+        resume: Go on in ``output``; whatever is given must agree with what is recorded there.
+        force: Throw away what ``output`` holds first.
+        workers: Processes; the numbers do not depend on it.
+        progress: Receives `nas.events.StageProgress`.
+
+    Returns:
+        The family as a result whose front are its members, smallest first; each can be picked and exported.
+
+    Raises:
+        UsageError: The network cannot be grown, a value is out of range, or there is nothing to resume.
+        RunError: The run folder cannot be used.
+        NasError: Not even the first network can be measured.
+    """
+    given = {
+        "network": network, "up_to": up_to, "target": target, "seed": seed, "repeats": repeats, "ties": ties
+    }  # fmt: skip
+    settings = _settings(given, Path(output) if output is not None else None, resume)
+    limit = parse_limit(settings["up_to"])
+    architecture = resolve_network(settings["network"]).architecture
+    if architecture is None:
+        raise UsageError(f"`{settings['network']}` cannot be grown: it belongs to no search space")
+    rule, start = growth_rule(architecture)
+    device = load_device(settings["target"], rule.space, progress or ignore)
+    folder = Path(output) if output is not None else next_run_folder(f"{rule.space.name}-family")
+    document = {"command": "scale", "space": rule.space.name, **settings}
+
+    from nas.scores.asvit import AsvitScorer
+    from supernets.training.interruptions import deferred_interrupt
+
+    side = rule.space.input_shape(dict(start.settings))[-1]
+    with (
+        Run(folder, document, seed=settings["seed"], resume=resume, force=force) as run,
+        AsvitScorer(image_side=side, seed=settings["seed"], repeats=settings["repeats"], workers=workers) as scorer,
+        deferred_interrupt() as interrupted,
+    ):
+        growth = Growth(run, rule, device, limit, scorer, settings["ties"], progress or ignore, interrupted.is_set)
+        family = growth(start)
+        return _result(run, rule, device, limit, family, settings, growth)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Whose latency is predicted.
+
+    Attributes:
+        target: Its name.
+        latency: Predicts an op graph's.
+        source: One line that says what the predictions rest on.
+    """
+
+    target: str
+    latency: Callable[[OpGraph], Latency]
+    source: str
+
+
+def load_device(target: str, space: SearchSpace, progress: Progress) -> Device:
+    """A device by name; the table of this machine is measured where it has none.
+
+    Raises:
+        UnknownNameError: There is no such target.
+    """
+    from latency_tables.predictor import LatencyPredictor
+    from latency_tables.targets import provenance_line
+    from nas.latency.build import ensure_target
+
+    table = ensure_target(target, space, progress)
+    return Device(target, LatencyPredictor(table).graph, provenance_line(table))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of the family.
+
+    Attributes:
+        trial: Its size, latency and metrics.
+        candidates: How many networks it was chosen from.
+    """
+
+    trial: Trial
+    candidates: int
+
+
+class Growth:
+    """One growth in one run folder.
+
+    Args:
+        run: Open run folder.
+        rule: What larger networks there are.
+        device: Whose latency is predicted.
+        limit: Where growth ends.
+        scorer: Gives both metrics.
+        ties: How ties are broken.
+        progress: Receives `nas.events.StageProgress`.
+        stop: Asked before each network; true ends the growth.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        rule: GrowthRule,
+        device: Device,
+        limit: Limit,
+        scorer: AsvitScorer,
+        ties: str,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._run = run
+        self._rule = rule
+        self._device = device
+        self._limit = limit
+        self._scorer = scorer
+        self._ties = ties
+        self._progress = progress
+        self._stop = stop
+        self.trials = run.load_trials(rule.space) if run.is_resumed else []
+        self._known = {trial.architecture: trial for trial in self.trials}
+        self.is_interrupted = False
+
+    def __call__(self, start: Architecture) -> list[Member]:
+        """The family, smallest first, as far as the growth came.
+
+        Raises:
+            NasError: The first network is beyond the limit or cannot be measured.
+        """
+        if not self._fits(start):
+            raise NasError(f"the network to grow is beyond `{self._limit.text}` already", hint="raise `--up-to`")
+        family: list[Member] = []
+        candidates = [start]
+        while candidates:
+            trials = list(self._measured(candidates, len(family)))
+            if len(trials) < len(candidates):
+                self.is_interrupted = True
+                break
+            done = [trial for trial in trials if trial.state is State.DONE]
+            if not done and not family:
+                raise NasError(f"the network to grow cannot be measured: {trials[0].reason}")
+            if not done:
+                break
+            metrics = [np.array([trial.scores[name] for trial in done]) for name in (NTK, LENGTH)]
+            best = done[best_candidate(metrics[0], metrics[1], self._ties)]
+            family.append(Member(best, len(candidates)))
+            candidates = [] if self._has_arrived(best.architecture) else self._next(best.architecture)
+        return family
+
+    def _next(self, architecture: Architecture) -> list[Architecture]:
+        return [candidate for candidate in self._rule.candidates(architecture) if self._fits(candidate)]
+
+    def _fits(self, architecture: Architecture) -> bool:
+        if self._limit.kind == "latency":
+            return self._device.latency(self._rule.space.lower(architecture)).high_ms <= self._limit.value
+        return self._size(architecture) <= self._limit.value * self._rule.overshoot
+
+    def _has_arrived(self, architecture: Architecture) -> bool:
+        return self._limit.kind != "latency" and self._size(architecture) >= self._limit.value
+
+    def _size(self, architecture: Architecture) -> int:
+        size = self._rule.size(architecture)
+        return size.params if self._limit.kind == "params" else size.macs
+
+    def _measured(self, candidates: Sequence[Architecture], step: int) -> Iterator[Trial]:
+        """The trials of the candidates, in order; those that are not known are measured. Ends early when stopped."""
+        unknown = [candidate for candidate in candidates if candidate not in self._known]
+        scores = self._scorer.score_all([self._rule.build(candidate) for candidate in unknown])
+        for position, candidate in enumerate(candidates):
+            if candidate not in self._known:
+                if self._stop():
+                    return
+                self._progress(StageProgress(f"step {step}: candidates", position, len(candidates)))
+                started = time.monotonic()
+                self._record(self._trial(candidate, next(scores), time.monotonic() - started))
+            yield self._known[candidate]
+
+    def _trial(self, architecture: Architecture, scores: AsvitScores, seconds: float) -> Trial:
+        genotype, graph = self._rule.space.encode([architecture])[0], self._rule.space.lower(architecture)
+        size, is_done = self._rule.size(architecture), not scores.failure
+        return Trial(
+            number=len(self.trials),
+            state=State.DONE if is_done else State.FAILED,
+            reason=scores.failure,
+            architecture=architecture,
+            genotype=tuple(genotype.tolist()),
+            params=graph.params,
+            macs=graph.macs,
+            latency={self._device.target: self._device.latency(graph)},
+            objectives={OBJECTIVE: scores.ratio} if is_done else {},
+            scores={
+                NTK: scores.ntk.value,
+                LENGTH: scores.length_distortion.value,
+                "rule_params": float(size.params),
+                "rule_macs": float(size.macs),
+            },
+            seconds=seconds,
+        )
+
+    def _record(self, trial: Trial) -> None:
+        self._run.append_trial(trial)
+        self.trials.append(trial)
+        self._known[trial.architecture] = trial
+
+
+def _settings(given: dict[str, Any], folder: Path | None, resume: bool) -> dict[str, Any]:
+    if resume and folder is None:
+        raise UsageError("`resume` without `output`, expected the run folder to go on in")
+    recorded = recorded_settings(folder) if resume and folder is not None else None
+    if recorded is not None and folder is not None:
+        if recorded.get("command") != "scale":
+            raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a growth")
+        for name, value in given.items():
+            if value is not None:
+                check_same(folder, name, recorded.get(name), value)
+        return {name: recorded.get(name) for name in DEFAULTS}
+    settings = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
+    if settings["network"] is None:
+        raise UsageError("no network to grow", hint="name one, for example `asvit/seed`")
+    if settings["ties"] not in TIE_RULES:
+        raise UsageError(f"`ties` is {settings['ties']!r}, expected one of {', '.join(TIE_RULES)}")
+    if settings["repeats"] < 1 or settings["seed"] < 0:
+        raise UsageError(f"found {settings['repeats']} repeats and seed {settings['seed']}, expected at least 1 and 0")
+    return settings
+
+
+def _result(
+    run: Run,
+    rule: GrowthRule,
+    device: Device,
+    limit: Limit,
+    family: Sequence[Member],
+    settings: dict[str, Any],
+    growth: Growth,
+) -> SearchResult:
+    document = front_document(
+        run=run.path,
+        space=rule.space.name,
+        seed=settings["seed"],
+        target=device.target,
+        limit_ms=limit.limit_ms,
+        objective=OBJECTIVE,
+        evaluated=len(growth.trials),
+        front=[member.trial for member in family],
+        sources=[device.source],
+    )
+    for entry, member in zip(document["front"], family, strict=True):
+        entry["candidates"] = member.candidates
+    document["up_to"] = settings["up_to"]
+    write_json(run.path / "front.json", document)
+    return SearchResult(run.path, document, growth.is_interrupted)

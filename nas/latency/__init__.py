@@ -1,0 +1,1 @@
+"""Latency tables from this side: building, predicting, checking, calibrating."""

@@ -1,0 +1,264 @@
+"""Latency tables measured by their user: this machine's is built on first use, others on request.
+
+A build works in a folder of its own in the cache, named after its settings: exported networks, a journal of visits, and
+profiles. Killed at any moment and started again, it goes on where it was; when the table is written, the folder goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latency_tables.errors import TableMissingError
+from latency_tables.table import LatencyTable
+from latency_tables.targets import LOCAL, cache_dir, load_target, staleness, user_table_path
+from nas.errors import MissingDependencyError, UsageError
+from nas.events import Progress, StageProgress, ignore
+from nas.records.files import write_failed
+from search_spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from latency_tables.build import SampledNetwork
+    from latency_tables.runtimes import Runtime
+    from nas.latency.samples import Sample
+    from nas.latency.write_networks import ExportJob
+
+NETWORKS_PER_SPACE = 12
+"""On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
+FEWEST_NETWORKS = 6
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A table to build.
+
+    Attributes:
+        groups: Groups of networks to measure (`nas.latency.samples.group_names`).
+        device: ``local``, ``ssh:user@host[:port]`` or ``adb:SERIAL``.
+        runtime: Name of a runtime (`latency_tables.runtimes`); empty takes ONNX Runtime, and LiteRT on a phone.
+        threads: Threads that compute.
+        networks: Networks to measure of each group, a space's smallest and largest among them.
+        name: Of the target; empty derives it from device, runtime and threads.
+        python: The Python on the device that has the runtime; empty takes the one that has it here, ``python3`` there.
+        program: For a phone, the ``benchmark_model`` program on this machine.
+        seed: Of the sample.
+        allow_busy: Whether to accept that other programs run all the time; the table then says so.
+    """
+
+    groups: tuple[str, ...]
+    device: str = LOCAL
+    runtime: str = ""
+    threads: int = 1
+    networks: int = NETWORKS_PER_SPACE
+    name: str = ""
+    python: str = ""
+    program: Path | None = None
+    seed: int = 0
+    allow_busy: bool = False
+
+    @property
+    def is_phone(self) -> bool:
+        """Whether the device is reached over adb."""
+        return self.device.partition(":")[0] == "adb"
+
+    def completed(self) -> BuildRequest:
+        """The same request with everything spelt out that it left open."""
+        runtime = self.runtime or ("litert" if self.is_phone else "onnxruntime")
+        return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
+
+
+def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) -> LatencyTable:
+    """The table of a target; that of this machine is built where it is missing, outdated or has not seen the space.
+
+    Raises:
+        UnknownNameError: There is no such target.
+        TableError: The target's file is broken.
+        BusyMachineError: This machine is too busy to be measured.
+    """
+    from nas.latency.samples import group_of
+
+    if target != LOCAL:
+        return load_target(target)
+    group = group_of(space)
+    try:
+        table = load_target(target)
+    except TableMissingError:
+        return build(BuildRequest((group,)), _titled(progress))
+    covered = covered_groups(table)
+    if group in covered and not staleness(table):
+        return table
+    return build(BuildRequest(tuple(sorted({*covered, group}))), _titled(progress))
+
+
+def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
+    """Measure networks on a device and keep the fitted table.
+
+    Args:
+        request: What to measure, where, and with what.
+        progress: Receives `nas.events.StageProgress`.
+
+    Raises:
+        BusyMachineError: The device is too busy, or too warm, to be measured.
+        MissingDependencyError: The runtime is not installed, here or on the device.
+        ProfileError: A network cannot be converted, or does not compute there what it computes here.
+        TransportError: The device cannot be reached; what was measured so far is kept.
+        UnknownNameError: There is no such group or runtime.
+        UsageError: The settings make no sense together.
+    """
+    from latency_tables.runtimes import RuntimeMissingError, get_runtime
+
+    request = request.completed()
+    _check(request)
+    runtime = get_runtime(request.runtime)
+    folder = cache_dir() / "builds" / f"{_safe(request.name)}-{_fingerprint(request)}"
+    try:
+        with _alone(request.device):
+            table = _build(request, runtime, folder, progress)
+            table.save(user_table_path(request.name))
+            shutil.rmtree(folder, ignore_errors=True)
+    except RuntimeMissingError as error:
+        raise MissingDependencyError(str(error), error.hint) from error
+    except OSError as error:
+        raise write_failed(folder, error) from error
+    return table
+
+
+def covered_groups(table: LatencyTable) -> list[str]:
+    """The groups whose networks a table of this machine was fitted to."""
+    return sorted({row.network.partition("/")[0] for row in table.validation.rows})
+
+
+def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> LatencyTable:
+    from latency_tables.transports import open_transport
+
+    with open_transport(request.device) as transport:
+        if request.is_phone:
+            from nas.latency.phone import build_phone_table
+
+            networks = _networks(request, runtime, folder, progress)
+            return build_phone_table(request, runtime, networks, transport, folder, progress)
+        from latency_tables.build import Conditions, build_table
+        from latency_tables.campaign import Bench
+        from latency_tables.visit_journal import VisitJournal
+        from latency_tables.visits import QUICK
+
+        is_local = request.device == LOCAL
+        python = runtime.python(request.python or None) if is_local else request.python or "python3"
+        bench = Bench(runtime, transport, python, request.threads)
+        facts = bench.facts()  # before minutes go into exporting
+        networks = _networks(request, runtime, folder, progress)
+        protocol = replace(QUICK, threads=request.threads)
+        identity = {name: facts[name] for name in ("host", "processor", "runtime_version")}
+        settings = {**_settings(request), **identity, "protocol": asdict(protocol)}
+        return build_table(
+            networks,
+            bench,
+            folder,
+            conditions=Conditions(request.name, "" if is_local else request.device, allow_busy=request.allow_busy),
+            protocol=protocol,
+            journal=VisitJournal(folder / "journal.jsonl", settings),
+            progress=lambda stage, done, total: progress(StageProgress(f"{stage} networks", done, total)),
+        )
+
+
+@contextlib.contextmanager
+def _alone(device: str) -> Iterator[None]:
+    """Keep a second build out, which would disturb this one; the lock of a process that dies is released."""
+    path = cache_dir() / f"build-{_safe(device)}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another process is measuring `{device}`", "wait for it to end") from error
+        yield
+
+
+def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> list[SampledNetwork]:
+    """The sampled networks as files of the runtime."""
+    from latency_tables.build import SampledNetwork
+    from nas.latency.samples import latency_samples
+    from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
+
+    environment = {}
+    if runtime.own_environment:
+        chosen = request.python if request.device == LOCAL else ""
+        environment[runtime.variable] = runtime.python(chosen or None)
+    samples: list[tuple[Sample, ExportJob]] = []
+    for group in request.groups:
+        for number, sample in enumerate(latency_samples(group, request.networks, request.seed)):
+            path = folder / "networks" / f"{_safe(group)}-{number}{runtime.suffix}"
+            samples.append((sample, ExportJob(group, request.networks, request.seed, number, str(path))))
+    export_samples(runtime.name, [job for _, job in samples], environment, progress)
+    return [
+        SampledNetwork(sample.name, sample.graph, Path(job.path), expected_outputs(Path(job.path)))
+        for sample, job in samples
+    ]
+
+
+def _check(request: BuildRequest) -> None:
+    from nas.latency.samples import group_names, is_group
+    from search_spaces import UnknownNameError
+
+    for group in request.groups:
+        if not is_group(group):
+            raise UnknownNameError("group of networks", group, group_names())
+    if len(set(request.groups)) < len(request.groups):
+        raise UsageError(f"groups {', '.join(request.groups)}: found one twice, expected each once")
+    if len(request.groups) * request.networks < FEWEST_NETWORKS:
+        raise UsageError(
+            f"{len(request.groups) * request.networks} networks, expected at least {FEWEST_NETWORKS}",
+            "a table is fitted to them: 24 of each group are a good number",
+        )
+    if request.threads < 1:
+        raise UsageError(f"{request.threads} threads, expected at least 1")
+    if request.is_phone and request.runtime != "litert":
+        raise UsageError(f"runtime `{request.runtime}`: phones are measured with `litert`")
+    if request.program is not None and not request.program.is_file():
+        raise UsageError(f"`--program {request.program}`: no such file, expected the `benchmark_model` program")
+    if request.name == LOCAL and (request.device, request.runtime, request.threads) != (LOCAL, "onnxruntime", 1):
+        raise UsageError(
+            f"target `{LOCAL}` is this machine with ONNX Runtime on one thread", "choose another name with --name"
+        )
+
+
+def _titled(progress: Progress) -> Progress:
+    """For a search, of which the table is only a part."""
+
+    def tell(event: object) -> None:
+        if isinstance(event, StageProgress):
+            event = replace(event, name=f"latency table: {event.name}")
+        progress(event)
+
+    return tell
+
+
+def _default_name(device: str, runtime: str, threads: int) -> str:
+    kind, _, address = device.partition(":")
+    base = LOCAL if kind == LOCAL else address.rpartition("@")[2].partition(":")[0] or kind
+    parts = [base, *([] if runtime == "onnxruntime" else [runtime]), *([] if threads == 1 else [f"{threads}-threads"])]
+    return "-".join(parts)
+
+
+def _settings(request: BuildRequest) -> dict[str, Any]:
+    """What decides which networks are measured and what their times mean."""
+    chosen = asdict(request)
+    return {name: chosen[name] for name in ("groups", "device", "runtime", "threads", "networks", "seed")}
+
+
+def _fingerprint(request: BuildRequest) -> str:
+    text = json.dumps({**_settings(request), "python": list(sys.version_info[:2])}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)

@@ -1,0 +1,329 @@
+"""Predicted beside measured: how right a table of this machine is about networks that its fit has not seen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latency_tables.errors import TableError
+from latency_tables.measure import measure_networks
+from latency_tables.predictor import LatencyPredictor
+from latency_tables.table import LatencyTable, Validation, ValidationRow
+from latency_tables.targets import load_target, provenance_line, staleness
+from latency_tables.visits import QUICK, Measurement
+from nas.errors import UsageError
+from nas.events import Progress, StageProgress, ignore
+from nas.latency.predict import Prediction, predict_graph, predict_network
+from nas.networks.resolve import NamedNetwork, resolve_network
+
+NAMED = "named"
+"""The group of networks that were given by name."""
+SPARE = 2
+"""A space's smallest and largest network are in every sample, so these are drawn beyond those asked for."""
+_RUNTIME = "ONNX Runtime"
+
+
+@dataclass(frozen=True)
+class CheckedNetwork:
+    """One network, predicted and measured.
+
+    Attributes:
+        group: Its space, ``vit``, or `NAMED`.
+        mac_line_ms: Prediction of a straight line through MACs, fitted to the table's own networks.
+        steady: Whether its runs agreed with each other.
+    """
+
+    name: str
+    group: str
+    prediction: Prediction
+    measured_ms: float
+    mac_line_ms: float
+    steady: bool
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.prediction.latency.ms / self.measured_ms - 1
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the measured latency lies within the predicted interval."""
+        return self.prediction.latency.low_ms <= self.measured_ms <= self.prediction.latency.high_ms
+
+    @property
+    def reason(self) -> str:
+        """What is known of why the prediction may be off; empty where nothing is."""
+        reasons = []
+        if self.prediction.latency.extrapolated:
+            reasons.append(f"extrapolated {self.prediction.describe_extrapolation()}")
+        if not self.steady:
+            reasons.append("its runs disagreed with each other")
+        return "; ".join(reasons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        latency = self.prediction.latency
+        return {
+            "network": self.name,
+            "group": self.group,
+            "measured_ms": self.measured_ms,
+            "predicted_ms": latency.ms,
+            "low_ms": latency.low_ms,
+            "high_ms": latency.high_ms,
+            "error": self.error,
+            "mac_line_ms": self.mac_line_ms,
+            "params": self.prediction.params,
+            "macs": self.prediction.macs,
+            "extrapolated": latency.extrapolated,
+            "extrapolated_share": self.prediction.extrapolated_share,
+            "steady": self.steady,
+            "inside_interval": self.is_inside,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A table's predictions beside measurements.
+
+    Attributes:
+        statistic: Of the measurements, the same as the table's.
+        skipped: Names of networks that were left out because the table was fitted to them.
+    """
+
+    target: str
+    source: str
+    statistic: str
+    seed: int
+    networks: tuple[CheckedNetwork, ...]
+    skipped: tuple[str, ...]
+
+    def summaries(self) -> dict[str, Validation]:
+        """The error statistics of each group, and of ``all`` where there are several groups."""
+        groups = list(dict.fromkeys(network.group for network in self.networks))
+        parts = {group: [network for network in self.networks if network.group == group] for group in groups}
+        if len(groups) > 1:
+            parts["all"] = list(self.networks)
+        return {group: _summary(members) for group, members in parts.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        summaries = {
+            group: {"networks": len(summary.rows), **summary.model_dump(mode="json", exclude={"rows", "how"})}
+            for group, summary in self.summaries().items()
+        }
+        return {
+            "schema": 1,
+            "target": self.target,
+            "source": self.source,
+            "statistic": self.statistic,
+            "seed": self.seed,
+            "groups": summaries,
+            "networks": [network.to_dict() for network in self.networks],
+            "skipped": list(self.skipped),
+        }
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    group: str
+    network: NamedNetwork
+    prediction: Prediction
+
+
+def check_target(
+    target: str,
+    models: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    *,
+    networks: int = 40,
+    seed: int = 1,
+    progress: Progress = ignore,
+) -> CheckResult:
+    """Measure networks on this machine and set the table's predictions beside them.
+
+    Args:
+        target: A table that was measured on this machine with ONNX Runtime.
+        models: Names of networks, as `nas.networks.resolve.resolve_network` understands them.
+        groups: Groups of networks to sample (`nas.latency.samples`).
+        networks: Networks of each group.
+        seed: Of the sample; another one than the table's.
+        progress: Receives `nas.events.StageProgress`.
+
+    Raises:
+        BusyMachineError: The machine is too busy to be measured.
+        TableError: The table is out of date.
+        UnknownNameError: There is no such target, group or network.
+        UsageError: The table is not of this machine and ONNX Runtime, or nothing is left to check.
+    """
+    table = load_target(target)
+    require_measurable(table)
+    predictor = LatencyPredictor(table)
+    named = [
+        _Candidate(NAMED, network, predict_network(predictor, network)) for network in map(resolve_network, models)
+    ]
+    candidates, skipped = _unseen(named, table)
+    sampled: list[_Sampled] = []
+    for group in groups:
+        fresh, seen = _sample(group, networks, seed, predictor)
+        sampled += fresh
+        skipped += seen
+    if not candidates and not sampled:
+        raise UsageError(
+            "nothing is left to check: the table was fitted to every network given", "give another seed or other models"
+        )
+    with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
+        paths = _write_sampled(sampled, Path(folder), progress) + _write_named(candidates, Path(folder), progress)
+        measured = _measure(paths, table, progress)
+    line = _mac_line(table)
+    entries = [(entry.group, entry.name, entry.prediction) for entry in sampled]
+    entries += [(entry.group, entry.network.name, entry.prediction) for entry in candidates]
+    checked = tuple(
+        CheckedNetwork(name, group, prediction, measurement.ms, line(prediction.macs), measurement.steady)
+        for (group, name, prediction), measurement in zip(entries, measured, strict=True)
+    )
+    return CheckResult(table.name, provenance_line(table), measured[0].statistic, seed, checked, tuple(skipped))
+
+
+def require_measurable(table: LatencyTable) -> None:
+    """Make sure that what is measured here may stand beside the table.
+
+    Raises:
+        TableError: The table is out of date.
+        UsageError: The table is of another device or runtime.
+    """
+    remedy = "check `local`; `nas latency build --target local` measures this machine"
+    if table.provenance.kind != "measured":
+        raise UsageError(
+            f"target `{table.name}` is {table.provenance.kind}, expected a table measured on this machine", remedy
+        )
+    if table.provenance.transport:
+        raise UsageError(
+            f"target `{table.name}` was measured through `{table.provenance.transport}`, expected this machine", remedy
+        )
+    if table.runtime.name != _RUNTIME or table.precision != "fp32":
+        raise UsageError(
+            f"target `{table.name}` is of {table.runtime.name} in {table.precision}, expected {_RUNTIME} in fp32",
+            remedy,
+        )
+    stale = staleness(table)
+    if stale:
+        raise TableError(
+            f"latency table `{table.name}` is out of date: {stale}", "measure again with `nas latency build`"
+        )
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Network ``number`` of a sample of ``count``."""
+
+    group: str
+    name: str
+    number: int
+    count: int
+    seed: int
+    prediction: Prediction
+
+
+def _sample(group: str, networks: int, seed: int, predictor: LatencyPredictor) -> tuple[list[_Sampled], list[str]]:
+    from nas.latency.samples import latency_samples
+
+    count = networks + SPARE
+    fresh: list[_Sampled] = []
+    seen: list[str] = []
+    for number, sample in enumerate(latency_samples(group, count, seed)):
+        name = f"{sample.name} (seed {seed})"
+        if _is_seen(group, sample.graph.macs, predictor.table):
+            seen.append(name)
+        elif len(fresh) < networks:
+            shape = (3, sample.image_side, sample.image_side)
+            prediction = predict_graph(predictor, name, shape, sample.graph)
+            fresh.append(_Sampled(group, name, number, count, seed, prediction))
+    return fresh, seen
+
+
+def _unseen(candidates: Sequence[_Candidate], table: LatencyTable) -> tuple[list[_Candidate], list[str]]:
+    kept: list[_Candidate] = []
+    seen: list[str] = []
+    for entry in candidates:
+        architecture = entry.network.architecture
+        group = architecture.space if architecture is not None else NAMED
+        if _is_seen(group, entry.prediction.macs, table):
+            seen.append(entry.network.name)
+        else:
+            kept.append(entry)
+    return kept, seen
+
+
+def _is_seen(group: str, macs: int, table: LatencyTable) -> bool:
+    """Whether the table was fitted to this network: two of one group have the same MACs only where they are equal."""
+    return any(row.network.partition("/")[0] == group and row.macs == macs for row in table.validation.rows)
+
+
+def _write_sampled(sampled: Sequence[_Sampled], folder: Path, progress: Progress) -> list[Path]:
+    from nas.latency.write_networks import ExportJob, export_samples
+
+    paths = [folder / f"{entry.group.replace('/', '_')}-{entry.number}.onnx" for entry in sampled]
+    jobs = [
+        ExportJob(entry.group, entry.count, entry.seed, entry.number, str(path))
+        for entry, path in zip(sampled, paths, strict=True)
+    ]
+    export_samples("onnxruntime", jobs, {}, progress)
+    return paths
+
+
+def _write_named(candidates: Sequence[_Candidate], folder: Path, progress: Progress) -> list[Path]:
+    from nas.networks.onnx import export_onnx
+
+    paths = []
+    for number, entry in enumerate(candidates):
+        network = entry.network
+        if network.build is None:
+            assert network.onnx_path is not None
+            paths.append(network.onnx_path)
+            continue
+        _, height, width = network.input_shape
+        if height != width:
+            raise UsageError(f"network `{network.name}` takes images of {height} x {width}, expected square ones")
+        progress(StageProgress("write named networks", number, len(candidates)))
+        path = folder / f"named-{number}.onnx"
+        export_onnx(network.build().eval(), height, path)
+        paths.append(path)
+    return paths
+
+
+def _measure(paths: Sequence[Path], table: LatencyTable, progress: Progress) -> tuple[Measurement, ...]:
+
+    def tell(stage: str, done: int, total: int) -> None:
+        progress(StageProgress(f"{stage} networks", done, total))
+
+    statistic = table.provenance.protocol.get("statistic")
+    protocol = replace(QUICK, threads=table.threads)
+    campaign = measure_networks(paths, protocol, tell, "p5" if statistic == "p5" else "median")
+    return campaign.measurements
+
+
+def _mac_line(table: LatencyTable) -> Callable[[float], float]:
+    from latency_tables.calibrate import mac_line
+
+    rows = table.validation.rows
+    return mac_line([row.macs for row in rows], [row.measured_ms for row in rows])
+
+
+def _summary(networks: Sequence[CheckedNetwork]) -> Validation:
+    from latency_tables.calibrate import summary
+
+    rows = [
+        ValidationRow(
+            network=network.name,
+            macs=network.prediction.macs,
+            measured_ms=network.measured_ms,
+            predicted_ms=network.prediction.latency.ms,
+            mac_line_ms=network.mac_line_ms,
+        )
+        for network in networks
+    ]
+    return summary("networks that the fit has not seen", rows)

@@ -1,0 +1,77 @@
+"""Predicted latency of named networks, with what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from latency_tables.predictor import ClassTime, Latency, LatencyPredictor
+from nas.networks.resolve import NamedNetwork
+from search_spaces.graph import OpGraph
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a table says about one network.
+
+    Attributes:
+        params: Learned numbers; macs multiply-accumulates of one image.
+        classes: The predicted time by kernel class, the largest first.
+    """
+
+    network: str
+    input_shape: tuple[int, int, int]
+    latency: Latency
+    params: int
+    macs: int
+    classes: tuple[ClassTime, ...]
+
+    @property
+    def extrapolated_classes(self) -> list[ClassTime]:
+        """The classes with kernels that the table has no evidence for, the longest time first."""
+        found = [entry for entry in self.classes if entry.extrapolated_ms > 0]
+        return sorted(found, key=lambda entry: -entry.extrapolated_ms)
+
+    @property
+    def extrapolated_share(self) -> float:
+        """Share of the kernels' time that the table has no evidence for."""
+        total = sum(entry.ms for entry in self.classes)
+        return sum(entry.extrapolated_ms for entry in self.classes) / total if total else 0.0
+
+    def describe_extrapolation(self) -> str:
+        """For people: the share of time, and the classes behind it; empty where nothing is extrapolated."""
+        if not self.latency.extrapolated:
+            return ""
+        names = [entry.op for entry in self.extrapolated_classes]
+        listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return f"{self.extrapolated_share:.0%}: {listed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "network": self.network,
+            "input_shape": list(self.input_shape),
+            **asdict(self.latency),
+            "extrapolated_share": self.extrapolated_share,
+            "extrapolated_classes": [entry.op for entry in self.extrapolated_classes],
+            "params": self.params,
+            "macs": self.macs,
+            "kernels": [asdict(entry) for entry in self.classes],
+        }
+
+
+def predict_network(predictor: LatencyPredictor, network: NamedNetwork) -> Prediction:
+    """The predicted latency of one network.
+
+    Raises:
+        LatencyError: The network cannot be traced.
+    """
+    return predict_graph(predictor, network.name, network.input_shape, network.graph())
+
+
+def predict_graph(
+    predictor: LatencyPredictor, name: str, input_shape: tuple[int, int, int], graph: OpGraph
+) -> Prediction:
+    """The predicted latency of the network called ``name`` with this op graph."""
+    latency, classes = predictor.graph(graph), predictor.breakdown(graph)
+    return Prediction(name, input_shape, latency, graph.params, graph.macs, classes)

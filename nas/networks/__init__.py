@@ -1,0 +1,1 @@
+"""Networks by what one types for them, as op graphs and modules."""

@@ -1,0 +1,1 @@
+"""What is optimised and what must hold: objectives, bounds, Pareto fronts."""

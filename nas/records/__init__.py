@@ -1,0 +1,1 @@
+"""What a search records: trials and their files."""

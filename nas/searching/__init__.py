@@ -1,0 +1,1 @@
+"""The search: settings, the loop, and what it writes."""

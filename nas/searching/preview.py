@@ -1,0 +1,96 @@
+"""What a search would work with, before anything is trained or evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from latency_tables.predictor import Latency
+from nas.objectives.bounds import Bounds, Limit
+from nas.objectives.objective import latency_of
+from search_spaces import Architecture, SearchSpace
+
+SAMPLE = 20_000
+
+
+@dataclass(frozen=True)
+class PreviewMember:
+    """One network that shows what the space holds.
+
+    Attributes:
+        name: ``fastest``, ``smallest``, ``middle`` or ``largest``.
+    """
+
+    name: str
+    architecture: Architecture
+    params: int
+    macs: int
+    latency: Latency
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a search would work with.
+
+    Attributes:
+        encodings: Size of the space: an upper bound on its number of architectures.
+        members: The fastest network found, the smallest, the middle and the largest.
+        share_within: Share of random networks that satisfy the limit; 1 without one.
+        can_be_met: Whether any network that was found satisfies the limit.
+        source: What the predictions rest on, in one line.
+    """
+
+    space: str
+    target: str
+    limit_ms: float | None
+    encodings: int
+    members: tuple[PreviewMember, ...]
+    share_within: float
+    can_be_met: bool
+    source: str
+
+
+def preview(space: str = "elastic", target: str = "pixel6", limit_ms: float | None = None) -> Preview:
+    """Costs of the space's ends and middle, and whether the limit can be met; nothing is written.
+
+    Raises:
+        UnknownNameError: There is no such space or target.
+        TableMissingError: The target has no latency table yet.
+    """
+    from nas.latency.device import load_device
+    from search_spaces import get_space
+
+    found = get_space(space)
+    limits = [] if limit_ms is None else [Limit(latency_of(target).name, limit_ms)]
+    return preview_bounds(Bounds(found, [load_device(found, target)], limits))
+
+
+def preview_bounds(bounds: Bounds) -> Preview:
+    """The preview of a search within ``bounds`` on the latency of one device."""
+    space: SearchSpace = bounds.space
+    fastest = bounds.nearest()
+    named = {
+        "fastest": space.decode(fastest)[0],
+        "smallest": space.smallest,
+        "middle": space.middle,
+        "largest": space.largest,
+    }
+    genotypes = space.encode(list(named.values()))
+    measured = bounds.measure(genotypes)
+    latencies = [latency[bounds.target] for latency in measured.latencies()]
+    figures = zip(named.items(), measured.params_n.tolist(), measured.macs_n.tolist(), latencies, strict=True)
+    sample = space.sample(SAMPLE, np.random.default_rng(0))
+    return Preview(
+        space=space.name,
+        target=bounds.target,
+        limit_ms=bounds.limit_ms,
+        encodings=space.encodings,
+        members=tuple(
+            PreviewMember(name, architecture, params, macs, latency)
+            for (name, architecture), params, macs, latency in figures
+        ),
+        share_within=float((bounds.excess(bounds.measure(sample)) <= 0).mean()),
+        can_be_met=not bounds.reasons(bounds.measure(fastest))[0],
+        source=bounds.devices[0].source,
+    )

@@ -1,0 +1,402 @@
+"""The search from question to answer: which network of a space is best within a latency, on a device."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.controllers import get_controller
+from nas.errors import NasError, UsageError
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.events import Progress, StageStarted, TrainingCutShort, ignore
+from nas.executors.base import EvaluatorBlueprint, ExecutorName
+from nas.executors.successive_halving import FIDELITIES
+from nas.latency.device import load_device
+from nas.objectives.bounds import Bounds
+from nas.objectives.objective import Objective, make_objectives
+from nas.records.files import write_json
+from nas.records.trial import State
+from nas.result import SearchResult, front_document, with_many
+from nas.runs.interruption import deferred_interrupt
+from nas.runs.run import Run, next_run_folder
+from nas.searching.execution import Workplace
+from nas.searching.extra_scores import with_length_distortion
+from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.settings import (
+    SearchSettings,
+    check_same,
+    recorded_settings,
+    resolve_settings,
+    resume_settings,
+    split_names,
+)
+from nas.searching.training import check_training, search_training
+from nas.time_plan import TimePlan
+from nas.training.options import recordable_options
+from nas.training.pretrained import OwnModel, find_model, folder_name, keep_original, original_checkpoint
+from nas.training.train import choose_device, supernet_checkpoint, train_in_run
+from search_spaces import Genotypes, SearchSpace, get_space
+
+if TYPE_CHECKING:
+    from supernets.data.sources import ImageData
+    from supernets.supernet import Supernet
+
+
+def search(
+    space: str | None = None,
+    target: str | None = None,
+    limit_ms: float | None = None,
+    *,
+    data: str | None = None,
+    supernet: Path | str | None = None,
+    score: str | None = None,
+    objectives: Sequence[str] | str | None = None,
+    limits: Mapping[str, float] | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    window: float | None = None,
+    evaluations: int | None = None,
+    budget_seconds: float | None = None,
+    patience: int | None = None,
+    seed: int | None = None,
+    controller: str | None = None,
+    batch: int | None = None,
+    fidelity: str | None = None,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    policy: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    output: Path | str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | None = None,
+    workers: int = 1,
+    executor: ExecutorName | None = None,
+    ray_address: str | None = None,
+    gpus_per_trial: float = 0.0,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Find the networks of a space with the best trade-offs between quality and latency on a device, or several.
+
+    Without images networks are ranked untrained, by a score. With ``data`` a supernet is
+    trained first, networks are ranked by accuracy on the images' search part, and the front's knee is exported and
+    verified: test accuracy of the exported file, and measured beside predicted latency where the target is this
+    machine. With ``supernet`` its weights are used. Every reported network satisfies all bounds at once.
+
+    Args:
+        space: Name of the search space; that of ``supernet``, else ``elastic``, unless given.
+        target: Device whose latency counts; the first that ``objectives`` or ``limits`` name, else ``pixel6``.
+        limit_ms: Hard limit on the upper end of the predicted latency on ``target``, in milliseconds; none unless
+            given.
+        data: ``digits``, a folder of images, or a dataset of timm.data.
+        supernet: Run folder or checkpoint with trained weights of the space.
+        score: What ranks untrained networks, see `nas.scores.registry`; ``capacity``, or what the controller's paper
+            searches with, unless given. Where
+            it comes from a table, networks of the front are given their length distortion as well.
+        objectives: What is optimised, as a list or with commas: ``accuracy`` or a score, which are maximised;
+            ``latency:TARGET``, ``params`` and ``macs``, which are minimised. The quality and the latency on ``target``
+            unless given. Without the first kind nothing is evaluated.
+        limits: Further limits on latency by target, in milliseconds.
+        macs: Multiply-accumulates of the networks: at most so many, and at least the share ``window`` of them.
+        params: Their parameters, likewise.
+        window: Lower end of ``macs`` and ``params``; 0.975 as in ViT-ResNAS unless given, 0 for none.
+        evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table or nothing is evaluated, or
+            what the controller's paper takes, unless this or ``budget_seconds`` is given. Networks out of bounds are
+            free.
+        budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
+            trained and nothing is given.
+        patience: Evaluations in a row without a new network on the front, and the search ends; none unless given.
+        seed: Of everything random; 0 unless given.
+        controller: Name of the controller; ``predictor``, or ``nsga2`` where a score comes from a table,
+            ``evolution-resnas`` where sizes have a window, ``local`` where nothing is evaluated, unless given.
+            ``reinforce`` is As-ViT's, with its 500 evaluations, its seed 8 and its two metrics unless others are given.
+        batch: Networks that the controller proposes at once; 1 unless given, more where nothing is evaluated. Results
+            depend on seed and batch, not on how many workers there are.
+        fidelity: ``halving`` evaluates all networks of a batch a little and the best of them more, see
+            `nas.executors.successive_halving`; ``full`` unless given.
+        model: A vision transformer of timm, ``NAME`` or ``NAME?argument=value``, in place of ``space``: the networks
+            inside it are searched, from its own weights, sorted by importance, and it teaches them. Needs ``data``.
+        weights: Of ``model``: ``pretrained`` for those that timm downloads, which is what is taken unless given; a file
+            or folder of one's own; or ``random``.
+        policy: Which networks a step of the training trains, see `nas.train`; ``uniform`` unless given.
+        options: Further settings of the training by name, see `supernets.training.settings.TrainingSettings`. Teachers
+            among them take the place of ``model`` as the teacher.
+        output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
+        resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``,
+            ``budget_seconds`` and ``patience`` may differ.
+        force: Throw away what ``output`` holds first.
+        device: Where networks run, for example ``cuda``; the first GPU if there is one, else the CPU.
+        workers: Processes that evaluate networks at the same time, twice as many of which are then a batch unless
+            ``batch`` is given; where ``score`` is ``as-vit`` they share the draws of each network instead.
+        executor: ``in-process``, ``local`` or ``ray``; ``local`` for more than one worker unless given.
+        ray_address: Cluster to join, see `nas.executors.make_executor`.
+        gpus_per_trial: Share of a GPU for each worker on a cluster.
+        progress: Receives the events of `nas.events` and those of training and table building.
+
+    Returns:
+        The front and what can be done with it.
+
+    Raises:
+        UsageError: A value is out of range, values contradict each other, or there is nothing to resume.
+        InfeasibleError: No network of the space stays within the limit; nothing is written.
+        UnsatisfiableError: None is within all bounds; nothing is written.
+        RunError: The run folder cannot be used.
+        UnknownNameError: There is no such space, target, score or controller.
+        DataError: The images cannot be used.
+    """
+    given: dict[str, Any] = {
+        "space": space,
+        "target": target,
+        "limit_ms": limit_ms,
+        "data": data,
+        "supernet": None if supernet is None else str(supernet),
+        "score": score,
+        "controller": controller,
+        "seed": seed,
+        "evaluations": evaluations,
+        "budget_seconds": budget_seconds,
+        "patience": patience,
+        "objectives": None if objectives is None else split_names(objectives),
+        "limits": None if limits is None else dict(limits),
+        "macs": macs,
+        "params": params,
+        "window": window,
+        "batch": batch,
+        "fidelity": fidelity,
+        "model": model,
+        "weights": None if weights is None else str(weights),
+        "policy": policy,
+        "options": recordable_options(options) if options else None,
+    }
+    if resume and output is None:
+        raise UsageError("`resume` without `output`, expected the run folder to go on in")
+    folder = None if output is None else Path(output)
+    workplace = Workplace(device, workers, executor, ray_address, gpus_per_trial)
+    recorded = recorded_settings(folder) if resume and folder else None
+    if supernet is not None and space is None and recorded is None:
+        given["space"] = _space_of(Path(supernet))
+    if recorded is not None and folder is not None:
+        settings = resume_settings(given, recorded, folder)
+    else:
+        settings = resolve_settings(given)
+        if batch is None and settings.evaluates and settings.fidelity == "full":
+            settings = replace(settings, batch=workplace.default_batch(settings))
+    return _Search(settings, workplace, progress or ignore)(folder, resume, force)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """All that is known before the run folder is touched."""
+
+    bounds: Bounds
+    feasible: Genotypes
+    untrained: ScoreEvaluator | AsvitEvaluator | None
+    images: ImageData | None
+    supernet: Supernet | None
+    identity: Mapping[str, Any]
+    spent_seconds: float
+    own: OwnModel | None = None
+
+
+class _Search:
+    """One call of `search`."""
+
+    def __init__(self, settings: SearchSettings, workplace: Workplace, progress: Progress) -> None:
+        self.settings = settings
+        self.workplace = workplace
+        self.progress = progress
+
+    def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
+        make_controller = get_controller(self.settings.controller)
+        own = None
+        if self.settings.model is not None:
+            device = choose_device(self.workplace.device)
+            own = find_model(self.settings, folder if resume else None, device, self.progress)
+            self.settings = replace(self.settings, space=own.space)
+        question = self._question(own)
+        settings = self.settings
+        if folder is None:
+            folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
+        time_plan = self._divide_time(question.spent_seconds, question)
+        document = {"command": "search", **settings.to_dict(), **asdict(time_plan), **question.identity}
+        with Run(folder, document, seed=settings.seed, resume=resume, force=force) as run:
+            if run.is_resumed:
+                self._take_up(run, question)
+            elif time_plan.is_cut_short(usual := self._divide_time(0.0, question)):
+                self.progress(TrainingCutShort(time_plan, usual))
+            if own is not None and question.images is not None and not original_checkpoint(run.path).exists():
+                keep_original(own, question.images, run.path)
+            evaluator, training = self._evaluator(run, question)
+            objectives = make_objectives(settings.objective_names, None if evaluator is None else evaluator.name)
+            workers = 1 if self.workplace.executor_name(settings) == "in-process" else self.workplace.workers
+            plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers)
+            problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
+            seconds = run.settings["search_seconds"]
+            self.progress(StageStarted("search", seconds))
+            with (
+                self.workplace.open_executor(settings, evaluator, lambda: self._blueprint(run, question)) as executor,
+                deferred_interrupt() as interrupted,
+            ):
+                controller, stop = make_controller(problem), interrupted.is_set
+                loop = SearchLoop(run, question.bounds, plan, executor, controller, self.progress, stop)
+                reason = loop(Budget(settings.evaluations, seconds, settings.patience))
+                result = self._result(run, question, loop, objectives, training, reason)
+            if question.images is not None and not result.is_interrupted:
+                from nas.exporting.verify import deliver
+
+                self.progress(StageStarted("export"))
+                result = deliver(result, question.images)
+        return result
+
+    def _question(self, own: OwnModel | None = None) -> _Question:
+        """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
+        settings, classes, supernet, images, training = self.settings, None, None, None, None
+        supernet_digest = None
+        if settings.supernet is not None:
+            supernet, images, supernet_digest = self._load_supernet(Path(settings.supernet))
+        elif settings.data is not None:
+            from supernets.data.sources import load_data
+
+            training = search_training(settings, settings.budget_seconds)
+            side = get_space(settings.space).image_side
+            images = load_data(settings.data, side, augmentation=training.augmentation)
+        if images is not None:
+            classes = images.classes
+        space = get_space(settings.space, classes=classes)
+        if training is not None:
+            check_training(training, space)
+        untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
+        started = time.monotonic()
+        devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
+        bounds = Bounds(space, devices, settings.bounds)
+        spent_seconds = time.monotonic() - started
+        feasible = bounds.check()
+        identity = {
+            "space_version": space.version,
+            "latency_fingerprint": bounds.fingerprint(),
+            "data_digest": None if images is None else images.describe()["digest"],
+            "supernet_digest": supernet_digest,
+        }
+        if own is not None:
+            spent_seconds += own.seconds
+        return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own)
+
+    def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
+        return (
+            AsvitEvaluator(space, self.workplace.workers)
+            if score == AsvitEvaluator.score
+            else ScoreEvaluator(space, score)
+        )
+
+    def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
+        from supernets.checkpoint import load_supernet
+        from supernets.data.sources import load_data
+
+        checkpoint = supernet_checkpoint(path)
+        supernet, metadata = load_supernet(checkpoint, choose_device(self.workplace.device))
+        if metadata["space"] != self.settings.space:
+            raise UsageError(
+                f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
+                hint=f"search `{metadata['space']}`, or train a supernet of `{self.settings.space}`",
+            )
+        images = load_data(self.settings.data or metadata["data"]["source"], metadata["data"]["image_side"])
+        images.check(metadata["data"])
+        return supernet, images, hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
+
+    def _divide_time(self, spent: float, question: _Question) -> TimePlan:
+        """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
+        total, exports = self.settings.budget_seconds, question.images is not None
+        return TimePlan.of(total, spent, trains=self.settings.trains, exports=exports)
+
+    def _take_up(self, run: Run, question: _Question) -> None:
+        """Check that a resumed run is about the same, and take over a changed budget."""
+        for name, value in question.identity.items():
+            check_same(run.path, name, run.settings.get(name), value)
+        changes: dict[str, Any] = {
+            "evaluations": self.settings.evaluations,
+            "budget_seconds": self.settings.budget_seconds,
+            "patience": self.settings.patience,
+        }
+        before, now = run.settings["budget_seconds"], self.settings.budget_seconds
+        if now != before:
+            planned = self._divide_time(question.spent_seconds, question).search_seconds
+            recorded = run.settings["search_seconds"]
+            is_extended = now is not None and before is not None and recorded is not None
+            changes["search_seconds"] = max(recorded + now - before, 0.0) if is_extended else planned
+        run.update_settings(changes)
+
+    def _evaluator(self, run: Run, question: _Question) -> tuple[Evaluator | None, dict[str, Any] | None]:
+        settings, images = self.settings, question.images
+        if question.untrained is not None or not settings.evaluates:
+            return question.untrained, None
+        assert images is not None, "a run without a score has images"
+        if question.supernet is not None:
+            return SupernetEvaluator(question.supernet, images, settings.seed), None
+        training = search_training(settings, run.settings["training_seconds"])
+        start = None if question.own is None else question.own.start(training)
+        trained, supernet = train_in_run(
+            run, settings.space, images, training, self.workplace.device, self.progress, start=start
+        )
+        return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
+
+    def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
+        """What workers build their evaluators from."""
+        from nas.executors.blueprints import score_blueprint, supernet_blueprint
+
+        settings, images = self.settings, question.images
+        if settings.score is not None:
+            return score_blueprint(settings.space, settings.score)
+        assert images is not None, "a run without a score has images"
+        checkpoint = supernet_checkpoint(run.path if settings.supernet is None else Path(settings.supernet))
+        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, self.workplace.device)
+
+    def _result(
+        self,
+        run: Run,
+        question: _Question,
+        loop: SearchLoop,
+        objectives: Sequence[Objective],
+        training: Mapping[str, Any] | None,
+        reason: str,
+    ) -> SearchResult:
+        settings = self.settings
+        is_interrupted, front = reason == "interrupted", loop.front
+        if not front and not is_interrupted:
+            failed = [trial.reason for trial in loop.trials if trial.state in (State.FAILED, State.LOST)]
+            raise NasError(
+                f"none of {loop.evaluated} networks could be evaluated: {failed[0] if failed else 'none was proposed'}",
+                hint=f"the reason of each is in `{run.path / 'trials.jsonl'}`",
+            )
+        if question.untrained is not None and question.untrained.is_free and not is_interrupted:
+            front = with_length_distortion(question.bounds.space, front, settings.seed, self.progress)
+        document = front_document(
+            run=run.path,
+            space=settings.space,
+            seed=settings.seed,
+            target=settings.target,
+            limit_ms=settings.limit_ms,
+            objective=objectives[0].name,
+            evaluated=loop.evaluated,
+            front=front,
+            sources=[device.source for device in question.bounds.devices],
+            settled=None if is_interrupted else loop.settled(),
+        )
+        limits = settings.bounds
+        if settings.objectives is not None or len(limits) > (settings.limit_ms is not None):
+            document = with_many(document, objectives, limits, loop.contenders)
+        if training is not None:
+            document["training"] = dict(training)
+        if question.own is not None:
+            document["model"] = {**question.own.facts, **question.own.costs(question.bounds)}
+        write_json(run.path / "front.json", document)
+        return SearchResult(run.path, document, is_interrupted)
+
+
+def _space_of(supernet: Path) -> str:
+    from supernets.checkpoint import read_checkpoint
+
+    return read_checkpoint(supernet_checkpoint(supernet)).metadata["space"]

@@ -1,0 +1,1 @@
+"""Trainings with a run folder, in one process or several."""

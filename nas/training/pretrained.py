@@ -1,0 +1,218 @@
+"""A model of one's own as the beginning of a search: its weights become shared tensors, the most important first.
+
+What is prepared is kept in the run folder as ``checkpoints/original.safetensors``: the whole network computes what the
+model did, so that it can teach, be compared with, and be begun with again where a run is killed before its training has
+written anything.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import UsageError
+from nas.evaluation.evaluators import SupernetEvaluator
+from nas.events import Progress, StageStarted
+from nas.training.train import CHECKPOINTS, Start
+from search_spaces import get_space
+from search_spaces.timm_models import PREFIX, TimmReference
+
+if TYPE_CHECKING:
+    from nas.objectives.bounds import Bounds
+    from nas.searching.settings import SearchSettings
+    from supernets.data.sources import ImageData
+    from supernets.supernet import Supernet
+    from supernets.training.settings import TrainingSettings
+
+PRETRAINED, RANDOM = "pretrained", "random"
+ORIGINAL_NAME = "original.safetensors"
+CALIBRATION_IMAGES = 128
+"""Training images that importance is judged on."""
+PRETRAINED_RATE = 5e-4
+"""Peak learning rate for weights that are trained already: an eighth of that for random ones."""
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model that is ready to be searched.
+
+    Attributes:
+        supernet: Its weights, sorted by importance where they are trained.
+        facts: What ``front.json`` says of it: ``name``, ``weights``, ``license``, ``teaches``, ``accuracy`` on the
+            search part, ``criteria`` and ``losses`` of the ordering.
+        seconds: What the preparation took.
+    """
+
+    supernet: Supernet
+    facts: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def space(self) -> str:
+        """The name of its space, which holds the order of its blocks."""
+        return self.supernet.space.name
+
+    def start(self, training: TrainingSettings) -> Start:
+        """What the training of the supernet begins with; the original teaches where it knows the classes.
+
+        Args:
+            training: Whose teachers, where it names some, take the place of the original.
+        """
+        from supernets.training.network_teacher import NetworkTeacher
+
+        if training.teachers or not self.facts["teaches"]:
+            return Start(self.supernet)
+        original = self.supernet.extract(self.supernet.space.largest).to(self.supernet.device)
+        return Start(self.supernet, NetworkTeacher(original))
+
+    def costs(self, bounds: Bounds) -> dict[str, Any]:
+        """Parameters, MACs and predicted latency by target of the whole model, ready for JSON."""
+        measured = bounds.measure(bounds.space.encode([bounds.space.largest]))
+        latencies = {target: asdict(latency) for target, latency in measured.latencies()[0].items()}
+        return {"params": int(measured.params_n[0]), "macs": int(measured.macs_n[0]), "latency": latencies}
+
+
+def space_of(model: str) -> str:
+    """The space of the networks inside a model, before the order of its blocks is known."""
+    return f"{PREFIX}:{TimmReference.parse(model.removeprefix(f'{PREFIX}:')).text}"
+
+
+def folder_name(text: str) -> str:
+    """A space's or a model's name as part of the name of a folder."""
+    return re.sub(r"[^\w.-]+", "-", text.partition("?")[0])
+
+
+def prepare_model(model: str, weights: str, images: ImageData, seed: int, device: str, progress: Progress) -> OwnModel:
+    """Load a model, fit it to the images' colours and classes, and sort it by importance.
+
+    Args:
+        model: Name of a timm model, with arguments where wanted.
+        weights: ``pretrained``, a file or folder, or ``random``.
+        images: At the model's side.
+        seed: Of random weights, and of the choice of calibration images.
+        device: Where it is to be.
+        progress: Told of the stage.
+
+    Raises:
+        UnknownNameError, TimmModelError: There is no such model, or it cannot be made elastic.
+        CheckpointError: The weights cannot be had, or are of another model.
+        SupernetError: The weights expect other colours, and cannot be changed for these.
+    """
+    import torch
+
+    from supernets.importance import sort_by_importance
+    from supernets.timm_models.colours import adapt_colours
+    from supernets.timm_models.loading import load_original
+
+    started = time.monotonic()
+    progress(StageStarted("prepare the model"))
+    torch.manual_seed(seed)
+    original = load_original(model, None if weights == RANDOM else weights, images.classes)
+    facts: dict[str, Any] = {"name": model, "weights": weights, "license": original.license}
+    if weights == RANDOM:
+        facts |= {"teaches": False}
+        return OwnModel(original.supernet.to(device), facts, time.monotonic() - started)
+    adapt_colours(
+        original.supernet, original.first_convolution, (original.mean, original.std), (images.mean, images.std)
+    )
+    supernet = original.supernet.to(device)
+    count = min(CALIBRATION_IMAGES, images.splits["train"])
+    x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
+    ordering = sort_by_importance(supernet, x_BCHW, labels_B if original.tells_classes else None)
+    supernet = ordering.supernet
+    evaluator = SupernetEvaluator(supernet, images, seed)
+    facts |= {
+        "teaches": original.tells_classes,
+        "accuracy": evaluator.evaluate(supernet.space.largest, seed).objective,
+        "criteria": dict(ordering.criteria),
+        "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
+    }
+    return OwnModel(supernet, facts, time.monotonic() - started)
+
+
+def find_model(settings: SearchSettings, folder: Path | None, device: str, progress: Progress) -> OwnModel:
+    """The model that a search is about: as it was prepared in ``folder``, else from its weights.
+
+    Raises:
+        DataError: The images cannot be used, or have changed.
+        UnknownNameError, TimmModelError, SupernetError: As `prepare_model`.
+    """
+    from supernets.data.sources import load_data
+
+    assert settings.model is not None
+    assert settings.data is not None
+    images = load_data(settings.data, get_space(space_of(settings.model)).image_side)
+    own = None if folder is None else kept_original(folder, images, device)
+    if own is not None:
+        return own
+    return prepare_model(settings.model, settings.weights or PRETRAINED, images, settings.seed, device, progress)
+
+
+def keep_original(own: OwnModel, images: ImageData, run: Path) -> None:
+    """Write what was prepared into a run folder.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    from supernets.checkpoint import SCHEMA, CheckpointMetadata, save_checkpoint
+
+    space = own.supernet.space
+    metadata = CheckpointMetadata(
+        schema=SCHEMA,
+        space=space.name,
+        version=space.version,
+        classes=space.classes,
+        step=0,
+        total_steps=0,
+        data=images.describe(),
+        settings={"model": dict(own.facts)},
+        training={"seconds": own.seconds},
+    )
+    save_checkpoint(original_checkpoint(run), own.supernet, {}, metadata)
+
+
+def kept_original(run: Path, images: ImageData, device: str) -> OwnModel | None:
+    """What was prepared when the run was started; None where it was killed before that was written.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        DataError: The images have changed.
+    """
+    from supernets.checkpoint import load_supernet
+
+    path = original_checkpoint(run)
+    if not path.exists():
+        return None
+    supernet, metadata = load_supernet(path, device)
+    images.check(metadata["data"])
+    return OwnModel(supernet, metadata["settings"]["model"], metadata["training"]["seconds"])
+
+
+def original_checkpoint(run: Path) -> Path:
+    """The file in a run folder that holds the model as it was before training."""
+    return run / CHECKPOINTS / ORIGINAL_NAME
+
+
+def check_model(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of a search with a model of one's own, with the space that follows from it.
+
+    Raises:
+        UsageError: Something is missing, or contradicts the model.
+    """
+    if "model" not in chosen:
+        if "weights" in chosen:
+            raise UsageError("`weights` without `model`", hint="name the timm model that they belong to")
+        return dict(chosen)
+    for name in ("space", "supernet", "score"):
+        if name in chosen:
+            raise UsageError(f"both `model` and `{name}` are given", hint=f"leave `{name}` out")
+    if "data" not in chosen:
+        raise UsageError(
+            f"model `{chosen['model']}` without images, expected those that it is to be good at",
+            hint="add `data`; `nas profile` shows what could be searched without any",
+        )
+    return {"weights": PRETRAINED, **chosen, "space": space_of(chosen["model"])}

@@ -1,0 +1,219 @@
+"""What a user asks of a training, resolved: settings of the run, its space, and the trainer's own settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import RunError, UsageError
+from nas.networks.resolve import resolve_network
+from nas.searching.settings import check_same, recorded_settings
+from nas.training.options import make_settings
+from search_spaces import Architecture, SearchSpace, SingleSpace, find_architecture, get_space, space_names
+
+if TYPE_CHECKING:
+    from supernets.data.sources import ImageData
+    from supernets.training.settings import TrainingSettings
+
+SINGLE_POLICY = "uniform"
+POLICY_BY_TIME, POLICY_BY_EPOCHS = "uniform", "sandwich"
+"""Of supernets, unless told: in equal time more steps of one network do better, in equal steps more networks a step."""
+DEFAULTS: dict[str, Any] = {
+    "space": "elastic-mini",
+    "data": "digits",
+    "epochs": None,
+    "budget_seconds": None,
+    "seed": 0,
+    "architecture": None,
+    "progressive": False,
+    "policy": None,
+    "recipe": None,
+    "image_size": None,
+    "options": {},
+    "validate": [],
+}
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What `nas.train` was asked, before anything is looked up; attributes as its arguments.
+
+    Attributes:
+        given: Recorded settings by name; None for what was not given.
+    """
+
+    given: Mapping[str, Any]
+    options: Mapping[str, Any]
+    validate: Sequence[str] | None
+    output: Path | str | None
+    resume: bool
+    force: bool
+    tensorboard: bool
+
+
+def run_settings(request: TrainingRequest) -> dict[str, Any]:
+    """The run's settings: what is recorded where a run is resumed, else what was given; defaults for the rest."""
+    from supernets.training.settings import CHANGEABLE
+
+    recorded = _recorded(request.output, request.given, request.options) if request.resume else None
+    chosen = recorded or {name: value for name, value in request.given.items() if value is not None}
+    settings = {**DEFAULTS, **{name: chosen[name] for name in DEFAULTS if name in chosen}}
+    changeable = {name: value for name, value in request.options.items() if recorded is None or name in CHANGEABLE}
+    settings["options"] = {**(settings["options"] or {}), **changeable}
+    if request.validate is not None:
+        settings["validate"] = list(request.validate)
+    settings["policy"] = _policy(settings)
+    return settings
+
+
+def trainer_settings(settings: Mapping[str, Any]) -> TrainingSettings:
+    """The trainer's settings from those of a run."""
+    return make_settings(settings, policy=settings["policy"])
+
+
+def load_images(settings: Mapping[str, Any], space: SearchSpace, training: TrainingSettings) -> ImageData:
+    """The images of a run, at the side of its space."""
+    from supernets.data.sources import load_data
+
+    return load_data(settings["data"], space.image_side, augmentation=training.augmentation)
+
+
+def find_space(settings: Mapping[str, Any]) -> SearchSpace:
+    """The space of a run: that of a name, or of the one network, for images of the size that was asked for.
+
+    Raises:
+        UnknownNameError: There is no such space.
+        SearchSpaceError: Its networks cannot compute on such images.
+    """
+    from supernets.families.resnas import training_form
+
+    space = get_space(settings["space"])
+    if settings["architecture"] is not None:
+        space = SingleSpace(space, space.parse(settings["architecture"]))
+    return training_form(space, image_side=settings["image_size"])
+
+
+def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: int) -> SearchSpace:
+    """The space as it is trained, with stochastic depth, and a classifier of patches where its networks have one.
+
+    Args:
+        space: Made for the right number of classes.
+        training: What is asked for.
+        image_side: Side in pixels of the images.
+
+    Raises:
+        TrainingError: Tokens are to be mixed, and the networks do not end with a map of them.
+        SearchSpaceError: The networks have no stochastic depth, or cannot compute on such images.
+    """
+    from search_spaces.resnas import ResnasSpace
+    from supernets.families.resnas import training_form
+    from supernets.training.targets import patches_per_side
+
+    base = space.base if isinstance(space, SingleSpace) else space
+    mixes_tokens = training.mixing == "token"
+    if mixes_tokens:
+        patches_per_side(space)
+    classifies = mixes_tokens and isinstance(base, ResnasSpace)
+    return training_form(space, image_side=image_side, drop_path=training.drop_path, patch_classifier=classifies)
+
+
+def check_random_weights(training: TrainingSettings) -> None:
+    """Make sure that a training which begins with random weights may change them freely.
+
+    Raises:
+        UsageError: It may not.
+    """
+    if training.low_rank:
+        raise UsageError(
+            "training setting `low_rank`: the weights are random, and changes of low rank do not get far from them",
+            hint="leave it out, or begin with trained weights: `nas search --model` or `nas finish`",
+        )
+
+
+def check_named_teachers(training: TrainingSettings) -> None:
+    """Make sure that the networks of timm that are to teach exist, without loading them.
+
+    Raises:
+        UsageError: One does not, or has no weights.
+    """
+    if not training.teachers:
+        return
+    from supernets.errors import TrainingError
+    from supernets.training.teachers import check_teachers
+
+    try:
+        check_teachers(training.teachers, training.teacher_weights)
+    except TrainingError as error:
+        raise UsageError(str(error), hint=error.hint) from error
+
+
+def find_network(text: str, space: str | None) -> Architecture:
+    """The architecture that ``text`` names, of ``space`` where that is given.
+
+    Raises:
+        UsageError: The text names a network that belongs to no space, or to another one.
+        UnknownNameError: Nothing goes by the name.
+        ArchitectureError: The text holds no valid architecture.
+    """
+    own_names = space_names()
+    prefix = re.split("[/:]", text, maxsplit=1)[0]
+    is_elsewhere = (
+        text.lstrip().startswith("{") or prefix in own_names or Path(text.rpartition(":")[0] or text).exists()
+    )
+    if space is not None and not is_elsewhere:
+        return find_architecture(f"{space}{':' if '|' in text else '/'}{text}")[1]
+    architecture = resolve_network(text).architecture
+    if architecture is None:
+        raise UsageError(
+            f"`{text}` belongs to no search space, expected a network that is built and trained here",
+            hint="name one as `space/name`, or give a JSON file or a run folder",
+        )
+    if space is not None and space not in (prefix, architecture.space):
+        raise UsageError(f"network `{text}` is of space `{architecture.space}`, found space `{space}`")
+    return architecture
+
+
+def _policy(settings: Mapping[str, Any]) -> str | None:
+    """The policy of a training; None for the recipe's."""
+    name, is_single = settings["policy"], settings["architecture"] is not None
+    if name is None:
+        if is_single:
+            return SINGLE_POLICY
+        return default_policy(settings["budget_seconds"]) if settings["recipe"] is None else None
+    if is_single and name != SINGLE_POLICY:
+        raise UsageError(
+            f"policy `{name}` chooses networks, but one network is to be trained alone",
+            hint="leave `--policy` out, or train the supernet of the space",
+        )
+    return str(name)
+
+
+def default_policy(budget_seconds: float | None) -> str:
+    """The policy of a supernet's training for so many seconds, or for epochs."""
+    return POLICY_BY_EPOCHS if budget_seconds is None else POLICY_BY_TIME
+
+
+def _recorded(output: Path | str | None, given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+    from supernets.training.settings import CHANGEABLE
+
+    if output is None:
+        raise UsageError("`resume` without `output`, expected the run folder to go on in")
+    folder = Path(output)
+    recorded = recorded_settings(folder)
+    if recorded is None:
+        return None
+    if recorded.get("command") != "train":
+        raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a training")
+    recorded["policy"] = _policy({**DEFAULTS, **recorded})
+    training = trainer_settings({**DEFAULTS, **recorded}).to_dict()
+    recorded_policy = {"policy": training["policy"]}
+    for name, value in given.items():
+        if value is not None:
+            check_same(folder, name, {**recorded, **recorded_policy}.get(name), value)
+    for name, value in options.items():
+        if name not in CHANGEABLE:
+            check_same(folder, name, training[name], list(value) if isinstance(value, tuple) else value)
+    return recorded

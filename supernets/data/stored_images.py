@@ -1,0 +1,118 @@
+"""Images that are decoded when they are needed, from files or a dataset of another library.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supernets.data.augmentation import CROP_SHARE, LIGHT, Augmentation, plain_transform, training_transform
+from supernets.data.image_loader import ImageLoader, ImageStore, LoadedBatch, Samples, default_workers
+from supernets.data.sources import Batch, Division, ImageData, IntArray
+from supernets.errors import DataError
+
+CACHE_BYTES = 256 * 2**20
+"""A part whose decoded images take no more memory than this is decoded once."""
+DAMAGED_SHARE = 0.001
+"""Of the training images that may turn out damaged before training stops."""
+_NAMED = 5
+
+logger = logging.getLogger(__name__)
+
+
+class StoredData(ImageData):
+    """Images that are decoded when they are needed.
+
+    A training image that cannot be read is replaced by its neighbour, which is said once on the log, up to one in a
+    thousand of the training images; sources with fewer than a thousand have none to spare. Nothing of this is kept
+    over a restart, nor need it be: a replacement depends on the files alone.
+
+    Args:
+        source: What `supernets.data.sources.load_data` was asked for.
+        image_side: Side of the images in pixels.
+        class_names: Names of the classes in label order.
+        division: Which image is in which part.
+        store: The images.
+        workers: Processes that read and augment; None takes one per free core.
+        augmentation: Of training images.
+        mirrored: Whether a mirrored image is of the same class.
+    """
+
+    crop_share = CROP_SHARE
+
+    def __init__(
+        self,
+        source: str,
+        image_side: int,
+        class_names: tuple[str, ...],
+        division: Division,
+        store: ImageStore,
+        workers: int | None = None,
+        augmentation: Augmentation = LIGHT,
+        mirrored: bool = True,
+    ) -> None:
+        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        super().__init__(source, image_side, class_names, division, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        self._store = store
+        training = training_transform(augmentation, image_side, self.mean, self.std, mirrored)
+        samples = Samples(store, division.parts["train"], training, plain_transform(image_side))
+        self._loader = ImageLoader(samples, default_workers() if workers is None else workers)
+        self._cache: dict[bytes, Tensor] = {}
+        self._damaged: dict[int, str] = {}
+
+    @property
+    def damaged(self) -> Mapping[int, str]:
+        """What is wrong with training images that were replaced so far, by their index."""
+        return self._damaged
+
+    def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
+        for batch in self._loader.load(batches, (seed, epoch)):
+            self._note(batch)
+            yield batch.images, batch.labels
+
+    def _plain(self, batches: Sequence[IntArray]) -> Iterator[Batch]:
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        for shades_BCHW, labels_B in self._decoded(batches):
+            yield (shades_BCHW.float() / 255 - mean) / std, labels_B
+
+    def _decoded(self, batches: Sequence[IntArray]) -> Iterator[Batch]:
+        """Undistorted images as bytes, from memory where they fit."""
+        if sum(map(len, batches)) * 3 * self.image_side**2 > CACHE_BYTES:
+            for batch in self._loader.load(batches, None):
+                yield batch.images, batch.labels
+            return
+        key = np.concatenate([np.empty(0, dtype=np.int64), *batches]).tobytes()
+        if key not in self._cache:
+            self._cache[key] = torch.cat([batch.images for batch in self._loader.load(batches, None)])
+        first = 0
+        for indices in batches:
+            shades_BCHW = self._cache[key][first : first + len(indices)]
+            first += len(indices)
+            yield shades_BCHW, torch.from_numpy(self._store.labels[indices])
+
+    def _note(self, batch: LoadedBatch) -> None:
+        """Count and name what could not be read; too much of it is an error."""
+        new = {index: reason for index, reason in batch.damaged.items() if index not in self._damaged}
+        if not new:
+            return
+        self._damaged |= new
+        reasons = list(self._damaged.values())
+        most = int(DAMAGED_SHARE * self.splits["train"])
+        hint = "replace the files or take them away, then resume"
+        if not most:
+            raise DataError(reasons[0], hint=hint)
+        if len(reasons) > most:
+            named = "; ".join(reasons[:_NAMED]) + ("; ..." if len(reasons) > _NAMED else "")
+            raise DataError(
+                f"data `{self.source}`: {len(reasons)} training images cannot be read, more than {most}: {named}",
+                hint=hint,
+            )
+        for reason in new.values():
+            logger.warning("%s; another training image takes its place (%d so far)", reason, len(reasons))

@@ -1,0 +1,1 @@
+"""The families of networks whose axes are written down by hand."""

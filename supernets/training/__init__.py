@@ -1,0 +1,1 @@
+"""The training of supernets: one step, the loop, and what varies."""

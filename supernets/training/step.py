@@ -1,0 +1,270 @@
+"""One step of a supernet's training: forward and backward of its architectures, then one move of the optimiser.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces import Architecture
+from supernets.data.sources import Batch
+from supernets.errors import TrainingError
+from supernets.grouped import run_groups
+from supernets.sampling import Assignment, Sampler
+from supernets.supernet import Supernet
+from supernets.training.clipping import clip_gradients
+from supernets.training.distributed import Workers
+from supernets.training.ema import MovingAverage
+from supernets.training.losses import Lesson, class_logits, label_loss, target_loss
+from supernets.training.low_rank import PREFIX, LowRank
+from supernets.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state
+from supernets.training.precision import MixedPrecision
+from supernets.training.settings import TrainingSettings
+from supernets.training.sharpness import uphill
+from supernets.training.targets import Mix, Teach
+
+
+@dataclass(frozen=True)
+class StepPlace:
+    """Where in a training a step is.
+
+    Attributes:
+        number: Of the step, from 0.
+        progress: Share of the training that is done when it begins.
+        rate: Learning rate, as a share of the peak.
+        coarseness: How much further apart than usual patches are.
+    """
+
+    number: int
+    progress: float
+    rate: float
+    coarseness: int
+
+
+class Learner:
+    """What moves in a training, and one step of it.
+
+    Args:
+        supernet: Trained in place.
+        settings: How to train.
+        workers: The processes that train together.
+        checkpoint: The file that keeps what was trained, for messages.
+        mix: How a step's images are mixed; None for not at all.
+        teach: The teachers; None for none.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        settings: TrainingSettings,
+        workers: Workers,
+        checkpoint: Path,
+        mix: Mix | None = None,
+        teach: Teach | None = None,
+    ) -> None:
+        self.supernet, self.settings, self.workers = supernet, settings, workers
+        self.low_rank = LowRank(supernet, settings.low_rank, settings.seed) if settings.low_rank else None
+        self.trained = dict(supernet.named_parameters()) if self.low_rank is None else self.low_rank.trained
+        self.optimizer = make_optimizer(supernet, settings, self.trained)
+        self.precision = MixedPrecision(settings.precision, supernet.device)
+        self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
+        self._checkpoint, self._mix, self._teach = checkpoint, mix, teach
+        self._label_share = 0.0 if len(settings.teachers) > 1 else 0.5
+
+    def step(self, place: StepPlace, batch: Batch, sampler: Sampler) -> float:
+        """Train the step's architectures; returns the loss of the first one, over the images of all processes.
+
+        Raises:
+            TrainingError: A loss, a score or the gradient is not finite; the same in every process.
+            WorkerLostError: Another process is gone.
+        """
+        device = self.supernet.device
+        # Colours last: convolutions on the CPU take a quarter less time.
+        dtype = next(self.supernet.parameters()).dtype
+        clean_BCHW = batch[0].to(device, dtype, memory_format=torch.channels_last, non_blocking=True)
+        labels_B = batch[1].to(device, non_blocking=True)
+        assignments = sampler.assign(place.number, place.progress)
+        torch.manual_seed(self._torch_seed(place.number))
+        self.optimizer.zero_grad(set_to_none=True)
+        images_BCHW, lesson = self._lesson(clean_BCHW, labels_B, place.number)
+        with self.workers.synchronised_batch_norm():
+            losses, scores = self._forward_backward(assignments, images_BCHW, lesson, place.coarseness)
+            self._check("loss", losses, [assignment.architecture for assignment in assignments], place)
+            if sampler.learns:
+                self._tell(sampler, assignments, scores, clean_BCHW, labels_B, place)
+            if self.settings.sharpness:
+                parameters = list(self.supernet.parameters())
+                self.workers.sum_gradients(parameters)
+                with uphill(parameters, self.settings.sharpness):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    torch.manual_seed(self._torch_seed(place.number))
+                    self._forward_backward(assignments, images_BCHW, lesson, place.coarseness)
+        self._update(place, assignments[0].architecture)
+        return losses[0]
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimiser remembers, see `supernets.training.optimizer.optimizer_state`, and factors where there
+        are some.
+        """
+        factors = {} if self.low_rank is None else self.low_rank.state()
+        return {**optimizer_state(self.optimizer, self.trained), **factors}
+
+    def restore(self, moments: Mapping[str, Tensor], averages: Mapping[str, Tensor], scale: Mapping[str, Any]) -> None:
+        """Take up what `moments` gave, the average of the weights, and the scale of the loss."""
+        factors = {name: tensor for name, tensor in moments.items() if name.startswith(PREFIX)}
+        own = {name: tensor for name, tensor in moments.items() if name not in factors}
+        load_optimizer_state(self.optimizer, self.trained, own)
+        if self.low_rank is not None:
+            self.low_rank.load(factors)
+        self.precision.load_state(scale)
+        if self.average is not None:
+            self.average.load(averages)
+
+    # -- forward and backward ------------------------------------------------------------------------------------------
+
+    def _lesson(self, images_BCHW: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, Lesson]:
+        lesson = Lesson(labels_B)
+        if self._mix is not None:
+            images_BCHW, lesson = self._mix(images_BCHW, labels_B, number)
+        if self._teach is not None:
+            lesson = replace(lesson, teacher_BK=self._teach(images_BCHW), label_share=self._label_share)
+        return images_BCHW, lesson
+
+    def _forward_backward(
+        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, coarseness: int
+    ) -> tuple[list[float], list[float]]:
+        """Losses and scores of the architectures over the images of all processes; gradients are left in place."""
+        parts = self.settings.accumulate
+        images = self.workers.sum([len(images_BCHW)])[0]
+        has_shares = any(assignment.share is not None for assignment in assignments)
+        run = self._train_groups if has_shares else self._train_each
+        losses, scores = [0.0] * len(assignments), [0.0] * len(assignments)
+        for index in range(parts):
+            own_BCHW = images_BCHW if parts == 1 else images_BCHW[index::parts]
+            weight = len(own_BCHW) / images
+            found = run(assignments, own_BCHW, lesson.part(index, parts), weight, coarseness)
+            for number, (loss, score) in enumerate(found):
+                losses[number] += weight * loss.item()
+                scores[number] += weight * score.item()
+        summed = self.workers.sum(losses + scores)
+        return summed[: len(losses)], summed[len(losses) :]
+
+    def _train_each(
+        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, weight: float, coarseness: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """One architecture after the other, each on all images."""
+        earlier: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor]] = []
+        for assignment in assignments:
+            with self.supernet.borrow(assignment.architecture, coarseness) as subnet:
+                with self.precision.forward():
+                    output = subnet(images_BCHW)
+                loss = target_loss(assignment.target, output, lesson, earlier, self.settings.label_smoothing)
+                self.precision.scaled(loss / (len(assignments) / weight)).backward()  # type: ignore[no-untyped-call]
+            earlier.append(class_logits(output).detach())
+            found.append((loss.detach(), -label_loss(earlier[-1], lesson.labels_B)))
+        return found
+
+    def _train_groups(
+        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, weight: float, coarseness: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Each architecture on its own images, all in one pass."""
+        if coarseness != 1:
+            raise TrainingError(
+                f"training setting `policy`: `{self.settings.policy}` cannot train on coarse patches",
+                hint="leave progressive tokenisation out, or choose another policy",
+            )
+        execution = None if self.settings.execution == "auto" else self.settings.execution
+        with self.precision.forward():
+            output = run_groups(self.supernet, assignments, images_BCHW, execution)
+        loss = target_loss("labels", output, lesson, [], self.settings.label_smoothing)
+        self.precision.scaled(loss / (1 / weight)).backward()  # type: ignore[no-untyped-call]
+        score = -label_loss(class_logits(output).detach(), lesson.labels_B)
+        return [(loss.detach(), score)] * len(assignments)
+
+    # -- scores of policies that learn ---------------------------------------------------------------------------------
+
+    def _tell(
+        self,
+        sampler: Sampler,
+        assignments: Sequence[Assignment],
+        scores: Sequence[float],
+        clean_BCHW: Tensor,
+        labels_B: Tensor,
+        place: StepPlace,
+    ) -> None:
+        """Tell a policy how well architectures do on the step's images as they were before they were mixed.
+
+        Where nothing is mixed, training has told so already; else the policy names those that it has no score of.
+        """
+        if self._mix is None:
+            self._observe(sampler, [assignment.architecture for assignment in assignments], scores, place)
+        stale = sampler.stale()
+        self._observe(sampler, stale, self._scores(stale, clean_BCHW, labels_B, place.coarseness), place)
+
+    def _observe(
+        self, sampler: Sampler, architectures: Sequence[Architecture], scores: Sequence[float], place: StepPlace
+    ) -> None:
+        self._check("score", scores, architectures, place)
+        for architecture, score in zip(architectures, scores, strict=True):
+            sampler.observe(architecture, score)
+
+    @torch.no_grad()
+    def _scores(
+        self, architectures: Sequence[Architecture], images_BCHW: Tensor, labels_B: Tensor, coarseness: int
+    ) -> list[float]:
+        """Minus the cross-entropy on the labels of all processes' images, in training mode, without training."""
+        parts = self.settings.accumulate
+        scores = [0.0] * len(architectures)
+        images = self.workers.sum([len(images_BCHW)])[0]
+        for number, architecture in enumerate(architectures):
+            for index in range(parts):
+                own_BCHW, own_B = images_BCHW, labels_B
+                if parts > 1:
+                    own_BCHW, own_B = images_BCHW[index::parts], labels_B[index::parts]
+                with self.supernet.borrow(architecture, coarseness) as subnet, self.precision.forward():
+                    output = subnet(own_BCHW)
+                scores[number] -= len(own_B) / images * label_loss(class_logits(output), own_B).item()
+        return self.workers.sum(scores)
+
+    # -- the optimiser -------------------------------------------------------------------------------------------------
+
+    def _update(self, place: StepPlace, architecture: Architecture) -> None:
+        if self.low_rank is not None:
+            self.low_rank.project_gradients()
+        parameters = list(self.trained.values())
+        self.workers.sum_gradients(parameters)
+        self.precision.unscale(self.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = place.rate * self.settings.learning_rate
+        norm = clip_gradients(parameters, self.settings.clipping, self.settings.gradient_clip)
+        if not self.precision.is_scaled:
+            self._check("gradient norm", [norm], [architecture], place)
+        self.precision.step(self.optimizer)
+        if self.low_rank is not None:
+            self.low_rank.apply()
+        if self.average is not None:
+            self.average.update(self.supernet, place.number)
+
+    def _check(
+        self, what: str, values: Sequence[float], architectures: Sequence[Architecture], place: StepPlace
+    ) -> None:
+        for value, architecture in zip(values, architectures, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"training: {what} is {value} at step {place.number} with architecture {architecture.to_json()}",
+                    hint=f"lower the learning rate (found {self.settings.learning_rate:g}); the last good checkpoint is"
+                    f" kept in {self._checkpoint}",
+                )
+
+    def _torch_seed(self, number: int) -> int:
+        """Of what networks draw in a step, for example paths to drop: the processes draw differently."""
+        return (self.settings.seed * 1_000_003 + number + self.workers.rank * 2**40) % 2**63

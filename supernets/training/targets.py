@@ -1,0 +1,108 @@
+"""What there is to learn from the images of a step: labels, mixed labels, and what teachers say.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_spaces import SearchSpace
+from supernets.data.augmentation import get_augmentation, mix_images
+from supernets.data.sources import ImageData
+from supernets.errors import TrainingError
+from supernets.supernet import Supernet
+from supernets.training.distributed import Workers
+from supernets.training.losses import Lesson
+from supernets.training.settings import TrainingSettings
+from supernets.training.token_mixing import mix_tokens
+
+Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Lesson]]
+"""Images ``(B, 3, H, W)``, labels ``(B,)`` and number of a step to the mixed images and what to learn from them."""
+Teach = Callable[[Tensor], Tensor]
+"""Images ``(B, 3, H, W)`` to the probabilities ``(B, K)`` that teachers give."""
+
+_STREAM = 2
+"""Tells the random numbers of mixing from those of sampling."""
+
+
+def make_mix(supernet: Supernet, settings: TrainingSettings, workers: Workers) -> Mix | None:
+    """How the images of a step are mixed; None where they are not.
+
+    Raises:
+        DataError: The augmentation is not known.
+        TrainingError: Tokens are to be mixed, and the networks do not end with a map.
+    """
+    if settings.mixing == "token":
+        return _token_mix(supernet, settings, workers)
+    augmentation = get_augmentation(settings.augmentation)
+    if not (augmentation.mixup or augmentation.cutmix):
+        return None
+    classes = supernet.space.classes
+
+    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Lesson]:
+        generator = _generator(settings.seed, step)  # the same in all processes, see `mix_images`
+        mixed_BCHW, targets_BK = mix_images(
+            images_BCHW, labels_B, classes, augmentation, settings.label_smoothing, generator
+        )
+        return mixed_BCHW, Lesson(labels_B, targets_BK)
+
+    return mix
+
+
+def _token_mix(supernet: Supernet, settings: TrainingSettings, workers: Workers) -> Mix:
+    space = supernet.space
+    side = patches_per_side(space)
+
+    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Lesson]:
+        generator = _generator(settings.seed, step, workers.rank)
+        mixed = mix_tokens(images_BCHW, labels_B, space.classes, side, settings.label_smoothing, generator)
+        return mixed.images_BCHW, Lesson(labels_B, mixed.targets_BK, mixed.patch_targets_BPK)
+
+    return mix
+
+
+def patches_per_side(space: SearchSpace) -> int:
+    """Side of the map of patches that the networks of a space end with.
+
+    Raises:
+        TrainingError: They do not end with one, so that tokens cannot be mixed.
+    """
+    *_, (_, head) = space.blocks(space.largest)
+    side: int | None = getattr(head, "side", None)
+    if side is None:
+        raise TrainingError(
+            f"training setting `mixing`: networks of `{space.name}` do not end with a map, so tokens cannot be mixed",
+            hint="train them with `mixing` `augmentation`",
+        )
+    return side
+
+
+def make_teach(settings: TrainingSettings, data: ImageData, device: torch.device) -> Teach | None:
+    """The teachers of a training; None where it has none.
+
+    Raises:
+        TrainingError: A teacher cannot be had, or knows other classes.
+    """
+    if not settings.teachers:
+        return None
+    from supernets.training.teachers import load_teachers
+
+    return load_teachers(
+        settings.teachers,
+        data.classes,
+        settings.temperature,
+        device,
+        settings.teacher_weights or None,
+        mean=data.mean,
+        std=data.std,
+        precision=torch.float32 if settings.precision == "fp32" else torch.bfloat16,
+    )
+
+
+def _generator(*numbers: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*numbers, _STREAM])))
