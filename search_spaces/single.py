@@ -12,21 +12,28 @@ from search_spaces.space import BlockSpec, Choice, SearchSpace, Slot
 class SingleSpace(SearchSpace):
     """The space that holds nothing but ``architecture``.
 
-    Its architectures are those of ``base``, under the same name and version, and every choice has one value.
+    Its architecture is one of ``base``, under the same name and version, and every choice has one value.
 
     Args:
         base: The space of the network.
         architecture: A valid architecture of ``base``.
     """
 
+    architecture: Architecture
+
     def __init__(self, base: SearchSpace, architecture: Architecture) -> None:
-        self.base = base
+        self._base = base
         self.architecture = architecture
         self.name = base.name
         self.version = base.version
         self.description = f"one network of {base.name}"
         self.image_side = base.image_side
         self.classes = base.classes
+
+    @property
+    def base(self) -> SearchSpace:
+        """The space of the network."""
+        return self._base
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -36,16 +43,16 @@ class SingleSpace(SearchSpace):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The slots of ``base``."""
-        return self.base.slots
+        return self._base.slots
 
     def block(self, slot: str, values: Mapping[str, int]) -> BlockSpec | None:
         """The block in ``slot``."""
-        return self.base.block(slot, values)
+        return self._base.block(slot, values)
 
     def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
         """The blocks with the same weights on patches that are ``coarseness`` times as far apart."""
-        return self.base.coarse_blocks(architecture, coarseness)
+        return self._base.coarse_blocks(architecture, coarseness)
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(channels, side, side)`` of the image that the network computes on."""
-        return self.base.input_shape(values)
+        return self._base.input_shape(values)

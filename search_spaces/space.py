@@ -79,6 +79,13 @@ class SearchSpace(ABC):
     image_side: int
     """Side in pixels at which images are loaded, for training and for accuracy."""
     classes: int
+    architecture: Architecture | None = None
+    """The one network that the space holds; None for a space to search in."""
+
+    @property
+    def base(self) -> SearchSpace:
+        """The space that this one is a part of: itself, but for a space of one network."""
+        return self
 
     @property
     @abstractmethod
