@@ -59,7 +59,7 @@ class FinishPlan:
     inherited: Inherited | None
     images: ImageData
     training: TrainingSettings
-    space: SingleSpace
+    space: SearchSpace
 
     @property
     def starts_inherited(self) -> bool:
@@ -122,13 +122,11 @@ def make_plan(
     if inherited is not None:
         images.check({**inherited.metadata["data"], "image_side": side})
     space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
-    assert isinstance(space, SingleSpace)
     return FinishPlan(settings, source, inherited, images, training, space)
 
 
-def _alone(space: SearchSpace, architecture: Architecture) -> SingleSpace:
-    base = space.base if isinstance(space, SingleSpace) else space
-    return SingleSpace(base, base.parse(architecture.to_dict()))
+def _alone(space: SearchSpace, architecture: Architecture) -> SearchSpace:
+    return SingleSpace(space.base, space.base.parse(architecture.to_dict()))
 
 
 def _completed(settings: Mapping[str, Any], source: Source, inherited: Inherited | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nas.searching.settings import recorded_settings
 from nas.training.pretrained import ORIGINAL_NAME
 from nas.training.request import find_network
 from nas.training.train import supernet_checkpoint
-from search_spaces import Architecture, SingleSpace
+from search_spaces import Architecture
 
 if TYPE_CHECKING:
     from supernets.checkpoint import CheckpointMetadata
@@ -62,7 +62,7 @@ class Inherited:
     @property
     def is_alone(self) -> bool:
         """Whether the weights are those of the one network."""
-        return isinstance(self.supernet.space, SingleSpace)
+        return self.supernet.space.architecture is not None
 
 
 def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
@@ -131,7 +131,7 @@ def take_over(inherited: Inherited, architecture: Architecture, network: Superne
             f"inherited weights tell {inherited.supernet.space.classes} classes, the images have {space.classes}",
             hint="give the images that the weights were trained on, or start from scratch",
         )
-    if isinstance(space, SingleSpace) and isinstance(space.base, ResnasSpace):
+    if space.architecture is not None and isinstance(space.base, ResnasSpace):
         weights = fitted_weights(weights, network.network)
     network.network.load_state_dict(weights)
 

@@ -112,11 +112,10 @@ def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: in
     from supernets.families.resnas import training_form
     from supernets.training.targets import patches_per_side
 
-    base = space.base if isinstance(space, SingleSpace) else space
     mixes_tokens = training.mixing == "token"
     if mixes_tokens:
         patches_per_side(space)
-    classifies = mixes_tokens and isinstance(base, ResnasSpace)
+    classifies = mixes_tokens and isinstance(space.base, ResnasSpace)
     return training_form(space, image_side=image_side, drop_path=training.drop_path, patch_classifier=classifies)
 
 

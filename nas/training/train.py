@@ -247,9 +247,16 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
             events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
             progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
         team.of_first(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
-        single = found.architecture if isinstance(found, SingleSpace) else None
         result, _ = _train(
-            run.path, run.is_resumed, settings["space"], images, training, team, progress, single, settings["validate"]
+            run.path,
+            run.is_resumed,
+            settings["space"],
+            images,
+            training,
+            team,
+            progress,
+            found.architecture,
+            settings["validate"],
         )
         write_json(run.path / "training.json", result.to_dict())
     return result
@@ -261,9 +268,8 @@ def _train_beside(team: Workers, progress: Progress) -> TrainResult:
     found = find_space(plan.settings)
     training = trainer_settings(plan.settings)
     images = load_images(plan.settings, found, training)
-    single = found.architecture if isinstance(found, SingleSpace) else None
-    folder = Path(plan.run)
-    result, _ = _train(folder, plan.is_resumed, plan.settings["space"], images, training, team, progress, single, ())
+    folder, name = Path(plan.run), plan.settings["space"]
+    result, _ = _train(folder, plan.is_resumed, name, images, training, team, progress, found.architecture, ())
     return result
 
 
@@ -360,7 +366,7 @@ class _Validator:
 
 def _networks(space: SearchSpace, names: Sequence[str]) -> dict[str, Architecture]:
     """Networks of a space by name; that of a space of one goes by any name of a size."""
-    if isinstance(space, SingleSpace) and names:
+    if space.architecture is not None and names:
         return {"network": space.architecture}
     return {name: space.find(name) for name in names}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
+from search_spaces import Architecture, SearchSpace, get_space
 from search_spaces.timm_models import TimmSpace
 from supernets import family_of, network_config
 
@@ -54,9 +54,8 @@ def make_checkpoint(
         network: Its module, on the CPU.
         image: What is known of its images: ``mean``, ``std``, ``class_names``, ``crop_share``.
     """
-    base = space.base if isinstance(space, SingleSpace) else space
-    if isinstance(base, TimmSpace):
-        return _timm_checkpoint(base, architecture, network, image)
+    if isinstance(space.base, TimmSpace):
+        return _timm_checkpoint(space.base, architecture, network, image)
     family = family_of(space)
     module_file = Path(family.source_file)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
