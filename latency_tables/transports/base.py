@@ -13,8 +13,6 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol
 
-from latency_tables.errors import TransportError
-
 OnLine = Callable[[str], None]
 """Called with every line of a command's standard output as it arrives, without its end of line."""
 
@@ -74,32 +72,3 @@ class Transport(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-
-
-def open_transport(target: str) -> Transport:
-    """The transport to a device.
-
-    Args:
-        target: ``local``, this machine; ``ssh:user@host[:port]``; ``adb:SERIAL``, or ``adb`` where one phone is
-            connected.
-
-    Raises:
-        TransportError: The target is none of these, or the device does not answer.
-    """
-    kind, _, address = target.partition(":")
-    if kind == "local" and not address:
-        from latency_tables.transports.local import LocalTransport
-
-        return LocalTransport()
-    if kind == "ssh" and address:
-        from latency_tables.transports.ssh import SshTransport
-
-        return SshTransport.open(address)
-    if kind == "adb":
-        from latency_tables.transports.adb import AdbTransport
-
-        return AdbTransport.open(address)
-    raise TransportError(
-        f"target `{target}`: expected `local`, `ssh:user@host[:port]` or `adb:SERIAL`",
-        "`adb devices` lists connected phones and their serials",
-    )

@@ -1,0 +1,35 @@
+"""The way to a device, by the text that names it."""
+
+from __future__ import annotations
+
+from latency_tables.errors import TransportError
+from latency_tables.transports.base import Transport
+
+
+def open_transport(target: str) -> Transport:
+    """The transport to a device.
+
+    Args:
+        target: ``local``, this machine; ``ssh:user@host[:port]``; ``adb:SERIAL``, or ``adb`` where one phone is
+            connected.
+
+    Raises:
+        TransportError: The target is none of these, or the device does not answer.
+    """
+    kind, _, address = target.partition(":")
+    if kind == "local" and not address:
+        from latency_tables.transports.local import LocalTransport
+
+        return LocalTransport()
+    if kind == "ssh" and address:
+        from latency_tables.transports.ssh import SshTransport
+
+        return SshTransport.open(address)
+    if kind == "adb":
+        from latency_tables.transports.adb import AdbTransport
+
+        return AdbTransport.open(address)
+    raise TransportError(
+        f"target `{target}`: expected `local`, `ssh:user@host[:port]` or `adb:SERIAL`",
+        "`adb devices` lists connected phones and their serials",
+    )
