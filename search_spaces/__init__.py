@@ -1,7 +1,7 @@
 """What can be built, and what it costs in operations. Importing it brings in no torch."""
 
 from search_spaces.architecture import Architecture
-from search_spaces.cost import CostTables, PopulationCost, population_cost
+from search_spaces.cost import CostTables, PopulationCost, population_cost, population_peak_memory
 from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
 from search_spaces.registry import find_architecture, get_space, register, space_kinds, space_names
@@ -28,6 +28,7 @@ __all__ = [
     "find_architecture",
     "get_space",
     "population_cost",
+    "population_peak_memory",
     "register",
     "space_kinds",
     "space_names",

@@ -1,8 +1,8 @@
-"""Additive costs of whole populations: per-block tables, computed once, gathered for any number of genotypes.
+"""Costs of whole populations: per-block tables, computed once, gathered for any number of genotypes.
 
-A cost is additive when a network's is the sum over its blocks: parameters, MACs, predicted latency. Each slot's blocks
-depend on a handful of choices, so all distinct blocks of a space (a few thousand) are lowered once and a population
-costs one gather per slot. Legend of array suffixes: n genotypes, k costs.
+A network's parameters, MACs and predicted latency are the sum over its blocks; its peak memory is the largest of its
+blocks' peaks. Each slot's blocks depend on a handful of choices, so all distinct blocks of a space (a few thousand) are
+lowered once and a population costs one gather per slot. Legend of array suffixes: n genotypes, k costs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.graph import Op
+from search_spaces.graph import Op, peak_elements
 from search_spaces.space import Genotypes, SearchSpace, Slot
 
 BlockCost = Callable[[tuple[Op, ...]], Sequence[float]]
@@ -40,13 +40,17 @@ class CostTables:
         space: The search space.
         cost: Maps a block's operators to its costs; called once per distinct block.
         width: Number k of costs that it returns.
-        dtype: Of the sums; ``int64`` keeps counts exact.
+        dtype: Number type of the results; ``int64`` keeps counts exact.
+        combine: How a network's cost is made from those of its blocks: ``np.add`` or ``np.maximum``.
     """
 
-    def __init__(self, space: SearchSpace, cost: BlockCost, width: int, dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self, space: SearchSpace, cost: BlockCost, width: int, dtype: npt.DTypeLike, combine: np.ufunc = np.add
+    ) -> None:
         self.space = space
         self.width = width
         self.dtype = np.dtype(dtype)
+        self._combine = combine
         self._tables = [self._tabulate(slot, cost) for slot in space.slots]
 
     def __call__(self, genotypes: Genotypes) -> npt.NDArray[Any]:
@@ -59,15 +63,14 @@ class CostTables:
                 self._accumulate(table, part, totals_kn[:, start : start + chunk])
         return totals_kn
 
-    @staticmethod
-    def _accumulate(table: _SlotTable, genotypes_cn: Genotypes, totals_kn: npt.NDArray[Any]) -> None:
+    def _accumulate(self, table: _SlotTable, genotypes_cn: Genotypes, totals_kn: npt.NDArray[Any]) -> None:
         index_n = np.zeros(genotypes_cn.shape[1], dtype=np.int32)
         for column, stride in zip(table.columns, table.strides, strict=True):
             index_n += genotypes_cn[column] * np.int32(stride)
         repeats_n = None if table.repeats_column is None else table.repeats[genotypes_cn[table.repeats_column]]
         for total_n, cost in zip(totals_kn, table.costs_k, strict=True):
             gathered_n = cost[index_n]
-            total_n += gathered_n if repeats_n is None else gathered_n * repeats_n
+            self._combine(total_n, gathered_n if repeats_n is None else gathered_n * repeats_n, out=total_n)
 
     def _tabulate(self, slot: Slot, cost: BlockCost) -> _SlotTable:
         space = self.space
@@ -82,8 +85,10 @@ class CostTables:
         strides = tuple(prod(sizes[position + 1 :]) for position in range(len(sizes)))
         if slot.repeats is None:
             return _SlotTable(columns, strides, tuple(rows.T.copy()), None, np.empty(0, dtype=np.int64))
-        depths = np.array(space.choices[space.columns[slot.repeats]].values, dtype=np.int64) - slot.start
-        return _SlotTable(columns, strides, tuple(rows.T.copy()), space.columns[slot.repeats], depths)
+        repeats = np.array(space.choices[space.columns[slot.repeats]].values, dtype=np.int64) - slot.start
+        if self._combine is np.maximum:
+            repeats = np.minimum(repeats, 1)  # many equal blocks need no more than one of them
+        return _SlotTable(columns, strides, tuple(rows.T.copy()), space.columns[slot.repeats], repeats)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class PopulationCost:
     macs: npt.NDArray[np.int64]
 
 
+FLOAT_BYTES = 4
 _cost_tables: WeakKeyDictionary[SearchSpace, CostTables] = WeakKeyDictionary()
 
 
@@ -104,6 +110,21 @@ def population_cost(space: SearchSpace, genotypes: Genotypes) -> PopulationCost:
         tables = _cost_tables[space] = CostTables(space, _params_and_macs, width=2, dtype=np.int64)
     params_n, macs_n = tables(genotypes)
     return PopulationCost(params_n, macs_n)
+
+
+_peak_tables: WeakKeyDictionary[SearchSpace, CostTables] = WeakKeyDictionary()
+
+
+def population_peak_memory(space: SearchSpace, genotypes: Genotypes) -> npt.NDArray[np.int64]:
+    """Peak memory of the activations of every genotype ``[n, c]``, in bytes ``[n]``: one image in fp32, no weights.
+
+    It is the peak of the op graph, exactly, see `search_spaces.graph.peak_elements`.
+    """
+    tables = _peak_tables.get(space)
+    if tables is None:
+        tables = CostTables(space, lambda ops: (peak_elements(ops),), width=1, dtype=np.int64, combine=np.maximum)
+        _peak_tables[space] = tables
+    return np.asarray(FLOAT_BYTES * tables(genotypes)[0], dtype=np.int64)
 
 
 def _params_and_macs(ops: tuple[Op, ...]) -> tuple[int, int]:

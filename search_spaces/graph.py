@@ -165,6 +165,26 @@ class OpList:
         return self.append(name, "add", [first, second], self._shapes[first])
 
 
+def peak_elements(ops: Sequence[Op]) -> int:
+    """The largest number of activation elements alive at once while the operators of one block run in order.
+
+    Every operator writes a tensor of its own, whose memory is freed when the last operator that reads it has run; a
+    runtime that fuses operators or makes views needs less. Between two blocks nothing is alive but what the first
+    gives to the second, so a network's peak is the largest of its blocks' peaks.
+    """
+    last_use = {name: position for position, op in enumerate(ops) for name in op.inputs}
+    sizes = {name: prod(shape) for op in ops for name, shape in zip(op.inputs, op.input_shapes, strict=True)}
+    alive = sizes.get(SOURCE, 0)
+    peak = 0
+    for position, op in enumerate(ops):
+        alive += op.elements_written
+        peak = max(peak, alive)
+        alive -= sum(sizes[name] for name in set(op.inputs) if last_use[name] == position)
+        if op.name not in last_use and position + 1 < len(ops):
+            alive -= op.elements_written
+    return peak
+
+
 class OpGraph:
     """The operators of a whole network and the tensors that flow between them.
 
@@ -201,19 +221,9 @@ class OpGraph:
         return self.total(lambda op: op.params)
 
     @property
-    def peak_activation_elements(self) -> int:
-        """The largest number of activation elements alive at once when operators run in order and free eagerly."""
-        ops = list(self.ops())
-        last_use = {name: position for position, op in enumerate(ops) for name in op.inputs}
-        alive = {SOURCE: prod(self.source_shape)}
-        peak = 0
-        for position, op in enumerate(ops):
-            alive[op.name] = op.elements_written
-            peak = max(peak, sum(alive.values()))
-            for name in {*op.inputs, op.name}:
-                if last_use.get(name, -1) <= position and position + 1 < len(ops):
-                    alive.pop(name, None)
-        return peak
+    def peak_elements(self) -> int:
+        """The largest number of activation elements alive at once, see `peak_elements`."""
+        return max(peak_elements(ops) for _, ops in self.blocks)
 
     def to_networkx(self) -> networkx.DiGraph:
         """The same graph as a `networkx.DiGraph`: a node per operator with its `Op` under ``op``."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from math import prod
 
 import numpy as np
 import pytest
 
 from search_spaces import (
+    SOURCE,
     Architecture,
     ArchitectureError,
     SearchSpace,
@@ -15,6 +17,7 @@ from search_spaces import (
     find_architecture,
     get_space,
     population_cost,
+    population_peak_memory,
     space_names,
 )
 
@@ -74,7 +77,22 @@ def test_graph_is_connected_and_shapes_agree(space: SearchSpace) -> None:
             assert shapes.get(name, graph.source_shape) == shape, f"{op.name} reads {name}"
     ends = [name for name in view if view.out_degree(name) == 0]
     assert ends == [f"{graph.blocks[-1][0]}.{graph.blocks[-1][1][-1].name}"]
-    assert graph.peak_activation_elements >= max(op.elements_written for op in graph.ops())
+
+
+def test_population_peak_memory_is_the_most_that_is_alive_at_once(space: SearchSpace) -> None:
+    genotypes = space.sample(30, np.random.default_rng(4))
+    for architecture, peak in zip(space.decode(genotypes), population_peak_memory(space, genotypes), strict=True):
+        graph = space.lower(architecture)
+        ops = list(graph.ops())
+        last_use = {name: position for position, op in enumerate(ops) for name in op.inputs}
+        last_use[ops[-1].name] = len(ops)
+        sizes = {SOURCE: prod(graph.source_shape), **{op.name: prod(op.output_shape) for op in ops}}
+        born = {SOURCE: 0, **{op.name: position for position, op in enumerate(ops)}}
+        alive = [
+            sum(size for name, size in sizes.items() if born[name] <= position <= last_use.get(name, born[name]))
+            for position in range(len(ops))
+        ]
+        assert peak == 4 * max(alive) == 4 * graph.peak_elements
 
 
 def test_named_architectures_are_found(space: SearchSpace) -> None:
