@@ -1,0 +1,268 @@
+"""Campaigns: which visits are due, what a kill leaves behind, and what the worker says about networks it cannot run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latency_tables import worker
+from latency_tables.campaign import Bench, NetworkFile, measure, profile
+from latency_tables.errors import ProfileError
+from latency_tables.runtimes import Runtime, RuntimeMissingError, get_runtime
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.transports import CommandResult, OnLine, open_transport
+from latency_tables.transports.local import LocalTransport
+from latency_tables.visit_journal import VisitJournal
+from latency_tables.visits import (
+    Accepted,
+    Protocol,
+    Round,
+    Visit,
+    accept_rounds,
+    quiet_share,
+    round_plan,
+    rounds_wanted,
+    undisturbed_share,
+)
+from tests.latency_tables.test_latency_measure import save_network
+
+TINY = Protocol(rounds=3, rounds_limit=3, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0, restarts=0)
+SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.2, restarts=0)
+
+
+def visit(ms: float, busy: float | None = None, ours: float = 1.0) -> Visit:
+    """A visit during which the other processors were busy, and ours was ours, for these shares of the time."""
+    return Visit((ms,) * 5, (ms * ours,) * 5, busy)
+
+
+def rounds(anchor_ms: Sequence[Sequence[float]], networks: int) -> list[Round]:
+    """Rounds whose anchor takes the given times, and every other network 1 ms."""
+    plan = round_plan(networks)
+    made = []
+    for times in anchor_ms:
+        waiting = list(times)
+        made.append(Round({step: visit(waiting.pop(0) if not network else 1.0) for step, network in enumerate(plan)}))
+    return made
+
+
+def test_the_anchor_is_visited_first_last_and_in_between() -> None:
+    assert round_plan(1) == [0]
+    assert round_plan(3) == [0, 1, 2, 0]
+    plan = round_plan(45)
+    assert [step for step, network in enumerate(plan) if network == 0] == [0, 21, 42, 47]
+    assert [network for network in plan if network] == list(range(1, 45))
+
+
+def test_rounds_whose_anchor_drifts_start_again_until_there_are_no_restarts_left() -> None:
+    steady, drifting, unfinished = [1.0, 1.01], [1.0, 1.2], Round({0: visit(1.0)})
+    accepted = accept_rounds(
+        [*rounds([drifting, steady, drifting], 2), unfinished], round_plan(2), Protocol(restarts=1)
+    )
+    assert (accepted.rounds, accepted.restarted) == (2, 1)
+    assert accepted.drift == pytest.approx(0.2)
+
+
+def test_the_quiet_share_counts_visits_during_which_other_processors_idled() -> None:
+    assert quiet_share([[visit(1, 0.1), visit(1, 0.9)], [visit(1, 0.5), visit(1)]]) == pytest.approx(2 / 3)
+    assert quiet_share([[visit(1)]]) is None
+
+
+def test_a_busy_neighbour_disturbs_only_where_our_processor_is_shared_too() -> None:
+    neighbour, crowd = visit(1, 0.9), visit(1, 0.9, ours=0.5)
+    assert undisturbed_share([[visit(1, 0.1), neighbour], [crowd, visit(1, 0.1, ours=0.5)]]) == 0.75
+    assert undisturbed_share([[visit(1)]]) is None
+
+
+def test_unsteady_rounds_are_repeated_but_not_where_others_never_stop() -> None:
+    protocol = Protocol(rounds=2, rounds_limit=5)
+    first, second = visit(1, 0.9, ours=0.5), visit(2, 0.9, ours=0.5)
+    assert rounds_wanted(["a"], Accepted([[first]], 0.0, 0), protocol, 0.1) == 1
+    assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol) == 2
+    assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol, 0.1) == 0
+    assert rounds_wanted(["a"], Accepted([[visit(1, 0.9), visit(2, 0.9)]], 0.0, 0), protocol, 0.1) == 2
+
+
+def test_a_journal_survives_a_torn_line_and_sets_other_settings_aside(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = VisitJournal(path, {"seed": 1})
+    journal.append({"kind": "visit", "step": [0, 0]})
+    with path.open("ab") as file:
+        file.write(b'{"kind": "visit", "st')
+    again = VisitJournal(path, {"seed": 1})
+    assert again.records == [{"kind": "visit", "step": [0, 0]}]
+    again.append({"kind": "visit", "step": [0, 1]})
+    assert len(path.read_bytes().splitlines()) == 3
+    other = VisitJournal(path, {"seed": 2})
+    assert other.records == []
+    assert other.set_aside == tmp_path / "journal.other-settings-1.jsonl"
+    assert [record["step"] for record in VisitJournal(other.set_aside, {"seed": 1}).records] == [[0, 0], [0, 1]]
+
+
+def network_files(folder: Path, count: int) -> list[NetworkFile]:
+    for number in range(count):
+        save_network(folder / f"{number}.onnx", 16, 1 + number)
+    return [NetworkFile(folder / f"{number}.onnx", (1, 8, 16, 16)) for number in range(count)]
+
+
+def steps(journal: Path) -> list[list[int]]:
+    records = [json.loads(line) for line in journal.read_bytes().split(b"\n")[:-1]]
+    return [record["step"] for record in records if record["kind"] == "visit"]
+
+
+KILLED = """
+from pathlib import Path
+from tests.latency_tables.test_latency_campaign import SLOW, run
+run(Path({folder!r}), SLOW)
+"""
+
+
+def run(folder: Path, protocol: Protocol) -> None:
+    with open_transport("local") as transport:
+        journal = VisitJournal(folder / "journal.jsonl", {"protocol": "slow"})
+        measure(Bench(get_runtime("onnxruntime"), transport), network_files(folder, 3), protocol, journal=journal)
+
+
+def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
+    script = KILLED.format(folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script])
+    journal = tmp_path / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not journal.exists() or len(steps(journal)) < 6:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = steps(journal)
+    assert len(kept) < SLOW.rounds * len(round_plan(3)), "it was done before it could be killed"
+    run(tmp_path, SLOW)
+    found = steps(journal)
+    assert found[: len(kept)] == kept
+    assert max(Counter(map(tuple, found)).values()) == 1
+    assert sorted(found) == [[number, step] for number in range(SLOW.rounds) for step in range(len(round_plan(3)))]
+    before = journal.read_bytes()
+    run(tmp_path, SLOW)
+    assert journal.read_bytes() == before  # nothing was left to do
+
+
+def test_wrong_outputs_are_found_out(tmp_path: Path) -> None:
+    (file,) = network_files(tmp_path, 1)
+    expected: dict[str, Any] = {"count": 4, "picked": [1.0, 2.0, 3.0, 4.0]}
+    with open_transport("local") as transport:
+        bench = Bench(get_runtime("onnxruntime"), transport)
+        with pytest.raises(ProfileError, match=r"something else than PyTorch: found differences of .* at most"):
+            measure(bench, [NetworkFile(file.path, file.input_shape, expected)], TINY)
+        with pytest.raises(ProfileError, match="found 4 numbers, expected 5"):
+            measure(bench, [NetworkFile(file.path, file.input_shape, {**expected, "count": 5})], TINY)
+        with pytest.raises(ProfileError, match=r"inputs are \[\[1, 8, 16, 16\]\], expected \[\[1, 3, 16, 16\]\]"):
+            measure(bench, [NetworkFile(file.path, (1, 3, 16, 16))], TINY)
+
+
+def test_profiles_come_back_without_weights_and_are_not_taken_twice(tmp_path: Path) -> None:
+    files = network_files(tmp_path, 2)
+    journal = VisitJournal()
+    with open_transport("local") as transport:
+        bench = Bench(get_runtime("onnxruntime"), transport)
+        found = profile(bench, files, tmp_path / "profiles", journal)
+        assert [record["position"] for record in journal.of_kind("profiled")] == [0, 1]
+        written = [path.stat().st_mtime_ns for pair in found for path in pair]
+        again = profile(bench, files, tmp_path / "profiles", journal)
+    assert [path.stat().st_mtime_ns for pair in again for path in pair] == written
+    for events, graph in found:
+        assert any(event.get("cat") == "Node" for event in json.loads(events.read_text()))
+        assert graph.stat().st_size < 5000
+
+
+class Scripted(LocalTransport):
+    """A device whose worker says what it is told to."""
+
+    def __init__(self, lines: Sequence[str], code: int, stderr: str) -> None:
+        super().__init__()
+        self._answer = (lines, code, stderr)
+
+    def run(self, argv: Sequence[str], *, on_line: OnLine | None = None, timeout: float | None = None) -> CommandResult:
+        if argv[0] == "rm":
+            return super().run(argv)
+        lines, code, stderr = self._answer
+        for line in lines:
+            assert on_line is not None
+            on_line(line)
+        return CommandResult(code, "", stderr)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "stderr", "error", "message"),
+    [
+        ([], 127, "sh: python3: not found\n", RuntimeMissingError, "cannot run ONNX Runtime: sh: python3: not found"),
+        ([], 1, "ModuleNotFoundError: No module named 'numpy'\n", RuntimeMissingError, "No module named 'numpy'"),
+        (['{"kind": "facts"}', '{"kind": "done"}'], 0, "", RuntimeMissingError, "`onnxruntime` is not installed"),
+        (['{"kind": "facts"}'], 137, "", ProfileError, "was killed"),
+        (["a remark", "[1]"], 1, "Traceback\nOSError: bad\n", ProfileError, "ended with exit code 1: OSError: bad"),
+    ],
+)
+def test_what_is_wrong_on_the_device_is_said(
+    lines: list[str], code: int, stderr: str, error: type[Exception], message: str
+) -> None:
+    with Scripted(lines, code, stderr) as transport:
+        bench = Bench(get_runtime("onnxruntime"), transport)
+        with pytest.raises(error, match=message):
+            bench.facts()
+
+
+class Doubling(OnnxRuntime):
+    """A runtime of somebody else's, whose loader is sent along."""
+
+    name = "doubling"
+
+    def __init__(self, loader: Path) -> None:
+        self.loader = loader
+
+
+def test_a_runtime_may_bring_its_own_loader(tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text("def load(path, threads, shape):\n    return (lambda array: 2 * array), 'fp32'\n")
+    array = worker.random_image([1, 3, 2, 2])
+    file = tmp_path / "anything.onnx"
+    file.write_bytes(b"")
+    runtime: Runtime = Doubling(loader)
+    with open_transport("local") as transport:
+        network = NetworkFile(file, (1, 3, 2, 2), worker.digest(2.0 * array.astype(float)))
+        assert measure(Bench(runtime, transport), [network], TINY).measurements[0].ms >= 0
+
+
+def test_another_precision_is_refused(tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text("def load(path, threads, shape):\n    return (lambda array: array), 'bf16'\n")
+    (file,) = network_files(tmp_path, 1)
+    with open_transport("local") as transport, pytest.raises(ProfileError, match="computes in bf16, expected fp32"):
+        measure(Bench(Doubling(loader), transport), [file], TINY)
+
+
+def test_outputs_that_are_no_numbers_are_kept_and_disagree(tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text("def load(path, threads, shape):\n    return (lambda array: array * float('nan')), 'fp32'\n")
+    (file,) = network_files(tmp_path, 1)
+    with open_transport("local") as transport:
+        bench = Bench(Doubling(loader), transport)
+        measure(bench, [file], TINY, journal=VisitJournal(tmp_path / "journal.jsonl"))
+        expected = worker.digest(worker.random_image([1, 8, 16, 16]))
+        with pytest.raises(ProfileError, match="found differences of nan"):
+            measure(bench, [NetworkFile(file.path, file.input_shape, expected)], TINY)
+
+
+def test_processors_are_busy_by_their_ticks() -> None:
+    before, after = {0: (100, 1000), 1: (50, 1000)}, {0: (200, 1100), 1: (75, 1100)}
+    assert worker.busy_shares(before, after) == {0: 1.0, 1: 0.25}
+    assert worker.others_busy(before, after, [0]) == pytest.approx(0.25)
+    assert worker.others_busy(before, before, [0]) is None
+    assert worker.others_busy(before, after, []) is None

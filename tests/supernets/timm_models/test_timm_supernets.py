@@ -1,0 +1,272 @@
+"""What is promised of the networks inside timm models, on small models of every family that has an adapter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search_spaces import Op, UnknownNameError, find_architecture, get_space, population_cost
+from search_spaces.timm_models import TimmModelError, TimmReference, TimmSpace, spread_order
+from search_spaces.timm_models_ops import SizedOps
+from supernets import CheckpointError, Supernet
+from supernets.networks.timm_subnet import build_subnet
+from supernets.positions import resize_positions
+from supernets.timm_models.chain import create
+from supernets.timm_models.export import plain_timm_config, subnet_config, timm_state_dict, to_timm_names
+from supernets.timm_models.loading import load_timm_supernet
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+from timm_models import RANDOM_NETWORKS, check_model, macs_without_constants, names_by_family
+
+TINY = "vit_tiny_patch16_224?img_size=64&depth=3&embed_dim=48&num_heads=3"
+MODELS = {
+    "class token": TINY,
+    "distillation token": "deit_tiny_distilled_patch16_224?img_size=32&depth=2&embed_dim=48",
+    "registers, layer scale": "vit_small_patch14_reg4_dinov2?img_size=28&depth=2&embed_dim=48&num_heads=3",
+    "attention pooling": "vit_base_patch16_siglip_224?img_size=32&depth=2&embed_dim=48&num_heads=3",
+    "rotary positions, gated": "eva02_tiny_patch14_224?img_size=28&depth=2",
+    "relative positions": "beit_base_patch16_224?img_size=32&depth=2&embed_dim=48&num_heads=3",
+    "talking heads": "cait_xxs24_224?img_size=32&depth=2&embed_dim=48",
+    "channel attention": "xcit_nano_12_p16_224?img_size=32&depth=2",
+    "windows, stages": "swin_tiny_patch4_window7_224?img_size=56&depths=[1,1,2,1]&embed_dim=24",
+}
+PLAIN = [
+    name.partition("?")[0]
+    for kind, name in MODELS.items()
+    if kind not in ("attention pooling", "channel attention", "windows, stages")
+]
+"""What timm can build with half of the blocks and of the hidden units; the others have more hidden units elsewhere."""
+COUNTED = [
+    pytest.param(name, id=kind, marks=() if kind in ("class token", "registers, layer scale") else pytest.mark.slow)
+    for kind, name in MODELS.items()
+]
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=list(MODELS))
+def supernet(request: pytest.FixtureRequest) -> Supernet:
+    """A supernet whose every tensor is away from its initial value."""
+    supernet = load_timm_supernet(request.param, classes=10)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in supernet.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.02 * torch.randn(tensor.shape, generator=generator).abs())
+    return supernet
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Supernet:
+    return load_timm_supernet(TINY, classes=10)
+
+
+def images(supernet: Supernet, count: int = 2) -> torch.Tensor:
+    side = supernet.space.image_side
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+def timm_space(supernet: Supernet) -> TimmSpace:
+    assert isinstance(supernet.space, TimmSpace)
+    return supernet.space
+
+
+@torch.no_grad()
+def test_largest_network_is_the_model(supernet: Supernet) -> None:
+    x_BCHW = images(supernet)
+    model = create(timm_space(supernet).outline.reference, None, 10).eval()
+    model.load_state_dict(to_timm_names(supernet.network.state_dict()))
+    assert torch.allclose(supernet(x_BCHW, supernet.space.largest), model(x_BCHW), atol=1e-6)
+
+
+@torch.no_grad()
+def test_extracted_is_active_and_is_what_timm_builds(supernet: Supernet) -> None:
+    """timm's own constructor at the same sizes is the judge of the narrowing, wherever it can make the network."""
+    space, x_BCHW = timm_space(supernet), images(supernet)
+    drawn = space.decode(space.sample(3, np.random.default_rng(0)))
+    plain_networks = 0
+    for architecture in [space.smallest, _uniform(space), *drawn]:
+        extracted = supernet.extract(architecture).eval()
+        found = extracted(x_BCHW)
+        assert torch.equal(found, supernet(x_BCHW, architecture))
+        weights = timm_state_dict(space, architecture, extracted)
+        rebuilt = build_subnet(json.loads(json.dumps(subnet_config(space, architecture))), weights)
+        prepared = supernet.family.prepare(x_BCHW, int(extracted.input_side))  # type: ignore[arg-type]
+        assert torch.allclose(rebuilt(prepared), found, atol=1e-5)
+        plain = plain_timm_config(space, architecture)
+        if plain is not None:
+            plain_networks += 1
+            reference = TimmReference(plain["architecture"])
+            model = create(reference, None, plain["num_classes"], **plain["model_args"]).eval()
+            model.load_state_dict(weights)
+            assert torch.allclose(model(prepared), found, atol=1e-5)
+    assert plain_networks >= (1 if space.outline.reference.name in PLAIN else 0)
+
+
+def _uniform(space: TimmSpace) -> object:
+    """The largest network with half of its blocks and of its hidden units."""
+    values = {c.name: c.values[0 if c.name.endswith(("depth", "hidden")) else -1] for c in space.choices}
+    genotype = np.array([[c.values.index(values[c.name]) for c in space.choices]], dtype=np.int8)
+    return space.decode(space.repair(genotype))[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", COUNTED)
+def test_counts_are_those_of_the_module(model: str) -> None:
+    supernet = load_timm_supernet(model, classes=10)
+    space = supernet.space
+    genotypes = space.sample(2, np.random.default_rng(1))
+    cost = population_cost(space, genotypes)
+    for index, architecture in enumerate(space.decode(genotypes)):
+        extracted = supernet.extract(architecture).requires_grad_(False)
+        macs = macs_without_constants(extracted, images(supernet, 1))
+        graph = space.lower(architecture)
+        assert graph.macs == macs == cost.macs[index]
+        assert graph.params == sum(parameter.numel() for parameter in extracted.parameters()) == cost.params[index]
+
+
+def test_borrowed_gradients_equal_those_through_the_narrowing(tiny: Supernet) -> None:
+    """Positions of a smaller grid included, whose gradients go back through the interpolation."""
+    x_BCHW = images(tiny)
+    tiny.zero_grad()
+    tiny(x_BCHW, tiny.space.smallest).square().mean().backward()
+    expected = {name: p.grad.clone() for name, p in tiny.named_parameters() if p.grad is not None}
+    tiny.zero_grad()
+    with tiny.borrow(tiny.space.smallest) as subnet:
+        subnet(x_BCHW).square().mean().backward()
+    found = {name: p.grad for name, p in tiny.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-7), name
+    assert "network.stem.pos_embed" in found
+    tiny.zero_grad()
+
+
+def test_resized_positions_are_those_of_timm() -> None:
+    from timm.layers import resample_abs_pos_embed
+
+    positions_1NC = torch.randn(1, 2 + 49, 8, generator=torch.Generator().manual_seed(3))
+    expected = resample_abs_pos_embed(positions_1NC, [5, 5], [7, 7], num_prefix_tokens=2)
+    assert torch.equal(resize_positions(positions_1NC, 2, 5), expected)
+
+
+def test_depth_keeps_the_most_important_blocks_in_order() -> None:
+    space = get_space("timm:vit_tiny_patch16_224?img_size=32&depth=4&order=2.0.3.1", 10)
+    assert isinstance(space, TimmSpace)
+    for depth, kept in ((2, [0, 2]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])):
+        values = {choice.name: choice.values[-1] for choice in space.choices} | {"depth": depth}
+        assert space.kept_blocks(space.from_values(values)) == [f"blocks.{number}" for number in kept]
+    assert spread_order(6) == (0, 5, 2, 3, 1, 4)
+
+
+def test_absent_blocks_have_one_form(tiny: Supernet) -> None:
+    space = tiny.space
+    genotypes = space.sample(200, np.random.default_rng(5))
+    assert space.is_valid(genotypes).all()
+    assert len(set(space.decode(genotypes))) == len(np.unique(genotypes, axis=0))
+
+
+def test_model_is_found_by_name() -> None:
+    space, architecture = find_architecture("timm:vit_tiny_patch16_224")
+    assert architecture == space.largest
+    assert find_architecture("timm:vit_tiny_patch16_224/smallest")[1] == space.smallest
+    assert space.classes == 1000
+    assert space.image_side == 224
+    assert get_space("timm:vit_tiny_patch16_224?depth=3&img_size=64") is get_space(
+        get_space("timm:vit_tiny_patch16_224?img_size=64&depth=3").name
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("vit_tinny_patch16_224", UnknownNameError, "unknown timm model"),
+        ("resnet18", TimmModelError, "is a `ResNet`, which no adapter knows"),
+        ("vit_tiny_patch16_224?colour=3", TimmModelError, "cannot be made with colour=3"),
+        ("vit_tiny_patch16_224?img_size=", TimmModelError, "another form"),
+        ("vit_tiny_patch16_224?order=1.2", TimmModelError, "an order of 2 blocks"),
+        ("vit_srelpos_small_patch16_224", TimmModelError, "one table for all blocks together"),
+    ],
+)
+def test_what_is_not_elastic_is_named(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        get_space(f"timm:{name}")
+
+
+def test_weights_come_from_a_file(tmp_path: Path, tiny: Supernet) -> None:
+    from safetensors.torch import save_file
+
+    reference = timm_space(tiny).outline.reference
+    torch.manual_seed(7)
+    model = create(reference, None, 5).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    same = load_timm_supernet(TINY, tmp_path / "model.safetensors", classes=5)
+    x_BCHW = images(same)
+    with torch.no_grad():
+        assert torch.equal(same(x_BCHW, same.space.largest), model(x_BCHW))
+    other = load_timm_supernet(TINY, tmp_path / "model.safetensors", classes=10)  # a new classifier
+    assert torch.equal(other.network.stem.pos_embed, model.pos_embed)  # type: ignore[union-attr, arg-type]
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "model.pth")
+    again = load_timm_supernet(TINY, tmp_path / "model.pth", classes=5)
+    assert torch.equal(again.network.head.head.weight, model.head.weight)  # type: ignore[union-attr]
+
+
+def test_unusable_weights_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(CheckpointError, match="found nothing"):
+        load_timm_supernet(TINY, tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_timm_supernet(TINY, tmp_path / "text.safetensors")
+    torch.save({"model": Path}, tmp_path / "code.pth")  # a class: would have to be unpickled
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_timm_supernet(TINY, tmp_path / "code.pth")
+    save_file({"cls_token": torch.zeros(1, 1, 7)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not those of timm model"):
+        load_timm_supernet(TINY, tmp_path / "foreign.safetensors")
+
+
+def test_sizes_between_are_traced_where_numbers_are_of_another_kind() -> None:
+    traced = []
+
+    def squares(sizes: tuple[int, ...]) -> tuple[Op, ...]:
+        traced.append(sizes)
+        (width,) = sizes
+        return (Op("product", "linear", ("input",), ((width,),), (width,), macs=width * width, params=width),)
+
+    ops = SizedOps(squares, [(2, 3, 4)])
+    assert not ops.is_polynomial
+    assert ops((3,))[0].macs == 9
+    assert traced[-1] == (3,)
+
+
+def test_sizes_between_are_exact_from_few_traces() -> None:
+    traced = []
+
+    def products(sizes: tuple[int, ...]) -> tuple[Op, ...]:
+        traced.append(sizes)
+        width, heads, hidden = sizes
+        macs = 7 * width * heads + 5 * width * hidden + 3 * heads
+        return (Op("product", "linear", ("input",), ((9, width),), (9, hidden), macs=macs, params=width * hidden),)
+
+    ops = SizedOps(products, [(2, 4, 8), (1, 2, 3), (10, 20, 40)])
+    known = len(traced)
+    assert ops.is_polynomial
+    assert known == 7
+    for sizes in ((4, 2, 20), (8, 1, 10), (2, 3, 20)):
+        assert ops(sizes) == products(sizes)
+    assert len(traced) == known + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(names_by_family()))
+def test_every_name_of_the_table_holds(family: str) -> None:
+    """Hours on one thread for all of timm; the table in the documents comes from the same check."""
+    for name in names_by_family()[family]:
+        record = check_model(name, family, networks=RANDOM_NETWORKS)
+        assert record.reason or record.holds, record

@@ -1,0 +1,103 @@
+"""Several processes that train one supernet are one process, up to rounding; one that is lost is missed in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search_spaces import get_space
+from supernets.checkpoint import read_checkpoint
+from supernets.data.sources import ImageData, load_data
+from supernets.errors import TrainingError
+from supernets.supernet import Supernet
+from supernets.training.distributed import Workers, join_workers
+from supernets.training.settings import TrainingSettings
+from supernets.training.trainer import train_supernet
+from tests.support import distributed_training
+
+SCRIPT = Path(distributed_training.__file__)
+SETTINGS = TrainingSettings(epochs=1, batch_size=15, learning_rate=2e-3, checkpoint_every_seconds=0, log_every_steps=1)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, level in (("dark", 0), ("light", 90)):
+        (root / name).mkdir()
+        for number in range(24):
+            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(images: Path) -> ImageData:
+    return load_data(str(images), 32, workers=0)
+
+
+def launch(images: Path, folder: Path, processes: int = 2, **asked: Any) -> subprocess.CompletedProcess[str]:
+    settings = {**SETTINGS.to_dict(), **asked}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [str(SCRIPT), str(images), str(folder), json.dumps(settings)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def largest_difference(folders: tuple[Path, Path], dtype: torch.dtype) -> float:
+    left, right = (read_checkpoint(folder / "supernet.safetensors").weights for folder in folders)
+    assert {tensor.dtype for tensor in left.values()} == {dtype, torch.int64}
+    return max(float((tensor.double() - right[name].double()).abs().max()) for name, tensor in left.items())
+
+
+def test_two_processes_end_with_the_weights_of_one(images: Path, data: ImageData, tmp_path: Path) -> None:
+    # In double precision: AdamW makes whole steps of gradients that are nothing but rounding, such as those of a bias
+    # in front of BatchNorm, so in single precision such tensors differ whatever one does.
+    changes: dict[str, Any] = {"ema_decay": 0.9, "accumulate": 1, "clipping": "adaptive", "gradient_clip": 0.1}
+    found = launch(images, tmp_path / "two", dtype="float64", **changes)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["1", "2"]  # the first process alone reports
+    supernet = Supernet(get_space("elastic-mini", 2)).double()
+    train_supernet(supernet, data, dataclasses.replace(SETTINGS, **changes), tmp_path / "one")
+    assert largest_difference((tmp_path / "one", tmp_path / "two"), torch.float64) < 1e-5
+    logs = [(tmp_path / name / "training.jsonl").read_text().splitlines() for name in ("one", "two")]
+    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    averages = [read_checkpoint(tmp_path / name / "supernet.safetensors").averages for name in ("one", "two")]
+    assert max(float((averages[0][name] - averages[1][name]).abs().max()) for name in averages[0]) < 1e-5
+
+
+def test_a_lost_worker_is_missed_in_words_and_training_goes_on_with_one(
+    images: Path, data: ImageData, tmp_path: Path
+) -> None:
+    found = launch(images, tmp_path, lost_at=1, policy="uniform")
+    assert found.returncode != 0
+    assert "error: training: another worker of this training is gone, or cannot be reached" in found.stderr
+    assert "start the same command again with `--resume RUN`" in found.stderr
+    assert "Traceback" not in found.stderr.split("error: training")[0]
+    assert read_checkpoint(tmp_path / "supernet.safetensors").metadata["step"] == 1
+    settings = dataclasses.replace(SETTINGS, policy="uniform")
+    result = train_supernet(Supernet(get_space("elastic-mini", 2)), data, settings, tmp_path, resume=True)
+    assert result.steps == 2
+    assert read_checkpoint(result.checkpoint).metadata["training"]["workers"] == 1
+
+
+def test_a_process_of_its_own_has_nobody_to_talk_to() -> None:
+    with join_workers("cpu") as workers:
+        assert (workers.rank, workers.count, workers.is_first) == (0, 1, True)
+        assert workers.sum([1.5, 2.0]) == [1.5, 2.0]
+        assert workers.of_first({"a": 1}) == {"a": 1}
+
+
+def test_fewer_images_than_workers_are_refused(data: ImageData, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, batch_size=3)
+    with pytest.raises(TrainingError, match="3 images per step for 4 workers and 1 parts each"):
+        train_supernet(Supernet(get_space("elastic-mini", 2)), data, settings, tmp_path, workers=Workers(0, 4))
