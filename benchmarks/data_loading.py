@@ -27,8 +27,9 @@ import torch.nn.functional as F
 
 from search_spaces import Architecture, get_space
 from supernets import Supernet
+from supernets.data.image_data import Batch, ImageData
 from supernets.data.image_loader import default_workers
-from supernets.data.sources import Batch, ImageData, load_data
+from supernets.data.sources import load_data
 from supernets.sampling import begin_sampling, get_policy
 
 CLASSES, PHOTOGRAPHS, NAMES_EACH = 10, 400, 25

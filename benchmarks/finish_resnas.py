@@ -39,7 +39,8 @@ from seed_intervals import with_interval
 import nas
 from nas.events import TrialFinished
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.sampling import begin_sampling, get_policy
 
 SPACE, HAND_DESIGNED, POLICY = "resnas-mini", "res-mini", "multi-architecture"

@@ -28,7 +28,8 @@ from nas.training.train import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 from search_spaces.timm_models import DEPTH
 from supernets import Supernet
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.importance import CRITERIA, SORTED, Calibration, sort_by_importance, sorted_along
 from supernets.training.trainer import train_supernet
 

@@ -41,7 +41,8 @@ from nas.training.train import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet
 from supernets.checkpoint import load_supernet
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.training.network_teacher import NetworkTeacher
 from supernets.training.targets import Teach
 from supernets.training.trainer import train_supernet

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from search_spaces import Architecture, SearchSpace, population_cost
 from supernets import Supernet
-from supernets.data.sources import ImageData
+from supernets.data.image_data import ImageData
 from supernets.sampling import Assignment, begin_sampling, get_policy
 from supernets.sampling.complexity_aware import ComplexityAwareSampler
 from supernets.sampling.levels import levels_of

@@ -44,7 +44,8 @@ from nas.evaluation.evaluators import SupernetEvaluator
 from nas.scores.rank_statistics import rank_correlation
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space, population_cost
 from supernets import Supernet
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.sampling import get_policy, prepare_policy
 from supernets.sampling.levels import levels_of
 from supernets.training.settings import TrainingSettings

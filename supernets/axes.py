@@ -91,19 +91,19 @@ class Narrowing:
 
     @cached_property
     def _strides(self) -> tuple[int, ...]:
-        """Of the split axes in a contiguous shared tensor."""
+        """Strides of the split axes in a contiguous shared tensor."""
         return tuple(prod(self.split_shape[axis + 1 :]) for axis in range(len(self.split_shape)))
 
     @cached_property
     def _offset(self) -> int:
-        """Of the region's first entry in the shared tensor."""
+        """Offset of the region's first entry in the shared tensor."""
         return sum(part.start * stride for part, stride in zip(self.slices, self._strides, strict=True))
 
 
-def make_narrowing(
+def make_slicing(
     description: str, shape: tuple[int, ...], full: Mapping[str, int], active: Mapping[str, int]
 ) -> Narrowing:
-    """Plan the narrowing of a tensor.
+    """Plan the narrowing of a tensor none of whose axes is interpolated.
 
     Args:
         description: The tensor's axes.
@@ -115,10 +115,6 @@ def make_narrowing(
         ValueError: Description and shape do not fit, or an active size exceeds the full one.
     """
     dimensions = parse_axes(description)
-    if any(axis.mode == RESIZE for axes in dimensions for axis in axes):
-        from supernets.positions import make_resizing
-
-        return make_resizing(description, shape, full, active)
     if len(dimensions) != len(shape):
         raise ValueError(f"axes `{description}` name {len(dimensions)} dimensions, the tensor has shape {shape}")
     split_shape: list[int] = []

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernets.axes import RESIZE, Narrowing, make_narrowing, parse_axes
+from supernets.axes import RESIZE, Narrowing, make_slicing, parse_axes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Resizing(Narrowing):
 
     Attributes:
         prefix: Number of leading tokens that belong to no place in the grid.
-        side: Of the subnet's grid.
+        side: Side of the subnet's grid.
     """
 
     prefix: int = 0
@@ -54,10 +54,10 @@ def make_resizing(
     """Plan the narrowing of a tensor of positions.
 
     Args:
-        description: The tensor's axes. Of a sequence three dimensions, of which the second is ``AXIS:resize``; of a map
-            four, of which the last two are ``AXIS:resize``.
+        description: The tensor's axes: three dimensions for a sequence, of which the second is ``AXIS:resize``; four
+            for a map, of which the last two are ``AXIS:resize``.
         shape: The shared tensor's shape.
-        full: Size of each named axis in the shared tensor; of a sequence also ``AXIS.prefix``, the number of prefix
+        full: Size of each named axis in the shared tensor; for a sequence also ``AXIS.prefix``, the number of prefix
             tokens.
         active: Size of each named axis in the subnet.
 
@@ -77,7 +77,7 @@ def make_resizing(
         raise ValueError(f"axes `{description}`: {full[name]} positions, the tensor has shape {shape}")
     is_map = len(dimensions) == 4
     prefix, side = (0, active[name]) if is_map else _prefix_and_side(description, name, full, active)
-    whole = make_narrowing(description.replace(f"{name}:{RESIZE}", "."), shape, full, active)
+    whole = make_slicing(description.replace(f"{name}:{RESIZE}", "."), shape, full, active)
     if active[name] == full[name]:
         return whole
     resized = tuple(active[name] if place in places else size for place, size in enumerate(whole.shape))
@@ -87,7 +87,7 @@ def make_resizing(
 def _prefix_and_side(
     description: str, name: str, full: Mapping[str, int], active: Mapping[str, int]
 ) -> tuple[int, int]:
-    """Of a sequence: its prefix tokens, and the side of the subnet's grid."""
+    """Prefix tokens of a sequence, and the side of the subnet's grid."""
     prefix = full[f"{name}.prefix"]
     for sizes in (full, active):
         if isqrt(sizes[name] - prefix) ** 2 + prefix != sizes[name]:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from supernets.axes import make_narrowing, parse_axes
+from supernets.axes import parse_axes
+from supernets.narrowing import make_narrowing
 from supernets.supernet import Supernet
 
 REWIRED = ("head", "hidden")

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, BlockSpec, SearchSpace, SingleSpace
-from supernets.axes import Narrowing, make_narrowing
+from supernets.axes import Narrowing
 from supernets.errors import SupernetError
 from supernets.family import NetworkFamily, family_of, network_config
+from supernets.narrowing import make_narrowing
 
 _Holder = tuple[dict[str, Any], str]
 

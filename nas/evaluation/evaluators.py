@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas.scores.asvit import AsvitScorer
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
 
     Subnet = Callable[[torch.Tensor], torch.Tensor]

@@ -29,7 +29,8 @@ from nas.training.pretrained import original_checkpoint
 from nas.training.train import supernet_checkpoint
 from search_spaces import Architecture, SearchSpace, get_space, space_kinds, space_names
 from supernets.checkpoint import load_supernet
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.family import family_of
 
 PROOF_IMAGES = 16

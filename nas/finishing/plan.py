@@ -16,7 +16,7 @@ from nas.training.request import SINGLE_POLICY, check_named_teachers, check_rand
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.training.settings import TrainingSettings
 
 COMMAND = "finish"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from supernets.data.sources import ImageData, Part
+    from supernets.data.image_data import ImageData, Part
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
     from supernets.training.targets import Teach

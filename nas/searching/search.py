@@ -42,7 +42,7 @@ from nas.training.train import choose_device, supernet_checkpoint, train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 
 if TYPE_CHECKING:
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
 
 

@@ -24,7 +24,7 @@ from search_spaces.timm_models import PREFIX, TimmReference
 if TYPE_CHECKING:
     from nas.objectives.bounds import Bounds
     from nas.searching.settings import SearchSettings
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
 

@@ -15,7 +15,7 @@ from nas.training.options import make_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, find_architecture, get_space, space_names
 
 if TYPE_CHECKING:
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.training.settings import TrainingSettings
 
 SINGLE_POLICY = "uniform"

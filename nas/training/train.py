@@ -32,7 +32,7 @@ from nas.training.tensorboard import EventWriter, check_installed
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
-    from supernets.data.sources import ImageData
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.distributed import Workers
     from supernets.training.progressive import PhaseCost

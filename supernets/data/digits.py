@@ -6,8 +6,18 @@ import numpy as np
 import torch
 
 from supernets.data.augmentation import LIGHT, Augmentation
+from supernets.data.image_data import (
+    SEARCH_FRACTION,
+    TEST_FRACTION,
+    Division,
+    LoadOptions,
+    Part,
+    digest_of,
+    divide,
+)
 from supernets.data.memory_images import AffineRanges, MemoryData
-from supernets.data.sources import DIGITS, SEARCH_FRACTION, TEST_FRACTION, Division, Part, digest_of, divide
+
+DIGITS = "digits"
 
 
 class DigitsData(MemoryData):
@@ -42,3 +52,17 @@ class DigitsData(MemoryData):
             augmentation,
             ranges or AffineRanges(),
         )
+
+
+class DigitsSource:
+    """The source that goes by ``digits``, a `supernets.data.image_data.DataSource`."""
+
+    expected = f"`{DIGITS}`"
+
+    def understands(self, text: str) -> bool:
+        """Whether the text is the name."""
+        return text == DIGITS
+
+    def load(self, text: str, options: LoadOptions) -> DigitsData:
+        """The digits."""
+        return DigitsData(options.image_side, options.seed, options.augmentation)

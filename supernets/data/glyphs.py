@@ -15,11 +15,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernets.data.augmentation import LIGHT, Augmentation
+from supernets.data.image_data import (
+    SEARCH_FRACTION,
+    TEST_FRACTION,
+    Division,
+    LoadOptions,
+    Part,
+    digest_of,
+    divide,
+)
 from supernets.data.memory_images import AffineRanges, MemoryData, affine_grid
-from supernets.data.sources import GLYPHS, SEARCH_FRACTION, TEST_FRACTION, Division, Part, digest_of, divide
 
+GLYPHS = "glyphs"
 VERSION = 1
-"""Of the rendering; to be raised whenever the images change."""
+"""Version of the rendering; to be raised whenever the images change."""
 CHARACTERS = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZabdefghnqrt"
 """Digits, capitals but I and O, and the small letters that are no smaller copies of capitals."""
 PER_CLASS = 308
@@ -70,6 +79,20 @@ class GlyphData(MemoryData):
             augmentation,
             ranges or AffineRanges(),
         )
+
+
+class GlyphSource:
+    """The source that goes by ``glyphs``, a `supernets.data.image_data.DataSource`."""
+
+    expected = f"`{GLYPHS}`"
+
+    def understands(self, text: str) -> bool:
+        """Whether the text is the name."""
+        return text == GLYPHS
+
+    def load(self, text: str, options: LoadOptions) -> GlyphData:
+        """The glyphs."""
+        return GlyphData(options.image_side, options.seed, options.augmentation)
 
 
 @lru_cache(maxsize=1)

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from supernets.data.augmentation import Augmentation
-from supernets.data.image_index import Names, index_images
-from supernets.data.sources import (
+from supernets.data.image_data import (
     FEWEST_PER_CLASS,
     SEARCH_FRACTION,
     TEST_FRACTION,
     Division,
     IntArray,
+    LoadOptions,
     Part,
     check_classes,
     digest_of,
     divide,
 )
+from supernets.data.image_index import Names, index_images
 from supernets.data.stored_images import StoredData
 from supernets.errors import DataError
 
@@ -55,24 +55,36 @@ class _Found:
     parts: dict[Part, IntArray]
 
 
-def load_folder(source: str, image_side: int, seed: int, workers: int | None, augmentation: Augmentation) -> StoredData:
+class FolderSource:
     """Images of a folder: a sub-folder per class, or such folders under ``train``, ``val`` and ``test``.
 
     Where there is no ``val``, or no ``test``, the missing one of `search` and `test` is taken from ``train``, except
-    that a lone ``val`` is the test part, as published results use it.
-
-    Raises:
-        DataError: The folder holds nothing to train on, or a file that cannot be read.
+    that a lone ``val`` is the test part, as published results use it. A `supernets.data.image_data.DataSource`.
     """
-    root = Path(source)
-    if not root.is_dir():
-        raise DataError(f"data `{source}`: found a file, expected a folder with a sub-folder of images per class")
-    given = [name for name in ("train", *_HELD_OUT) if (root / name).is_dir()]
-    found = _find_parts(root, given, source, seed) if "train" in given else _find(root, source, seed)
-    store = FileStore(root, found.names, found.labels)
-    _check_headers(store)
-    division = Division(found.parts, digest_of(found.parts, list(found.names), found.sizes.tolist()))
-    return StoredData(source, image_side, found.class_names, division, store, workers, augmentation)
+
+    expected = "a folder of images"
+
+    def understands(self, text: str) -> bool:
+        """Whether there is a file or folder of this path; `load` refuses a file."""
+        return Path(text).exists()
+
+    def load(self, text: str, options: LoadOptions) -> StoredData:
+        """The images of the folder.
+
+        Raises:
+            DataError: The folder holds nothing to train on, or a file that cannot be read.
+        """
+        root = Path(text)
+        if not root.is_dir():
+            raise DataError(f"data `{text}`: found a file, expected a folder with a sub-folder of images per class")
+        given = [name for name in ("train", *_HELD_OUT) if (root / name).is_dir()]
+        found = _find_parts(root, given, text, options.seed) if "train" in given else _find(root, text, options.seed)
+        store = FileStore(root, found.names, found.labels)
+        _check_headers(store)
+        division = Division(found.parts, digest_of(found.parts, list(found.names), found.sizes.tolist()))
+        return StoredData(
+            text, options.image_side, found.class_names, division, store, options.workers, options.augmentation
+        )
 
 
 def decode(file: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from supernets.cache import cache_dir
 from supernets.checkpoint import write_atomically
+from supernets.data.image_data import IntArray
 from supernets.errors import DataError
 
 REMEMBERED_FROM = 20_000
@@ -31,7 +32,6 @@ SETTLED_SECONDS = 3.0
 """A folder that changed later than this before it was listed may change again without its time telling."""
 _VERSION = 1
 
-IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from supernets.data.augmentation import Transform, seeded
-from supernets.data.sources import IntArray
+from supernets.data.image_data import IntArray
 from supernets.errors import DataError
 
 MOST_WORKERS = 16

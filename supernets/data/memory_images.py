@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernets.data.augmentation import LIGHT, Augmentation, Transform, seeded, training_transform
-from supernets.data.sources import Batch, Division, ImageData, IntArray
+from supernets.data.image_data import Batch, Division, ImageData, IntArray
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MemoryData(ImageData):
     """Square grey images in memory, as three equal colours.
 
     Args:
-        source: Name of the source.
+        source: The text that names the source.
         image_side: Side of the images in pixels; stored images of another side are enlarged when they are needed.
         class_names: Names of the classes in label order.
         division: Which image is in which part.

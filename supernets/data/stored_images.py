@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from supernets.data.augmentation import CROP_SHARE, LIGHT, Augmentation, plain_transform, training_transform
+from supernets.data.image_data import Batch, Division, ImageData, IntArray
 from supernets.data.image_loader import ImageLoader, ImageStore, LoadedBatch, Samples, default_workers
-from supernets.data.sources import Batch, Division, ImageData, IntArray
 from supernets.errors import DataError
 
 CACHE_BYTES = 256 * 2**20
@@ -34,7 +34,7 @@ class StoredData(ImageData):
     over a restart, nor need it be: a replacement depends on the files alone.
 
     Args:
-        source: What `supernets.data.sources.load_data` was asked for.
+        source: The text that names the source.
         image_side: Side of the images in pixels.
         class_names: Names of the classes in label order.
         division: Which image is in which part.

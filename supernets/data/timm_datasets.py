@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from supernets.cache import cache_dir
-from supernets.data.augmentation import Augmentation
+from supernets.data.image_data import SEARCH_FRACTION, Division, IntArray, LoadOptions, digest_of, divide
 from supernets.data.image_files import decode
-from supernets.data.sources import SEARCH_FRACTION, Division, IntArray, digest_of, divide
 from supernets.data.stored_images import StoredData
 from supernets.errors import DataError
 
+_PREFIXES = ("torch", "hfds")
 _WITHOUT_MIRRORING = ("torch/mnist", "torch/kmnist", "torch/qmnist", "hfds/ylecun/mnist")
 
 
@@ -39,34 +39,44 @@ class TimmStore:
         return item.convert("RGB") if hasattr(item, "convert") else decode(item, f"image {index} of {self.source}")
 
 
-def load_timm_dataset(
-    source: str, image_side: int, seed: int, workers: int | None, augmentation: Augmentation
-) -> StoredData:
-    """A dataset that timm.data finds by name, downloaded into the cache folder where it is not there yet.
+class TimmSource:
+    """Datasets that timm.data finds by name, downloaded into the cache folder where they are not there yet.
 
-    Its own held-out split is the test part; the search part is taken from its training split.
-
-    Raises:
-        DataError: timm does not know it, or it cannot be had.
+    A dataset's own held-out split is the test part; the search part is taken from its training split. A
+    `supernets.data.image_data.DataSource`.
     """
-    held_out = ("validation",) if source.startswith("torch/") else ("test", "validation")
-    datasets = [_open_timm_dataset(source, "train"), _open_timm_dataset(source, *held_out)]
-    labels = np.concatenate([_targets(dataset) for dataset in datasets])
-    class_names = _timm_class_names(datasets[0], labels)
-    trained = len(datasets[0])
-    names = [f"train/{i}" if i < trained else f"test/{i - trained}" for i in range(len(labels))]
-    parts = divide(names[:trained], labels[:trained], class_names, seed, {"search": SEARCH_FRACTION}, source)
-    parts["test"] = np.arange(trained, len(labels), dtype=np.int64)
-    return StoredData(
-        source,
-        image_side,
-        class_names,
-        Division(parts, digest_of(parts, names, labels.tolist())),
-        TimmStore(source, tuple(datasets), labels),
-        workers,
-        augmentation,
-        mirrored=source.lower() not in _WITHOUT_MIRRORING,
-    )
+
+    expected = "a dataset of timm such as `torch/cifar10`"
+
+    def understands(self, text: str) -> bool:
+        """Whether the text begins like a name of torchvision's datasets or of the Hugging Face hub's."""
+        prefix, separator, _ = text.partition("/")
+        return bool(separator) and prefix in _PREFIXES
+
+    def load(self, text: str, options: LoadOptions) -> StoredData:
+        """The images of the dataset.
+
+        Raises:
+            DataError: timm does not know it, or it cannot be had.
+        """
+        held_out = ("validation",) if text.startswith("torch/") else ("test", "validation")
+        datasets = [_open_timm_dataset(text, "train"), _open_timm_dataset(text, *held_out)]
+        labels = np.concatenate([_targets(dataset) for dataset in datasets])
+        class_names = _timm_class_names(datasets[0], labels)
+        trained = len(datasets[0])
+        names = [f"train/{i}" if i < trained else f"test/{i - trained}" for i in range(len(labels))]
+        parts = divide(names[:trained], labels[:trained], class_names, options.seed, {"search": SEARCH_FRACTION}, text)
+        parts["test"] = np.arange(trained, len(labels), dtype=np.int64)
+        return StoredData(
+            text,
+            options.image_side,
+            class_names,
+            Division(parts, digest_of(parts, names, labels.tolist())),
+            TimmStore(text, tuple(datasets), labels),
+            options.workers,
+            options.augmentation,
+            mirrored=text.lower() not in _WITHOUT_MIRRORING,
+        )
 
 
 def _targets(dataset: Any) -> IntArray:

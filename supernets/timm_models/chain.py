@@ -16,7 +16,7 @@ from torch import nn
 from search_spaces import UnknownNameError
 from search_spaces.space import Choice
 from search_spaces.timm_models import SIDE, Outline, PartOutline, TimmModelError, TimmReference
-from supernets.axes import make_narrowing
+from supernets.narrowing import make_narrowing
 from supernets.timm_models.beit import BeitAdapter
 from supernets.timm_models.cait import CaitAdapter
 from supernets.timm_models.efficientformer import EfficientFormerAdapter

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.timm_models import TimmModelError
-from supernets.axes import make_narrowing
+from supernets.narrowing import make_narrowing
 
 
 class NotElastic(TimmModelError):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import Architecture
-from supernets.data.sources import Batch
+from supernets.data.image_data import Batch
 from supernets.errors import TrainingError
 from supernets.grouped import run_groups
 from supernets.sampling import Assignment, Sampler

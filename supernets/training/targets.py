@@ -13,7 +13,7 @@ from torch import Tensor
 
 from search_spaces import SearchSpace
 from supernets.data.augmentation import get_augmentation, mix_images
-from supernets.data.sources import ImageData
+from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
 from supernets.training.distributed import Workers

@@ -27,7 +27,7 @@ from supernets.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
-from supernets.data.sources import Batch, ImageData
+from supernets.data.image_data import Batch, ImageData
 from supernets.errors import TrainingError
 from supernets.sampling import Sampler, begin_sampling, get_policy
 from supernets.sampling.policy import PreparedPolicy, PreparesEpochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from supernets.axes import make_narrowing
+from supernets.narrowing import make_narrowing
 
 
 def test_merged_axes_keep_a_prefix_of_each() -> None:

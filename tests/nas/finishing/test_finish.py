@@ -24,7 +24,7 @@ from nas.training.pretrained import ORIGINAL_NAME
 from search_spaces import get_space
 from search_spaces.errors import ArchitectureError, SearchSpaceError
 from supernets.checkpoint import load_supernet, read_checkpoint, save_checkpoint
-from supernets.data.sources import divide
+from supernets.data.image_data import divide
 from supernets.errors import CheckpointError, TrainingError
 from supernets.training.events import TrainingProgress
 from supernets.training.recipes import recipe_settings

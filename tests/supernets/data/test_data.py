@@ -16,8 +16,9 @@ from PIL import Image
 
 from search_spaces import get_space
 from supernets.data.digits import DigitsData
+from supernets.data.image_data import PARTS, ImageData, divide
 from supernets.data.memory_images import AffineRanges
-from supernets.data.sources import PARTS, ImageData, divide, load_data
+from supernets.data.sources import load_data
 from supernets.errors import DataError
 from supernets.supernet import Supernet
 from supernets.training.losses import label_loss

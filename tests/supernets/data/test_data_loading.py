@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from supernets.data import stored_images
+from supernets.data.image_data import ImageData, divide
 from supernets.data.image_files import FileStore
 from supernets.data.image_loader import default_workers
-from supernets.data.sources import ImageData, divide, load_data
+from supernets.data.sources import load_data
 from supernets.data.stored_images import StoredData
 from supernets.errors import DataError
 
@@ -183,7 +184,7 @@ def test_processes_that_train_share_the_cores(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_search_part_of_a_large_source_is_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supernets.data.sources.MOST_SEARCHED", 50)
+    monkeypatch.setattr("supernets.data.image_data.MOST_SEARCHED", 50)
     labels = np.repeat(np.arange(2), 400)
     names = [f"{number}.png" for number in range(800)]
     parts = divide(names, labels, ("a", "b"), 0, {"search": 0.15, "test": 0.2}, "x")

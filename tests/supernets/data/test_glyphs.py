@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from supernets.data.glyphs import CHARACTERS, PER_CLASS, render_glyphs
-from supernets.data.sources import PARTS, ImageData, load_data
+from supernets.data.image_data import PARTS, ImageData
+from supernets.data.sources import load_data
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from PIL import Image
 import nas
 from search_spaces import Architecture, UnknownNameError, get_space
 from supernets.checkpoint import read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.sampling import ConflictAwarePolicy, conflict_aware, policy_names
 from supernets.sampling.complexity_aware import walk

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from search_spaces import get_space
 from search_spaces.timm_models import TimmSpace
 from supernets import Supernet
-from supernets.axes import make_narrowing
+from supernets.narrowing import make_narrowing
 from supernets.networks.timm_subnet import build_subnet
 from supernets.timm_models.chain import create
 from supernets.timm_models.export import subnet_config, timm_state_dict

@@ -16,7 +16,8 @@ from PIL import Image
 
 from search_spaces import get_space
 from supernets.checkpoint import read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
 from supernets.training.distributed import Workers, join_workers

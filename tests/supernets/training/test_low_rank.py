@@ -13,7 +13,8 @@ from torch.func import functional_call
 
 from search_spaces import get_space
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
 from supernets.training.losses import class_logits, label_loss

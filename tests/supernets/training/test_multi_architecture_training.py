@@ -14,7 +14,8 @@ from PIL import Image
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import TrainingProgress, train_supernet
 

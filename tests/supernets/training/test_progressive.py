@@ -19,7 +19,8 @@ from search_spaces import SearchSpaceError, SingleSpace, find_architecture, get_
 from search_spaces.asvit_progressive import coarse_dilation
 from supernets import Supernet, SupernetError
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import CheckpointError
 from supernets.training.progressive import PROGRESSIVE, mean_of_rest, phase_at, phase_costs
 from supernets.training.settings import TrainingSettings

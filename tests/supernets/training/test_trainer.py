@@ -22,7 +22,8 @@ from PIL import Image
 from search_spaces import UnknownNameError, get_space
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import CheckpointError, DataError, TrainingError
 from supernets.supernet import Supernet
 from supernets.training.events import TrainingProgress, TrainingResult

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from search_spaces import Architecture, SearchSpace, get_space
 from supernets.checkpoint import load_supernet, read_checkpoint
-from supernets.data.sources import ImageData, load_data
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.families.resnas import training_form
 from supernets.sampling import register_policy

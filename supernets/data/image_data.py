@@ -1,0 +1,273 @@
+"""Images to train and judge networks on: their fixed parts, and batches that depend on nothing but numbers.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, N images of the source.
+
+Every source is divided once into three disjoint parts: `train`, `search` (what a search looks at) and `test` (looked at
+once, at the end). Training batches are stateless: order and augmentation come from (seed, epoch, image), so a resumed
+run sees what an uninterrupted one saw, and nobody else's random numbers are touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from supernets.data.augmentation import Augmentation
+from supernets.errors import DataError
+
+Part = Literal["train", "search", "test"]
+Batch = tuple[Tensor, Tensor]
+"""Normalised images ``[B, 3, H, W]`` (float32) and their labels ``[B]`` (int64)."""
+IntArray = npt.NDArray[np.int64]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+SEARCH_FRACTION, TEST_FRACTION = 0.15, 0.20
+MOST_SEARCHED = 25_000
+FEWEST_PER_CLASS = 5
+
+
+@dataclass(frozen=True)
+class Division:
+    """A source's images by part.
+
+    Attributes:
+        parts: Indices of the images of each part, ascending, disjoint.
+        digest: SHA-256 over which image is in which part, to notice a source that changed.
+    """
+
+    parts: Mapping[Part, IntArray]
+    digest: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of images of each part."""
+        return {part: len(indices) for part, indices in self.parts.items()}
+
+
+class ImageData(ABC):
+    """Images of one source, divided into parts, as batches.
+
+    Attributes:
+        source: The text that names the source.
+        image_side: Side of the images in pixels.
+        class_names: Names of the classes in label order.
+        division: Which image is in which part.
+        mean: Means of the three colours, in [0, 1], which are subtracted from the images.
+        std: Standard deviations of the three colours, which the images are divided by.
+        crop_share: Share of the shorter side of a source's image that is left of it; 1 where nothing is cut away.
+    """
+
+    crop_share = 1.0
+
+    def __init__(
+        self,
+        source: str,
+        image_side: int,
+        class_names: tuple[str, ...],
+        division: Division,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        self.source = source
+        self.image_side = image_side
+        self.class_names = class_names
+        self.division = division
+        self.mean = mean
+        self.std = std
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """The number of images of each part."""
+        return self.division.sizes
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The number of training batches of an epoch; the last images that fill no batch are left out of it."""
+        return max(1, self.splits["train"] // batch_size)
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """The augmented training batches of one epoch, the same ones for the same arguments.
+
+        Args:
+            batch_size: Images per batch; a source with fewer training images gives one batch of them all.
+            seed: Seed of order and augmentation.
+            epoch: Number of the epoch, from 0.
+            start: Batches to leave out at the beginning of the epoch, at no cost.
+            shard: ``(r, w)`` gives images ``r::w`` of every batch, for process r of w; an image looks the same in
+                whatever shard it is.
+        """
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+        order = generator.permutation(self.division.parts["train"])
+        rank, world = shard
+        starts = range(start * batch_size, self.steps_per_epoch(batch_size) * batch_size, batch_size)
+        return self._augmented([order[first : first + batch_size][rank::world] for first in starts], seed, epoch)
+
+    def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
+        """All images of a part in fixed order, without augmentation; the last batch may be smaller."""
+        indices = self.division.parts[part]
+        return self._plain([indices[i : i + batch_size] for i in range(0, len(indices), batch_size)])
+
+    def describe(self) -> dict[str, Any]:
+        """What tells these images from others, ready for JSON; `check` compares with it later."""
+        return {
+            "source": self.source,
+            "image_side": self.image_side,
+            "classes": self.classes,
+            "class_names": list(self.class_names),
+            "sizes": self.splits,
+            "digest": self.division.digest,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def check(self, recorded: Mapping[str, Any]) -> None:
+        """Make sure that these are the images which `describe` described earlier.
+
+        Raises:
+            DataError: The source has changed, or is another one.
+        """
+        found = self.describe()
+        for key in ("classes", "class_names", "image_side", "sizes", "digest"):
+            if found[key] != recorded.get(key):
+                what = "the files" if key == "digest" else key.replace("_", " ")
+                values = "" if key == "digest" else f": found {found[key]}, expected {recorded.get(key)}"
+                raise DataError(
+                    f"data `{self.source}`: {what} changed since the supernet was trained{values}",
+                    hint="give the same images, or train on the new ones into a new run folder",
+                )
+
+    @abstractmethod
+    def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]: ...
+
+    @abstractmethod
+    def _plain(self, batches: Sequence[IntArray]) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a data source is to give its images.
+
+    Attributes:
+        image_side: Side of the images in pixels.
+        seed: Seed of the division into parts.
+        workers: Processes that read and augment files; None takes one per free core. Results do not depend on it.
+        augmentation: How training images are augmented, but for what mixes them.
+    """
+
+    image_side: int
+    seed: int
+    workers: int | None
+    augmentation: Augmentation
+
+
+class DataSource(Protocol):
+    """Where images come from: which texts name some, and how to load those.
+
+    Another package offers one as an entry point `nas.data_sources`, whose name is the source's and whose object is a
+    `DataSource`; a program calls `supernets.data.sources.register_data_source`. `divide` and `digest_of` make the
+    `Division`; images in memory are a `supernets.data.memory_images.MemoryData`, others that are opened one by one a
+    `supernets.data.stored_images.StoredData`.
+    """
+
+    @property
+    def expected(self) -> str:
+        """The texts that it understands, in words for messages, for example ``a folder of images``."""
+        ...
+
+    def understands(self, text: str) -> bool:
+        """Whether ``text`` names images of this source; answered without loading any, and without an error."""
+        ...
+
+    def load(self, text: str, options: LoadOptions) -> ImageData:
+        """The images that ``text`` names, which the source understands; `ImageData.source` is ``text``.
+
+        Raises:
+            DataError: They cannot be had, or nothing can be trained on them; the message says what is wrong.
+        """
+        ...
+
+
+def divide(
+    names: Sequence[str],
+    labels: IntArray,
+    class_names: Sequence[str],
+    seed: int,
+    fractions: Mapping[Part, float],
+    source: str,
+) -> dict[Part, IntArray]:
+    """Divide images class by class, in the order of a hash of their names.
+
+    Names alone decide, so the parts do not depend on the order of files or on their contents. The search part takes
+    25,000 images at most (25 of each class of ImageNet, as Liao, Karaman and Sze hold out, arXiv 2109.00642).
+
+    Args:
+        names: Names of the images, all different.
+        labels: Class index of each image.
+        class_names: Names of the classes, for messages.
+        seed: Number that is hashed with each name.
+        fractions: Share of each part but `train`, which takes the rest.
+        source: Source of the images, for messages.
+
+    Returns:
+        The indices of each part, ascending.
+
+    Raises:
+        DataError: There are fewer than two classes, or too few images in one.
+    """
+    check_classes(labels, class_names, source, FEWEST_PER_CLASS)
+    most: dict[Part, int] = {"search": max(1, MOST_SEARCHED // len(class_names))}
+    chosen: dict[Part, list[IntArray]] = {part: [] for part in ("train", *fractions)}
+    ends = np.bincount(labels, minlength=len(class_names)).cumsum()
+    for found in np.split(np.argsort(labels, kind="stable"), ends[:-1]):
+        keys = [hashlib.sha256(os.fsencode(f"{seed}/{names[index]}")).digest() for index in found.tolist()]
+        members = found[sorted(range(len(keys)), key=keys.__getitem__)]
+        total = len(members)
+        for part, fraction in fractions.items():
+            count = min(max(1, round(fraction * total)), most.get(part, total))
+            chosen[part].append(members[:count])
+            members = members[count:]
+        chosen["train"].append(members)
+    return {part: np.sort(np.concatenate(indices)) for part, indices in chosen.items()}
+
+
+def check_classes(labels: IntArray, class_names: Sequence[str], source: str, fewest: int) -> None:
+    """Make sure that there are two classes at least, and ``fewest`` images in each.
+
+    Raises:
+        DataError: There are not.
+    """
+    if len(class_names) < 2:
+        found = f"one class (`{class_names[0]}`)" if class_names else "no class"
+        raise DataError(
+            f"data `{source}`: found {found}, expected two or more", hint="put the images of each class in a sub-folder"
+        )
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() < fewest:
+        name, count = class_names[int(counts.argmin())], int(counts.min())
+        raise DataError(
+            f"data `{source}`: class `{name}` has {count} image{'' if count == 1 else 's'}, expected {fewest} or more",
+            hint="add images to the class, or take the class away",
+        )
+
+
+def digest_of(parts: Mapping[Part, IntArray], names: Sequence[str], sizes: Sequence[int]) -> str:
+    """SHA-256 over the part, name and size in bytes of every image."""
+    digest = hashlib.sha256()
+    for part in PARTS:
+        for line in sorted(f"{part}\t{names[index]}\t{sizes[index]}\n" for index in parts[part].tolist()):
+            digest.update(os.fsencode(line))
+    return digest.hexdigest()
