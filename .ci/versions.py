@@ -3,10 +3,9 @@
 import os
 import platform
 import re
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
-
-import tomllib
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 names = [re.match(r"[\w-]+", text)[0] for text in project["dependencies"] + project["optional-dependencies"]["test"]]

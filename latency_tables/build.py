@@ -255,7 +255,7 @@ def _header(
         "provenance": {
             "kind": "measured",
             "status": f"measured {_where(conditions)}",
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tool_version": f"{runtime.distribution} {facts['runtime_version']}",
             "host": facts["host"],
             "transport": conditions.transport,

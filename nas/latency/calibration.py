@@ -146,7 +146,7 @@ def _header(name: str, given: Mapping[str, str]) -> tuple[dict[str, Any], list[s
         "provenance": {
             "kind": "calibrated",
             "status": _STATUS,
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tool_version": f"nas-vit {version('nas-vit')}, timm {version('timm')}, torch {version('torch')}",
         },
     }

@@ -87,7 +87,7 @@ def _header(request: BuildRequest, runtime: Runtime, options: PhoneOptions, meas
         "provenance": {
             "kind": "measured",
             "status": f"measured through {request.device}",
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tool_version": options.tool,
             "host": device.name,
             "transport": request.device,

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _encode = json.JSONEncoder(allow_nan=False).encode  # made once: there may be th
 _DAMAGES = (KeyError, TypeError, AttributeError, SearchSpaceError)
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What became of a trial."""
 
     RUNNING = "running"

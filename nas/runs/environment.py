@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ PACKAGES = ("nas-vit", "torch", "timm", "optuna", "numpy", "safetensors", "onnx"
 def describe_environment(seed: int) -> dict[str, Any]:
     """A JSON-ready record of where and with what the current process runs."""
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "python": platform.python_version(),
         "platform": platform.platform(),

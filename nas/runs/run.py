@@ -19,7 +19,7 @@ from nas.records.files import read_json, write_json
 from nas.records.trial import Trial
 from nas.records.trial_record import TrialRecord
 from nas.runs.environment import describe_environment
-from nas.runs.lock import RunLock
+from nas.runs.lock import LEASE, RunLock
 from search_spaces import SearchSpace
 
 SCHEMA = 1
@@ -87,7 +87,7 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"run folder `{path}` cannot be made: {error.strerror}") from error
-        self._lock = RunLock(path / "lock")
+        self._lock = RunLock(path)
         self._record = TrialRecord(path)
         try:
             self.is_resumed = self._prepare(resume, force)
@@ -188,12 +188,13 @@ class Run:
 
     def _prepare(self, resume: bool, force: bool) -> bool:
         """Whether the folder holds a run to go on with."""
-        found = sorted(entry.name for entry in self.path.iterdir() if entry.name != "lock")
+        found = sorted(entry.name for entry in self.path.iterdir() if entry.name != LEASE)
         if force and not resume:
             self._clear()
             return False
         holds_run = "settings.json" in found
-        left_over = {"environment.json", "trials.jsonl"}  # of a run that was killed before its settings were written
+        # of a run that was killed before its settings were written; earlier versions left `lock` behind
+        left_over = {"environment.json", "trials.jsonl", "lock"}
         if not holds_run and all(name in left_over or name.endswith(".tmp") for name in found):
             return False
         if not resume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ class _Lines:
 
     def of(self, trials: Iterable[Trial]) -> bytes:
         """The lines of trials, with their ends."""
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         return "".join(self._line(trial, now) for trial in trials).encode()
 
     def _line(self, trial: Trial, now: datetime) -> str:
