@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from search_spaces.errors import NasError
 
-class LatencyError(ValueError):
-    """Base of the errors of this package.
 
-    Attributes:
-        hint: What to do about it; empty where the message says it all.
-    """
+class LatencyError(NasError, ValueError):
+    """Base of the errors of this package."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    exit_code = 4
 
 
 class TableError(LatencyError):
@@ -26,6 +22,8 @@ class TableMissingError(LatencyError):
 class BusyMachineError(LatencyError):
     """The machine was too busy for the measuring protocol to give a number."""
 
+    exit_code = 1
+
 
 class ProfileError(LatencyError):
     """A network that the runtime cannot run or profile."""
@@ -37,6 +35,8 @@ class CalibrationError(LatencyError):
 
 class TransportError(LatencyError):
     """A device that cannot be reached, or vanished before a command ended."""
+
+    exit_code = 1
 
 
 class CommandTimeoutError(TransportError):

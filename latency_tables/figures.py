@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latency_tables.calibrate import Sample, summed_features
-from latency_tables.errors import CalibrationError, LatencyError
+from latency_tables.errors import CalibrationError
 from latency_tables.kernels import FUSIONS, fuse
 from latency_tables.published_models import PUBLISHED_MODELS, build_published
 from latency_tables.table import BYTES_PER_ELEMENT
-from search_spaces.errors import SearchSpaceError
+from search_spaces.errors import NasError
 from search_spaces.graph import OpGraph
 
 REQUIRED = ("model", "latency_ms")
@@ -161,8 +161,8 @@ def rebuild_figures(
         progress(done)
         try:
             network = rebuild(row.model, row.input_px)
-        except (LatencyError, SearchSpaceError) as error:
-            left_out.append(f"{row.name}: {error}" + (f" ({hint})" if (hint := getattr(error, "hint", "")) else ""))
+        except NasError as error:
+            left_out.append(f"{row.name}: {error}" + (f" ({error.hint})" if error.hint else ""))
             continue
         macs_m = network.graph.macs / 1e6
         if row.macs_m is not None and abs(macs_m - row.macs_m) > tolerance * row.macs_m + rounding_m:

@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search_spaces import Architecture
-
-
-class NasError(Exception):
-    """Base of the errors of this package: a run that failed.
-
-    Attributes:
-        hint: What the reader can do about it; empty where there is nothing to say.
-        exit_code: What the command line ends with.
-    """
-
-    exit_code = 1
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+from search_spaces.errors import NasError as NasError
 
 
 class UsageError(NasError):

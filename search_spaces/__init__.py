@@ -2,7 +2,7 @@
 
 from search_spaces.architecture import Architecture
 from search_spaces.cost import CostTables, PopulationCost, population_cost, population_peak_memory
-from search_spaces.errors import ArchitectureError, SearchSpaceError, UnknownNameError
+from search_spaces.errors import ArchitectureError, NasError, SearchSpaceError, UnknownNameError
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
 from search_spaces.registry import find_architecture, get_space, register, space_kinds, space_names
 from search_spaces.single import SingleSpace
@@ -16,6 +16,7 @@ __all__ = [
     "Choice",
     "CostTables",
     "Genotypes",
+    "NasError",
     "Op",
     "OpGraph",
     "OpList",

@@ -27,15 +27,7 @@ ORDER = "order"
 
 
 class TimmModelError(SearchSpaceError):
-    """A timm model that cannot be made elastic, or a reference to one that cannot be read.
-
-    Attributes:
-        hint: What to do about it; empty where the message says all.
-    """
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    """A timm model that cannot be made elastic, or a reference to one that cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def load_supernet(
         space = training_form(space, image_side=metadata.get("image_side"), patch_classifier=classifies_patches)
     except SearchSpaceError as error:
         raise CheckpointError(
-            f"checkpoint `{path}`: {error}", hint=getattr(error, "hint", "") or "install the package that has the space"
+            f"checkpoint `{path}`: {error}", hint=error.hint or "install the package that has the space"
         ) from error
     supernet = Supernet(space)
     weights = checkpoint.averages or checkpoint.weights

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from search_spaces.errors import NasError
 
-class SupernetError(ValueError):
-    """Base of the errors of this package.
 
-    Attributes:
-        hint: What to do about it; empty where the message says all.
-    """
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+class SupernetError(NasError, ValueError):
+    """Base of the errors of this package."""
 
 
 class DataError(SupernetError):
     """Images that cannot be found, read or split."""
 
+    exit_code = 2
+
 
 class CheckpointError(SupernetError):
     """A checkpoint that is missing, damaged, of another kind or of another version."""
+
+    exit_code = 4
 
 
 class TrainingError(SupernetError):

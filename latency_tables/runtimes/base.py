@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class RuntimeMissingError(LatencyError):
     """A runtime whose packages are not installed where they are needed."""
 
+    exit_code = 5
+
 
 class Runtime(ABC):
     """One runtime; a subclass per runtime, registered under its name.

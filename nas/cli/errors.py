@@ -41,6 +41,8 @@ def handles_errors(command: Command) -> Command:
             sys.stdout = open(os.devnull, "w")
             raise typer.Exit(0) from None
         except Exception as error:
+            from search_spaces.errors import NasError
+
             code = exit_code(error)
             if code is None:
                 if os.environ.get(DEBUG_VARIABLE):
@@ -50,7 +52,7 @@ def handles_errors(command: Command) -> Command:
                     f"this is a fault of nas; run again with {DEBUG_VARIABLE}=1 and report the traceback",
                 )
                 raise typer.Exit(FAILED) from None
-            show_error(str(error), getattr(error, "hint", ""))
+            show_error(str(error), error.hint if isinstance(error, NasError) else "")
             raise typer.Exit(code) from None
 
     return wrapped  # type: ignore[return-value]
@@ -58,27 +60,10 @@ def handles_errors(command: Command) -> Command:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for one that nobody foresaw."""
-    from latency_tables.errors import BusyMachineError, LatencyError, TransportError
-    from nas.errors import NasError
-    from search_spaces.errors import SearchSpaceError
+    from search_spaces.errors import NasError
 
     if isinstance(error, NasError):
         return error.exit_code
-    if isinstance(error, (BusyMachineError, TransportError)):
-        return FAILED
-    if isinstance(error, LatencyError):
-        return UNREADABLE
-    if isinstance(error, SearchSpaceError):
-        return USAGE
-    if "supernets.errors" in sys.modules:
-        from supernets.errors import CheckpointError, DataError, SupernetError
-
-        if isinstance(error, DataError):
-            return USAGE
-        if isinstance(error, CheckpointError):
-            return UNREADABLE
-        if isinstance(error, SupernetError):
-            return FAILED
     if isinstance(error, ModuleNotFoundError):
         return MISSING
     return FAILED if isinstance(error, OSError) else None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from latency_tables.errors import TableMissingError
 from latency_tables.table import LatencyTable
 from latency_tables.targets import LOCAL, cache_dir, load_target, staleness, user_table_path
-from nas.errors import MissingDependencyError, UsageError
+from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.records.files import write_failed
 from search_spaces import SearchSpace
@@ -108,13 +108,13 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
 
     Raises:
         BusyMachineError: The device is too busy, or too warm, to be measured.
-        MissingDependencyError: The runtime is not installed, here or on the device.
+        RuntimeMissingError: The runtime is not installed, here or on the device.
         ProfileError: A network cannot be converted, or does not compute there what it computes here.
         TransportError: The device cannot be reached; what was measured so far is kept.
         UnknownNameError: There is no such group or runtime.
         UsageError: The settings make no sense together.
     """
-    from latency_tables.runtimes import RuntimeMissingError, get_runtime
+    from latency_tables.runtimes import get_runtime
 
     request = request.completed()
     _check(request)
@@ -125,8 +125,6 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
             table = _build(request, runtime, folder, progress)
             table.save(user_table_path(request.name))
             shutil.rmtree(folder, ignore_errors=True)
-    except RuntimeMissingError as error:
-        raise MissingDependencyError(str(error), error.hint) from error
     except OSError as error:
         raise write_failed(folder, error) from error
     return table

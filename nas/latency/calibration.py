@@ -18,7 +18,7 @@ from latency_tables.figures import CONDITIONS, Figures, RebuiltNetwork, read_fig
 from latency_tables.published_models import PUBLISHED_MODELS
 from latency_tables.table import BYTES_PER_ELEMENT, SCHEMA, LatencyTable
 from latency_tables.targets import LOCAL, target_names, user_table_path
-from nas.errors import NasError, UsageError
+from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.networks.resolve import NamedNetwork, resolve_network
 from search_spaces.graph import OpGraph
@@ -159,8 +159,8 @@ def _rebuild(model: str, image_side: int | None) -> RebuiltNetwork:
     try:
         network = resolve_network(model, image_side)
         return RebuiltNetwork(_family(model, network), _deployed_graph(network))
-    except (NasError, RuntimeError, AssertionError) as error:
-        raise CalibrationError(str(error), getattr(error, "hint", "")) from error
+    except (RuntimeError, AssertionError) as error:
+        raise CalibrationError(str(error)) from error
 
 
 def _family(model: str, network: NamedNetwork) -> str:

@@ -17,7 +17,6 @@ from nas.events import StageProgress, ignore
 from nas.networks.resolve import NamedNetwork, resolve_network
 from nas.scores.rank_statistics import Estimate, partial_rank_correlation, rank_correlation
 from search_spaces import get_space
-from search_spaces.errors import SearchSpaceError
 
 if TYPE_CHECKING:
     from nas.predictors import EncodedArchitectures
@@ -101,8 +100,8 @@ def read_accuracies(path: Path, image_side: int | None = None) -> list[TrainedNe
         first_lines[text] = line
         try:
             trained.append(TrainedNetwork(resolve_network(text, image_side), accuracy))
-        except (NasError, SearchSpaceError) as error:
-            raise UsageError(f"`{path}`, line {line}: {error}", getattr(error, "hint", "")) from error
+        except NasError as error:
+            raise UsageError(f"`{path}`, line {line}: {error}", error.hint) from error
     if len(trained) < LEAST_NETWORKS:
         raise UsageError(f"`{path}`: found {len(trained)} of at least {LEAST_NETWORKS} networks")
     if len({each.accuracy for each in trained}) == 1:

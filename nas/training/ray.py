@@ -182,9 +182,9 @@ def _failures(ray: Any, calls: list[Any]) -> list[Exception]:
 
 
 def _first_cause(errors: list[Exception]) -> Exception:
-    from supernets.errors import SupernetError, WorkerLostError
+    from supernets.errors import WorkerLostError
 
-    expected = [error for error in errors if isinstance(error, (NasError, SupernetError))]
+    expected = [error for error in errors if isinstance(error, NasError)]
     own = [error for error in expected if not isinstance(error, WorkerLostError)]
     if own:
         return own[0]

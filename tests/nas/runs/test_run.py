@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from latency_tables.predictor import Latency
-from nas.errors import NasError, RunError, UsageError
+from nas.errors import RunError, UsageError
 from nas.records.trial import State, Trial
 from nas.records.trial_record import read_trials
 from nas.runs.run import Run, next_run_folder
@@ -296,8 +296,3 @@ def test_only_the_budget_may_change_on_resume(tmp_path: Path, name: str, value: 
 def test_other_commands_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds a `train` run, expected a search"):
         resume_settings(NOTHING_GIVEN, {"command": "train"}, tmp_path)
-
-
-def test_nas_error_is_the_base(tmp_path: Path) -> None:
-    assert issubclass(RunError, NasError)
-    assert (NasError.exit_code, UsageError.exit_code, RunError.exit_code) == (1, 2, 4)
