@@ -20,7 +20,7 @@ from torch import Tensor
 from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
 from search_spaces.files import replacing
 from supernets.errors import CheckpointError
-from supernets.families.resnas import PATCH_CLASSIFIER, training_form
+from supernets.family import family_of, training_form
 from supernets.supernet import Supernet
 
 SCHEMA = 1
@@ -169,7 +169,7 @@ def load_supernet(
     Args:
         path: Of the file.
         device: Where the supernet is to be.
-        to_train: Whether it keeps what is of no use but to train on, the classifier of patches.
+        to_train: Whether it keeps tensors that are of no use but to train on, such as a classifier of patches.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of a space that this release does not have.
@@ -181,23 +181,24 @@ def load_supernet(
         network = metadata.get("architecture")
         if network is not None:
             space = SingleSpace(space, space.parse(network))
-        classifies_patches = to_train and any(PATCH_CLASSIFIER in name for name in checkpoint.weights)
-        space = training_form(space, image_side=metadata.get("image_side"), patch_classifier=classifies_patches)
+        family = family_of(space)
+        extra = {name for name in checkpoint.weights if family.is_training_only(name)}
+        space = training_form(space, image_side=metadata.get("image_side"), patch_classifier=to_train and bool(extra))
     except SearchSpaceError as error:
         raise CheckpointError(
             f"checkpoint `{path}`: {error}", hint=error.hint or "install the package that has the space"
         ) from error
     supernet = Supernet(space)
     weights = checkpoint.averages or checkpoint.weights
-    if not classifies_patches:
-        weights = {name: tensor for name, tensor in weights.items() if PATCH_CLASSIFIER not in name}
+    if not to_train:
+        weights = {name: tensor for name, tensor in weights.items() if name not in extra}
     restore_weights(replace(checkpoint, weights=weights), supernet)
     return supernet.to(device).eval(), metadata
 
 
 def _check_network(checkpoint: Checkpoint, space: SearchSpace) -> None:
     found = checkpoint.metadata.get("architecture")
-    expected = space.architecture.to_dict() if isinstance(space, SingleSpace) else None
+    expected = space.architecture.to_dict() if space.architecture else None
     if found != expected:
         described = ["a supernet" if network is None else f"the network {network}" for network in (found, expected)]
         raise CheckpointError(

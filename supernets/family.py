@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from search_spaces import Architecture, BlockSpec, SearchSpace, SingleSpace
+from search_spaces import Architecture, BlockSpec, SearchSpace, SearchSpaceError
 from supernets.errors import SupernetError
 
 
-class NetworkFamily(Hashable, Protocol):
-    """Modules and axes of one family of networks; specs are of the family's own classes."""
+class NetworkFamily(ABC):
+    """Modules and axes of one family of networks; specs are of the family's own classes.
+
+    A new family gives what is abstract here; the other methods say what is special about some families.
+    """
 
     source_file: str
     """Path of the module file that travels beside exported weights."""
@@ -21,25 +25,70 @@ class NetworkFamily(Hashable, Protocol):
     class_name: str
     """The network's class in that file."""
 
+    has_patch_classifier = False
+    """Whether `training_form` can give the networks a classifier of patches."""
+
+    @abstractmethod
     def build_block(self, spec: Any) -> nn.Module:
         """The ordinary module of one block."""
-        ...
 
+    @abstractmethod
     def build_network(self, config: Mapping[str, Any]) -> nn.Module:
         """The ordinary module of a whole network; it has ``block_names`` and ``input_side``."""
-        ...
 
+    @abstractmethod
     def axes(self, spec: Any) -> Mapping[str, str]:
         """The axis description of every parameter and persistent buffer of a block (see `supernets.axes`)."""
-        ...
 
+    @abstractmethod
     def sizes(self, spec: Any) -> Mapping[str, int]:
         """The size that a block gives to each named axis."""
-        ...
 
+    @abstractmethod
     def prepare(self, x_BCHW: Any, input_side: int) -> Any:
         """Images to the side that the network computes on."""
-        ...
+
+    def map_side(self, head: Any) -> int | None:
+        """Side of the map that goes into a network's last block; None where no map does."""
+        return None
+
+    def is_spared(self, spec: Any, name: str) -> bool:
+        """Whether the family's paper trains a parameter of a block without weight decay.
+
+        Biases and other one-dimensional tensors have none in any case.
+        """
+        return False
+
+    def is_training_only(self, name: str) -> bool:
+        """Whether a shared tensor is of no use but to train on, as a classifier of patches is."""
+        return False
+
+    def training_form(
+        self, space: SearchSpace, image_side: int | None, drop_path: float, patch_classifier: bool
+    ) -> SearchSpace:
+        """The space as it is trained, where that is not the space itself; see the function `training_form`.
+
+        Raises:
+            SearchSpaceError: The family has no such form.
+        """
+        raise SearchSpaceError(
+            f"space `{space.name}` has neither stochastic depth nor a patch classifier nor another image side"
+        )
+
+    def fit_weights(self, weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
+        """The weights of a network for its form that computes on other images or is trained otherwise.
+
+        Args:
+            weights: The ``state_dict`` of the same architecture.
+            network: The module that is to take them.
+
+        Returns:
+            A complete ``state_dict`` for ``network``.
+
+        Raises:
+            SupernetError: The weights are those of another network.
+        """
+        return weights
 
 
 _families: dict[type[SearchSpace], NetworkFamily] = {}
@@ -56,15 +105,34 @@ def family_of(space: SearchSpace) -> NetworkFamily:
     Raises:
         SupernetError: None is registered.
     """
-    if isinstance(space, SingleSpace):
-        return family_of(space.base)
-    for space_type in type(space).__mro__:
+    for space_type in type(space.base).__mro__:
         if space_type in _families:
             return _families[space_type]
     raise SupernetError(
         f"space `{space.name}` has no network family",
         hint="register one with `supernets.register_family`",
     )
+
+
+def training_form(
+    space: SearchSpace, *, image_side: int | None = None, drop_path: float = 0.0, patch_classifier: bool = False
+) -> SearchSpace:
+    """The space with the same architectures, as it is trained; the space itself where nothing differs.
+
+    Args:
+        space: The space of a supernet, or of one network alone.
+        image_side: Side of the image in pixels; the space's own where None.
+        drop_path: Stochastic depth of the last layer. It grows from 0 over the layers of the network alone, or over
+            those of the largest one, whose rates a subnet's layers have, too.
+        patch_classifier: Whether networks in training mode return `supernets.token_logits.TokenLogits`.
+
+    Raises:
+        SearchSpaceError: The family has no such form.
+        ArchitectureError: The image's side is no multiple of what the networks reduce it by.
+    """
+    if image_side in (None, space.image_side) and not drop_path and not patch_classifier:
+        return space
+    return family_of(space).training_form(space, image_side, drop_path, patch_classifier)
 
 
 def network_config(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces import Architecture, BlockSpec, SearchSpace, SingleSpace
+from search_spaces import Architecture, BlockSpec, SearchSpace
 from supernets.axes import Narrowing
 from supernets.errors import SupernetError
 from supernets.family import NetworkFamily, family_of, network_config
@@ -186,7 +186,7 @@ class Supernet(nn.Module):
         """
         if architecture.space != self.space.name:
             raise SupernetError(f"architecture of space `{architecture.space}`, expected one of `{self.space.name}`")
-        if isinstance(self.space, SingleSpace) and architecture != self.space.architecture:
+        if self.space.architecture not in (None, architecture):
             raise SupernetError(
                 f"these are the weights of one network of `{self.space.name}`, found another architecture",
                 hint=f"train a supernet with `nas train --space {self.space.name}`",

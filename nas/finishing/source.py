@@ -114,15 +114,12 @@ def load_inherited(checkpoint: Path) -> Inherited:
 def take_over(inherited: Inherited, architecture: Architecture, network: Supernet) -> None:
     """Put the inherited weights of a network into ``network``, its own space of one.
 
-    Position embeddings are interpolated where it computes on larger or smaller images, see
-    `supernets.families.resnas.fitted_weights`.
+    Where it computes on larger or smaller images its family fits them, see `supernets.NetworkFamily.fit_weights`.
 
     Raises:
         SupernetError: They are those of another network, or of another number of classes.
     """
-    from search_spaces.resnas import ResnasSpace
     from supernets.errors import SupernetError
-    from supernets.families.resnas import fitted_weights
 
     weights = inherited.supernet.extract(architecture).state_dict()
     space = network.space
@@ -131,9 +128,7 @@ def take_over(inherited: Inherited, architecture: Architecture, network: Superne
             f"inherited weights tell {inherited.supernet.space.classes} classes, the images have {space.classes}",
             hint="give the images that the weights were trained on, or start from scratch",
         )
-    if space.architecture is not None and isinstance(space.base, ResnasSpace):
-        weights = fitted_weights(weights, network.network)
-    network.network.load_state_dict(weights)
+    network.network.load_state_dict(network.family.fit_weights(weights, network.network))
 
 
 def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:

@@ -88,7 +88,7 @@ def find_space(settings: Mapping[str, Any]) -> SearchSpace:
         UnknownNameError: There is no such space.
         SearchSpaceError: Its networks cannot compute on such images.
     """
-    from supernets.families.resnas import training_form
+    from supernets.family import training_form
 
     space = get_space(settings["space"])
     if settings["architecture"] is not None:
@@ -108,14 +108,13 @@ def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: in
         TrainingError: Tokens are to be mixed, and the networks do not end with a map of them.
         SearchSpaceError: The networks have no stochastic depth, or cannot compute on such images.
     """
-    from search_spaces.resnas import ResnasSpace
-    from supernets.families.resnas import training_form
+    from supernets.family import family_of, training_form
     from supernets.training.targets import patches_per_side
 
     mixes_tokens = training.mixing == "token"
     if mixes_tokens:
         patches_per_side(space)
-    classifies = mixes_tokens and isinstance(space.base, ResnasSpace)
+    classifies = mixes_tokens and family_of(space).has_patch_classifier
     return training_form(space, image_side=image_side, drop_path=training.drop_path, patch_classifier=classifies)
 
 

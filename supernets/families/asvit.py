@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces.asvit import AsvitSpace, AsvitTopology, Frame, topology_blocks
 from search_spaces.asvit_blocks import AsvitBlock, Head, PatchEmbed, Reembed, WindowLayer
-from supernets.family import blocks_config, register_family
+from supernets.family import NetworkFamily, blocks_config, register_family
 from supernets.networks import asvit
 
 KERNEL = "kernel:late-centre kernel:late-centre"
@@ -54,7 +54,7 @@ AXES: Mapping[type, Mapping[str, str]] = {
 channels of a group more finely, and a narrower network has the first channels of each group."""
 
 
-class AsvitFamily:
+class AsvitFamily(NetworkFamily):
     """Modules and axes of the As-ViT family."""
 
     source_file = asvit.__file__
@@ -87,6 +87,10 @@ class AsvitFamily:
             "channel": spec.heads // spec.head_groups * spec.head_width,
             "hidden": spec.width * spec.expansion,
         }
+
+    def map_side(self, head: Head) -> int:
+        """Side of the map that goes into the head."""
+        return head.side
 
     def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
         """Images to the side that the network computes on."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces.elastic import ElasticSpace
 from search_spaces.elastic_blocks import ConvBlock, ElasticBlock, FirstConv, Head, StemBlock, TransformerLayer
-from supernets.family import register_family
+from supernets.family import NetworkFamily, register_family
 from supernets.networks import elasticvit
 
 
@@ -67,7 +67,7 @@ AXES: Mapping[type, Mapping[str, str]] = {
 }
 
 
-class ElasticFamily:
+class ElasticFamily(NetworkFamily):
     """Modules and axes of the ElasticViT family."""
 
     source_file = elasticvit.__file__
@@ -114,6 +114,10 @@ class ElasticFamily:
             "offset": 2 * spec.side - 1,
             "hidden": spec.width * spec.mlp_ratio,
         }
+
+    def map_side(self, head: Head) -> int:
+        """Side of the map that goes into the head."""
+        return head.side
 
     def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
         """Images to the side that the network computes on."""

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import SearchSpace, SearchSpaceError, SingleSpace
+from search_spaces import SearchSpace, SingleSpace
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_blocks import ConvStem, Head, PatchEmbed, Reduction, ResnasBlock, TransformerLayer
 from supernets.errors import SupernetError
-from supernets.family import register_family
+from supernets.family import NetworkFamily, register_family
 from supernets.networks import resnas
 
-PATCH_CLASSIFIER = ".patch_classifier."
+_PATCH_CLASSIFIER = ".patch_classifier."
 
 
 def _affine(name: str, axis: str) -> dict[str, str]:
@@ -68,11 +68,12 @@ AXES: Mapping[type, Mapping[str, str]] = {
 """Rows of the fused projection are all queries, all keys, all values (``part``), each head by head."""
 
 
-class ResnasFamily:
+class ResnasFamily(NetworkFamily):
     """Modules and axes of the ViT-ResNAS family."""
 
     source_file = resnas.__file__
     class_name = "ResnasNetwork"
+    has_patch_classifier = True
 
     def build_block(self, spec: ResnasBlock) -> nn.Module:
         """The ordinary module of one block."""
@@ -110,69 +111,61 @@ class ResnasFamily:
         """Whether a parameter of a block has no weight decay: class tokens; positions have, as in the reference."""
         return name == "class_token"
 
+    def map_side(self, head: Head) -> int:
+        """Side of the map of patches that goes into the head."""
+        return head.side
 
-def training_form(
-    space: SearchSpace, *, image_side: int | None = None, drop_path: float = 0.0, patch_classifier: bool = False
-) -> SearchSpace:
-    """The space with the same architectures, as it is trained.
+    def is_training_only(self, name: str) -> bool:
+        """Whether a tensor is one of the classifier of patches."""
+        return _PATCH_CLASSIFIER in name
 
-    Args:
-        space: Any space, or one network alone; only those of the ViT-ResNAS family have another form.
-        image_side: Side of the image in pixels; the space's own where None.
-        drop_path: Stochastic depth of the last layer. It grows from 0 over the layers of the network alone, or over
-            those of the largest one, whose rates a subnet's layers have, too.
-        patch_classifier: Whether networks in training mode return `TokenLogits`.
+    def training_form(
+        self, space: SearchSpace, image_side: int | None, drop_path: float, patch_classifier: bool
+    ) -> SearchSpace:
+        """The space with stochastic depth, a classifier of patches, or images of another side.
 
-    Raises:
-        SearchSpaceError: The space has no such form.
-        ArchitectureError: The image's side is no multiple of what the networks reduce it by.
-    """
-    if image_side in (None, space.image_side) and not drop_path and not patch_classifier:
-        return space
-    base = space.base if isinstance(space, SingleSpace) else space
-    if not isinstance(base, ResnasSpace):
-        raise SearchSpaceError(
-            f"space `{space.name}` has neither stochastic depth nor a patch classifier nor another image side"
-        )
-    alone = space.architecture if isinstance(space, SingleSpace) else None
-    form = base.variant(image_side=image_side, drop_path=drop_path, patch_classifier=patch_classifier, alone=alone)
-    return form if alone is None else SingleSpace(form, alone)
+        Raises:
+            ArchitectureError: The image's side is no multiple of what the networks reduce it by.
+        """
+        base, alone = space.base, space.architecture
+        assert isinstance(base, ResnasSpace)
+        form = base.variant(image_side=image_side, drop_path=drop_path, patch_classifier=patch_classifier, alone=alone)
+        return form if alone is None else SingleSpace(form, alone)
 
+    def fit_weights(self, weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        """The weights of a network for its form that computes on other images or is trained otherwise.
 
-def fitted_weights(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The weights of a network for its form that computes on other images or is trained otherwise.
+        Position embeddings are interpolated (bicubic), each token's but the class tokens'. A patch classifier is left
+        out where ``network`` has none, and stays as it is initialised where ``weights`` have none.
 
-    Position embeddings are interpolated (bicubic), each token's but the class tokens'. A patch classifier is left out
-    where ``network`` has none, and stays as it is initialised where ``weights`` have none.
+        Args:
+            weights: The ``state_dict`` of the same architecture.
+            network: A `ResnasNetwork`, or the shared one of a supernet.
 
-    Args:
-        weights: The ``state_dict`` of the same architecture.
-        network: A `ResnasNetwork`, or the shared one of a supernet.
+        Returns:
+            A complete ``state_dict`` for ``network``.
 
-    Returns:
-        A complete ``state_dict`` for ``network``.
-
-    Raises:
-        SupernetError: The weights are those of another network.
-    """
-    own = network.state_dict()
-    fitted = {name: weights.get(name, tensor) for name, tensor in own.items() if PATCH_CLASSIFIER in name}
-    for name in sorted(own.keys() | weights.keys()):
-        if PATCH_CLASSIFIER in name:
-            continue
-        found, wanted = weights.get(name), own.get(name)
-        if found is not None and wanted is not None and found.shape == wanted.shape:
-            fitted[name] = found
-            continue
-        if found is None or wanted is None or not _are_positions(name, found, wanted):
-            shapes = ["none" if tensor is None else tuple(tensor.shape) for tensor in (found, wanted)]
-            raise SupernetError(
-                f"weights: tensor `{name}`: found {shapes[0]}, expected {shapes[1]}",
-                hint="only weights of the same architecture and number of classes can be fitted",
-            )
-        class_token = own.get(name.replace("position_embedding", "class_token"))
-        fitted[name] = _interpolated(found, wanted, 0 if class_token is None else class_token.shape[1])
-    return fitted
+        Raises:
+            SupernetError: The weights are those of another network.
+        """
+        own = network.state_dict()
+        fitted = {name: weights.get(name, tensor) for name, tensor in own.items() if self.is_training_only(name)}
+        for name in sorted(own.keys() | weights.keys()):
+            if self.is_training_only(name):
+                continue
+            found, wanted = weights.get(name), own.get(name)
+            if found is not None and wanted is not None and found.shape == wanted.shape:
+                fitted[name] = found
+                continue
+            if found is None or wanted is None or not _are_positions(name, found, wanted):
+                shapes = ["none" if tensor is None else tuple(tensor.shape) for tensor in (found, wanted)]
+                raise SupernetError(
+                    f"weights: tensor `{name}`: found {shapes[0]}, expected {shapes[1]}",
+                    hint="only weights of the same architecture and number of classes can be fitted",
+                )
+            class_token = own.get(name.replace("position_embedding", "class_token"))
+            fitted[name] = _interpolated(found, wanted, 0 if class_token is None else class_token.shape[1])
+        return fitted
 
 
 def _are_positions(name: str, found: Tensor, wanted: Tensor) -> bool:

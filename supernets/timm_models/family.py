@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace
-from supernets.family import register_family
+from supernets.family import NetworkFamily, register_family
 from supernets.networks import timm_subnet
 from supernets.timm_models.chain import Chain, adapter_of, chain_of, create, split
 
@@ -54,7 +54,7 @@ class TimmNetwork(nn.Module):
         parent.add_module(leaf, module)
 
 
-class TimmFamily:
+class TimmFamily(NetworkFamily):
     """Modules and axes of the networks inside timm models."""
 
     source_file = timm_subnet.__file__

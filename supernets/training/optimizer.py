@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from supernets.supernet import Supernet
 from supernets.training.settings import TrainingSettings
-
-
-@runtime_checkable
-class SparesFromDecay(Protocol):
-    """A network family whose paper leaves more without weight decay than biases and other one-dimensional tensors."""
-
-    def is_spared(self, spec: Any, name: str) -> bool:
-        """Whether the parameter ``name`` of a block has no weight decay."""
-        ...
-
 
 Trained = Mapping[str, nn.Parameter]
 """What is trained, by name: the shared tensors, or for some of them ``NAME:PART``, see
@@ -31,9 +20,9 @@ def make_optimizer(supernet: Supernet, settings: TrainingSettings, trained: Trai
     """AdamW with weight decay on what `TrainingSettings.decay` says.
 
     Args:
-        supernet: Whose family knows what is spared.
+        supernet: The supernet, whose family knows what is spared.
         settings: How it is trained.
-        trained: What is moved; the shared tensors themselves unless given.
+        trained: What is moved; None for the shared tensors themselves.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -77,8 +66,6 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, trained: Trained, sta
 def _spared(supernet: Supernet) -> frozenset[str]:
     """The names of the shared tensors that the family's paper leaves without weight decay."""
     family, space = supernet.family, supernet.space
-    if not isinstance(family, SparesFromDecay):
-        return frozenset()
     return frozenset(
         f"network.{block}.{name}"
         for block, spec in space.blocks(space.largest)

@@ -84,7 +84,7 @@ class TrainingSettings:
         teacher_weights: Files with the teachers' weights, one each; without any timm's own are fetched.
         temperature: That the teachers' outputs are sharpened by.
         drop_path: Stochastic depth of the last layer, for families that have it, see
-            `supernets.families.resnas.training_form`.
+            `supernets.family.training_form`.
         sharpness: How far uphill of the weights the gradient is taken, as the norm of the way (0.05 is usual): flatter
             minima at twice the cost, see `supernets.training.sharpness`. 0 takes it where the weights are.
         low_rank: Rank of what is added to matrices and kernels in place of changing them freely, see

@@ -15,6 +15,7 @@ from search_spaces import SearchSpace
 from supernets.data.augmentation import get_augmentation, mix_images
 from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
+from supernets.family import family_of
 from supernets.supernet import Supernet
 from supernets.training.distributed import Workers
 from supernets.training.losses import Lesson
@@ -73,7 +74,7 @@ def patches_per_side(space: SearchSpace) -> int:
         TrainingError: They do not end with one, so that tokens cannot be mixed.
     """
     *_, (_, head) = space.blocks(space.largest)
-    side: int | None = getattr(head, "side", None)
+    side = family_of(space).map_side(head)
     if side is None:
         raise TrainingError(
             f"training setting `mixing`: networks of `{space.name}` do not end with a map, so tokens cannot be mixed",

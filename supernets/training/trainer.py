@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from search_spaces import SingleSpace
 from supernets.checkpoint import (
     CHECKPOINT_NAME,
     SCHEMA,
@@ -213,7 +212,7 @@ class _Training:
             return
         space = self.supernet.space
         metadata = CheckpointMetadata(
-            architecture=space.architecture.to_dict() if isinstance(space, SingleSpace) else None,
+            architecture=space.architecture.to_dict() if space.architecture else None,
             image_side=space.image_side,
             schema=SCHEMA,
             space=space.name,

@@ -25,7 +25,7 @@ from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_blocks import TransformerLayer
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_TINY
 from supernets import build_network
-from supernets.families.resnas import training_form
+from supernets.family import training_form
 
 # parameters without and with the patch classifier, MACs in G; each computed with the reference implementation
 PUBLISHED = {

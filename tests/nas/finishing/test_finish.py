@@ -280,7 +280,7 @@ def test_settings_that_do_not_suit_a_space_are_refused_before_anything_is_writte
     options: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind is TrainingError:
-        monkeypatch.setattr("search_spaces.elastic.ElasticSpace.blocks", lambda *_: [("head", object())])
+        monkeypatch.setattr("supernets.families.elastic.ElasticFamily.map_side", lambda *_: None)
     with pytest.raises(kind, match=message):
         nas.train("elastic-mini", options=options, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

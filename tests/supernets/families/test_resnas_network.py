@@ -22,7 +22,7 @@ from search_spaces import OpGraph, SearchSpace, SingleSpace, get_space
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet, SupernetError, build_network
-from supernets.families.resnas import fitted_weights, training_form
+from supernets.family import family_of, training_form
 from supernets.networks.resnas import Attention, Head, Reduction, TransformerLayer
 from supernets.token_logits import TokenLogits
 
@@ -197,23 +197,23 @@ def test_a_network_alone_is_trained_with_all_of_it() -> None:
 
 
 @torch.no_grad()
-def test_fitted_weights_drop_the_patch_classifier_and_change_nothing_else() -> None:
+def test_fit_weights_drop_the_patch_classifier_and_change_nothing_else() -> None:
     trained = scattered(network(training_form(MINI, patch_classifier=True))).eval()
     plain = network().eval()
-    plain.load_state_dict(fitted_weights(trained.state_dict(), plain))
+    plain.load_state_dict(family_of(MINI).fit_weights(trained.state_dict(), plain))
     assert torch.equal(plain(images(2)), trained(images(2)))
     again = network(training_form(MINI, patch_classifier=True))
     fresh = again.get_parameter("head.patch_classifier.weight").clone()
-    again.load_state_dict(fitted_weights(plain.state_dict(), again))
+    again.load_state_dict(family_of(MINI).fit_weights(plain.state_dict(), again))
     assert torch.equal(again.get_parameter("head.patch_classifier.weight"), fresh)
     assert torch.equal(again.eval()(images(2)), trained(images(2)))
 
 
 @pytest.mark.parametrize("side", [16, 48, 80])
 @torch.no_grad()
-def test_fitted_weights_interpolate_positions(side: int) -> None:
+def test_fit_weights_interpolate_positions(side: int) -> None:
     model, other = scattered(network()), network(training_form(MINI, image_side=side)).eval()
-    fitted = fitted_weights(model.state_dict(), other)
+    fitted = family_of(MINI).fit_weights(model.state_dict(), other)
     other.load_state_dict(fitted)
     assert other(images(2, side)).shape == (2, 10)
     for name, tokens, before in (("patch", 1, 8), ("reduce2", 0, 4), ("reduce3", 0, 2)):
@@ -232,12 +232,12 @@ def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(
         SupernetError, match=r"tensor `head\.classifier\.weight`: found \(10, 96\), expected \(10, 128\)"
     ):
-        fitted_weights(other, network())
+        family_of(MINI).fit_weights(other, network())
     incomplete = {name: tensor for name, tensor in network().state_dict().items() if name != "patch.class_token"}
     with pytest.raises(SupernetError, match=r"tensor `patch\.class_token`: found none"):
-        fitted_weights(incomplete, network())
+        family_of(MINI).fit_weights(incomplete, network())
     with pytest.raises(SupernetError, match=r"tensor `stranger`: found .*, expected none"):
-        fitted_weights({**network().state_dict(), "stranger": torch.zeros(1)}, network())
+        family_of(MINI).fit_weights({**network().state_dict(), "stranger": torch.zeros(1)}, network())
 
 
 # -- latency ---------------------------------------------------------------------------------------------------------
