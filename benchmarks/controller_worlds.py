@@ -200,7 +200,7 @@ def table_world(space: SearchSpace, path: Path) -> World:
 def write_table(run: Path, path: Path, networks: int) -> None:
     """Evaluate random networks with the weights of a run into a table; what it holds already is kept."""
     from nas.evaluation.evaluators import SupernetEvaluator
-    from nas.training.train import supernet_checkpoint
+    from nas.runs.folder import supernet_checkpoint
     from supernets.checkpoint import load_supernet
     from supernets.data.sources import load_data
 

@@ -24,7 +24,7 @@ import torch
 from seed_intervals import with_interval
 
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.training.train import training_settings
+from nas.training.session import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 from search_spaces.timm_models import DEPTH
 from supernets import Supernet

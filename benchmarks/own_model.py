@@ -36,8 +36,9 @@ from nas.latency.device import load_device
 from nas.networks.onnx import export_onnx
 from nas.objectives.bounds import Bounds
 from nas.result import load_result
-from nas.training.pretrained import PRETRAINED_RATE, original_checkpoint
-from nas.training.train import training_settings
+from nas.runs.folder import original_checkpoint
+from nas.training.pretrained import PRETRAINED_RATE
+from nas.training.session import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet
 from supernets.checkpoint import load_supernet

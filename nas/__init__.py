@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nas.result import FrontMember, SearchResult, load_result
     from nas.searching.preview import Preview, preview
     from nas.searching.search import search
-    from nas.training.train import TrainResult, train
+    from nas.training.session import TrainResult
+    from nas.training.train import train
 
 _HOMES = {
     "FinishResult": "nas.finishing.finish",
@@ -25,7 +26,7 @@ _HOMES = {
     "Preview": "nas.searching.preview",
     "RunError": "nas.errors",
     "SearchResult": "nas.result",
-    "TrainResult": "nas.training.train",
+    "TrainResult": "nas.training.session",
     "UsageError": "nas.errors",
     "finish": "nas.finishing.finish",
     "load": "nas.exporting.export",

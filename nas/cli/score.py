@@ -15,7 +15,7 @@ from nas.cli.progress import ProgressPrinter
 from nas.cli.units import format_count
 
 if TYPE_CHECKING:
-    from nas.networks.resolve import NamedNetwork
+    from nas.networks.named import NamedNetwork
     from nas.scores.base import ScoreResult
 
 ALL = "all"

@@ -33,9 +33,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import Outcomes, SearchProblem
+from nas.controllers.base import Outcomes
 from nas.controllers.proposals import distinct, first_population, fresh_proposal, without
 from nas.controllers.window import is_switch, is_within_window, kind_of, lowered_population
+from nas.objectives.problem import SearchProblem
 from search_spaces import Choice, Genotypes
 
 FIRST_OF_GROWING = 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import optuna
 
-from nas.controllers.base import SearchProblem
 from nas.controllers.optuna_adapter import POPULATION, Constraints, OptunaController
+from nas.objectives.problem import SearchProblem
 
 
 class GPController(OptunaController):

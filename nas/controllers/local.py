@@ -18,10 +18,11 @@ from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
-from nas.controllers.base import Floats, Outcomes, SearchProblem
+from nas.controllers.base import Outcomes
 from nas.controllers.neighbours import Neighbourhoods
 from nas.controllers.proposals import first_population, fresh_proposals, row_keys, without
 from nas.objectives.pareto import pareto_mask
+from nas.objectives.problem import Floats, SearchProblem
 from search_spaces import Genotypes
 
 INITIAL = 20

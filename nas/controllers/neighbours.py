@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.controllers.base import SearchProblem
 from nas.controllers.proposals import distinct, row_keys
 from nas.objectives.bounds import one_choice_changes
+from nas.objectives.problem import SearchProblem
 from search_spaces import Genotypes
 
 

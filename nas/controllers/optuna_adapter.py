@@ -19,11 +19,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from nas.controllers.base import Outcome, Outcomes, SearchProblem
+from nas.controllers.base import Outcome, Outcomes
 from nas.controllers.optuna_quiet import quiet_optuna
 from nas.controllers.proposals import first_population, fresh_proposal
 from nas.controllers.threads import on_one_thread
 from nas.objectives.objective import Objective
+from nas.objectives.problem import SearchProblem
 from nas.records.trial import State
 from search_spaces import Genotypes, SearchSpace
 

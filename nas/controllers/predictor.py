@@ -27,7 +27,7 @@ from heapq import heapify, heappop, heapreplace
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import Outcomes, SearchProblem
+from nas.controllers.base import Outcomes
 from nas.controllers.improvement import Front, best_batch
 from nas.controllers.neighbours import Neighbourhoods
 from nas.controllers.proposals import (
@@ -42,6 +42,7 @@ from nas.controllers.proposals import (
 from nas.controllers.threads import on_one_thread
 from nas.errors import UsageError
 from nas.objectives.pareto import pareto_mask, pareto_ranks
+from nas.objectives.problem import SearchProblem
 from nas.predictors import FewLabelPredictor, SpaceEncoder
 from nas.predictors.few_label import LEAST_LABELS
 from nas.predictors.label_scale import IDENTITY, LabelScale

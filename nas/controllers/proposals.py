@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.controllers.base import SearchProblem
+from nas.objectives.problem import SearchProblem
 from search_spaces import Genotypes, population_cost
 
 DRAWN = 4096

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.controllers.base import Outcomes, SearchProblem
+from nas.controllers.base import Outcomes
 from nas.controllers.proposals import first_population, fresh_proposal, row_keys, within_bound
+from nas.objectives.problem import SearchProblem
 from search_spaces import Genotypes
 
 INITIAL = 16

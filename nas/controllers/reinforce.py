@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import Outcome, Outcomes, SearchProblem
+from nas.controllers.base import Outcome, Outcomes
+from nas.objectives.problem import SearchProblem
 from nas.objectives.ranks import dense_ranks
 from nas.records.trial import State
 from search_spaces import Genotypes

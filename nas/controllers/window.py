@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nas.controllers.base import SearchProblem
 from nas.controllers.proposals import distinct
+from nas.objectives.problem import SearchProblem
 from search_spaces import Choice, Genotypes
 
 Mask = npt.NDArray[np.bool_]

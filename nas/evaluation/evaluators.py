@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
-from nas.networks.resolve import space_network
+from nas.networks.named import space_network
 from nas.scores.base import ScoreSubject, evaluate_score
 from nas.scores.registry import DEFAULT_SCORE, get_score
 from search_spaces import Architecture, SearchSpace

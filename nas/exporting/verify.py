@@ -24,9 +24,7 @@ from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
 from nas.result import SearchResult, load_result
-from nas.searching.settings import recorded_settings
-from nas.training.pretrained import original_checkpoint
-from nas.training.train import supernet_checkpoint
+from nas.runs.folder import original_checkpoint, recorded_settings, supernet_checkpoint
 from search_spaces import Architecture, SearchSpace, get_space, space_kinds, space_names
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData

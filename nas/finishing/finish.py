@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
+from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, ignore
 from nas.finishing.plan import FinishPlan, make_plan
 from nas.finishing.source import take_over
 from nas.finishing.teacher import accuracy_of, make_teacher
 from nas.records.files import write_json
+from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.run import Run, next_run_folder
-from nas.searching.settings import check_same, recorded_settings
 from nas.training.options import checked_options
-from nas.training.train import CHECKPOINTS, choose_device, supernet_checkpoint
 from search_spaces import Architecture
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import RunError, UsageError
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
-from nas.searching.settings import check_same
+from nas.runs.folder import check_same
 from nas.training.options import make_settings
 from nas.training.request import SINGLE_POLICY, check_named_teachers, check_random_weights, form_to_train
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space

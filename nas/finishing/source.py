@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
 from nas.result import load_result
-from nas.searching.settings import recorded_settings
-from nas.training.pretrained import ORIGINAL_NAME
+from nas.runs.folder import ORIGINAL_NAME, recorded_settings, supernet_checkpoint
 from nas.training.request import find_network
-from nas.training.train import supernet_checkpoint
 from search_spaces import Architecture
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nas.errors import UsageError
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.finishing.source import Inherited, Source
-from nas.networks.resolve import checkpoint_header
+from nas.runs.folder import checkpoint_header
 
 if TYPE_CHECKING:
     import torch

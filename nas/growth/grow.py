@@ -27,8 +27,8 @@ from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
 from nas.records.trial import State, Trial
 from nas.result import SearchResult, front_document
+from nas.runs.folder import check_same, recorded_settings
 from nas.runs.run import Run, next_run_folder
-from nas.searching.settings import check_same, recorded_settings
 from search_spaces import Architecture
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from latency_tables.table import BYTES_PER_ELEMENT, SCHEMA, LatencyTable
 from latency_tables.targets import LOCAL, target_names, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.networks.resolve import NamedNetwork, resolve_network
+from nas.networks.named import NamedNetwork
+from nas.networks.resolve import resolve_network
 from search_spaces.graph import OpGraph
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")

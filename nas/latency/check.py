@@ -17,7 +17,8 @@ from latency_tables.visits import QUICK, Measurement
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.latency.predict import Prediction, predict_graph, predict_network
-from nas.networks.resolve import NamedNetwork, resolve_network
+from nas.networks.named import NamedNetwork
+from nas.networks.resolve import resolve_network
 
 NAMED = "named"
 """The group of networks that were given by name."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latency_tables.predictor import ClassTime, Latency, LatencyPredictor
-from nas.networks.resolve import NamedNetwork
+from nas.networks.named import NamedNetwork
 from search_spaces.graph import OpGraph
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latency_tables.predictor import Latencies, Latency
-from nas.controllers.base import SearchProblem
 from nas.errors import InfeasibleError, UnsatisfiableError
 from nas.objectives.objective import Objective, latency_of
+from nas.objectives.problem import SearchProblem
 from search_spaces import Genotypes, SearchSpace, population_cost
 
 Floats = npt.NDArray[np.float64]

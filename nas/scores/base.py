@@ -15,7 +15,7 @@ from search_spaces.graph import OpGraph
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nas.networks.resolve import NamedNetwork
+    from nas.networks.named import NamedNetwork
 
 DEFAULT_REPEATS = 3
 DEFAULT_BATCH_SIZE = 16

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from nas.errors import NasError, UsageError
 from nas.events import StageProgress, ignore
-from nas.networks.resolve import NamedNetwork, resolve_network
+from nas.networks.named import NamedNetwork
+from nas.networks.resolve import resolve_network
 from nas.scores.rank_statistics import Estimate, partial_rank_correlation, rank_correlation
 from search_spaces import get_space
 

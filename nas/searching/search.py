@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.events import Progress, StageStarted, TrainingCutShort, ignore
+from nas.evaluation.torch_device import choose_device
+from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.base import EvaluatorBlueprint, ExecutorName
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
@@ -21,24 +22,17 @@ from nas.objectives.objective import Objective, make_objectives
 from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult, front_document, with_many
+from nas.runs.folder import check_same, original_checkpoint, recorded_settings, supernet_checkpoint
 from nas.runs.interruption import deferred_interrupt
 from nas.runs.run import Run, next_run_folder
 from nas.searching.execution import Workplace
 from nas.searching.extra_scores import with_length_distortion
 from nas.searching.loop import Budget, Plan, SearchLoop
-from nas.searching.settings import (
-    SearchSettings,
-    check_same,
-    recorded_settings,
-    resolve_settings,
-    resume_settings,
-    split_names,
-)
+from nas.searching.settings import SearchSettings, resolve_settings, resume_settings, split_names
 from nas.searching.training import check_training, search_training
-from nas.time_plan import TimePlan
 from nas.training.options import recordable_options
-from nas.training.pretrained import OwnModel, find_model, folder_name, keep_original, original_checkpoint
-from nas.training.train import choose_device, supernet_checkpoint, train_in_run
+from nas.training.pretrained import PRETRAINED, OwnModel, find_model, folder_name, keep_original
+from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 
 if TYPE_CHECKING:
@@ -215,7 +209,16 @@ class _Search:
         own = None
         if self.settings.model is not None:
             device = choose_device(self.workplace.device)
-            own = find_model(self.settings, folder if resume else None, device, self.progress)
+            assert self.settings.data is not None
+            own = find_model(
+                self.settings.model,
+                self.settings.weights or PRETRAINED,
+                self.settings.data,
+                seed=self.settings.seed,
+                folder=folder if resume else None,
+                device=device,
+                progress=self.progress,
+            )
             self.settings = replace(self.settings, space=own.space)
         question = self._question(own)
         settings = self.settings

@@ -11,7 +11,7 @@ from nas.errors import RunError, UsageError
 from nas.executors.successive_halving import FIDELITIES, RUNGS
 from nas.objectives.bounds import Limit
 from nas.objectives.objective import ACCURACY, Objective, is_known, latency_of, parse_names
-from nas.records.files import read_json
+from nas.runs.folder import check_same
 from nas.scores.registry import DEFAULT_SCORE, get_score
 
 DEFAULT_EVALUATIONS = 150
@@ -270,30 +270,6 @@ def _comparable(given: Mapping[str, Any], target: str) -> dict[str, Any]:
         found["limit_ms"] = limits.pop(target, found.get("limit_ms"))
         found["limits"] = limits
     return {name: value for name, value in found.items() if value not in (None, {})}
-
-
-def check_same(folder: Path, name: str, recorded: object, found: object) -> None:
-    """Make sure that a setting is what it was when the run was started.
-
-    Raises:
-        RunError: It is not.
-    """
-    if recorded != found:
-        raise RunError(
-            f"run folder `{folder}`: `{name}` was {recorded!r} when the run was started, found {found!r}",
-            hint="only `evaluations`, `budget_seconds` and `patience` may change when a run is resumed; start a new run"
-            " for others",
-        )
-
-
-def recorded_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings in a run folder; None where no run was started there yet.
-
-    Raises:
-        RunError: They cannot be read.
-    """
-    path = folder / "settings.json"
-    return read_json(path) if path.exists() else None
 
 
 def split_names(text: str | Sequence[str]) -> list[str]:

@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted
-from nas.training.train import CHECKPOINTS, Start
+from nas.runs.folder import original_checkpoint
+from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
 
 if TYPE_CHECKING:
     from nas.objectives.bounds import Bounds
-    from nas.searching.settings import SearchSettings
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
 
 PRETRAINED, RANDOM = "pretrained", "random"
-ORIGINAL_NAME = "original.safetensors"
 CALIBRATION_IMAGES = 128
 """Training images that importance is judged on."""
 PRETRAINED_RATE = 5e-4
@@ -134,8 +133,19 @@ def prepare_model(model: str, weights: str, images: ImageData, seed: int, device
     return OwnModel(supernet, facts, time.monotonic() - started)
 
 
-def find_model(settings: SearchSettings, folder: Path | None, device: str, progress: Progress) -> OwnModel:
+def find_model(
+    model: str, weights: str, data: str, *, seed: int, folder: Path | None, device: str, progress: Progress
+) -> OwnModel:
     """The model that a search is about: as it was prepared in ``folder``, else from its weights.
+
+    Args:
+        model: Name of a timm model, with arguments where wanted.
+        weights: ``pretrained``, a file or folder, or ``random``.
+        data: Source of the images, as `supernets.data.sources.load_data` takes it.
+        seed: Seed of random weights, and of the choice of calibration images.
+        folder: Run folder that may keep the prepared model; None for none.
+        device: Where it is to be.
+        progress: Told of the stage.
 
     Raises:
         DataError: The images cannot be used, or have changed.
@@ -143,13 +153,11 @@ def find_model(settings: SearchSettings, folder: Path | None, device: str, progr
     """
     from supernets.data.sources import load_data
 
-    assert settings.model is not None
-    assert settings.data is not None
-    images = load_data(settings.data, get_space(space_of(settings.model)).image_side)
+    images = load_data(data, get_space(space_of(model)).image_side)
     own = None if folder is None else kept_original(folder, images, device)
     if own is not None:
         return own
-    return prepare_model(settings.model, settings.weights or PRETRAINED, images, settings.seed, device, progress)
+    return prepare_model(model, weights, images, seed, device, progress)
 
 
 def keep_original(own: OwnModel, images: ImageData, run: Path) -> None:
@@ -190,11 +198,6 @@ def kept_original(run: Path, images: ImageData, device: str) -> OwnModel | None:
     supernet, metadata = load_supernet(path, device)
     images.check(metadata["data"])
     return OwnModel(supernet, metadata["settings"]["model"], metadata["training"]["seconds"])
-
-
-def original_checkpoint(run: Path) -> Path:
-    """The file in a run folder that holds the model as it was before training."""
-    return run / CHECKPOINTS / ORIGINAL_NAME
 
 
 def check_model(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from nas.events import Progress
 from nas.executors.ray_cluster import join_cluster
 
 if TYPE_CHECKING:
-    from nas.training.train import TrainResult
+    from nas.training.request import TrainingRequest
+    from nas.training.session import TrainResult
 
 POLL_SECONDS = 0.5
 START_SECONDS = 300.0
@@ -67,13 +67,13 @@ class TrainingActor:
             return host, probe.getsockname()[1]
 
     def run(
-        self, rank: int, count: int, address: tuple[str, int], arguments: Mapping[str, Any], mailbox: Any
+        self, rank: int, count: int, address: tuple[str, int], request: TrainingRequest, mailbox: Any
     ) -> TrainResult:
         """Train together with the others; every one of them returns the same result."""
         import torch
         import torch.distributed as dist
 
-        from nas.training.train import train
+        from nas.training.session import train_together
         from supernets.training.distributed import PATIENCE
 
         is_local = address[0] == LOOPBACK
@@ -93,18 +93,16 @@ class TrainingActor:
                 mailbox.put.remote((type(event).__module__, type(event).__name__, dict(vars(event))))
 
         try:
-            return train(**arguments, device="cuda" if has_gpu else "cpu", progress=tell)
+            return train_together(request, "cuda" if has_gpu else "cpu", tell)
         finally:
             dist.destroy_process_group()
 
 
-def train_on_ray(
-    arguments: Mapping[str, Any], workers: int, progress: Progress, address: str | None = None
-) -> TrainResult:
+def train_on_ray(request: TrainingRequest, workers: int, progress: Progress, address: str | None = None) -> TrainResult:
     """Train with so many processes on a Ray cluster.
 
     Args:
-        arguments: Of `nas.train`, without those of launching; folders must be reachable from every node.
+        request: What is asked of the training; its folders must be reachable from every node.
         workers: Number of processes; each has a GPU where the cluster has enough of them, else a processor.
         progress: Receives the first process's events.
         address: Of the cluster, as `ray.init` takes it; the one that this process has joined, or one of this machine
@@ -124,13 +122,13 @@ def train_on_ray(
     room = max(workers, os.cpu_count() or 1)
     is_ours = join_cluster(ray, address, room, store_bytes=STORE_BYTES)
     try:
-        return _train(ray, arguments, workers, progress, is_local=is_ours and address is None)
+        return _train(ray, request, workers, progress, is_local=is_ours and address is None)
     finally:
         if is_ours:
             ray.shutdown()
 
 
-def _train(ray: Any, arguments: Mapping[str, Any], workers: int, progress: Progress, is_local: bool) -> TrainResult:
+def _train(ray: Any, request: TrainingRequest, workers: int, progress: Progress, is_local: bool) -> TrainResult:
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     actor_class = ray.remote(num_cpus=1, num_gpus=gpus)(TrainingActor)
     actors = [actor_class.remote() for _ in range(workers)]
@@ -145,7 +143,7 @@ def _train(ray: Any, arguments: Mapping[str, Any], workers: int, progress: Progr
                 hint="train with fewer workers, or add nodes",
             ) from error
         meeting = ray.get(actors[0].address.remote(is_local))
-        given = (workers, meeting, dict(arguments), mailbox)
+        given = (workers, meeting, request, mailbox)
         calls = [actor.run.remote(rank, *given) for rank, actor in enumerate(actors)]
         return _follow(ray, mailbox, calls, progress)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
 from nas.networks.resolve import resolve_network
-from nas.searching.settings import check_same, recorded_settings
+from nas.runs.folder import check_same, recorded_settings
 from nas.training.options import make_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, find_architecture, get_space, space_names
 

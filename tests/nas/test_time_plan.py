@@ -10,8 +10,7 @@ import pytest
 
 import nas
 from nas.cli.progress import ProgressPrinter
-from nas.events import TrainingCutShort
-from nas.time_plan import TimePlan
+from nas.events import TimePlan, TrainingCutShort
 
 USUAL = TimePlan.of(600.0, 0.0, trains=True, exports=True)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.controllers.base import Outcome, Outcomes, SearchProblem
+from nas.controllers.base import Outcome, Outcomes
 from nas.controllers.evolution import RESNAS, EvolutionController
 from nas.controllers.proposals import distinct
 from nas.controllers.window import lowered_population
 from nas.objectives.objective import Objective
+from nas.objectives.problem import SearchProblem
 from nas.records.trial import State
 from search_spaces import Genotypes, find_architecture, get_space, population_cost
 

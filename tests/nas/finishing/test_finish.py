@@ -20,7 +20,7 @@ from nas.errors import RunError, UsageError
 from nas.finishing.finish import FinishResult
 from nas.finishing.source import Source, load_inherited
 from nas.finishing.teacher import check_teacher, default_teacher
-from nas.training.pretrained import ORIGINAL_NAME
+from nas.runs.folder import ORIGINAL_NAME
 from search_spaces import get_space
 from search_spaces.errors import ArchitectureError, SearchSpaceError
 from supernets.checkpoint import load_supernet, read_checkpoint, save_checkpoint

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.errors import EvaluationError, UsageError
-from nas.networks.resolve import space_network
+from nas.networks.named import space_network
 from nas.scores import registry
 from nas.scores.base import Score
 from nas.scores.correlate import TrainedNetwork, correlate, encode_networks, read_accuracies

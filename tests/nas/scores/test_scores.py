@@ -16,7 +16,7 @@ from torch import nn
 
 from nas.errors import EvaluationError, UsageError
 from nas.evaluation.evaluators import ScoreEvaluator
-from nas.networks.resolve import space_network
+from nas.networks.named import space_network
 from nas.scores import registry
 from nas.scores.base import Score, ScoreSubject, evaluate_score, evaluate_scores
 from nas.scores.registry import get_score, register_score, score_names

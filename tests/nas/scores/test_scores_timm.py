@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nas.networks.resolve import timm_network
+from nas.networks.named import timm_network
 from nas.scores.base import ScoreSubject, evaluate_scores
 from nas.scores.registry import get_score, score_names
 from search_spaces.graph import SOURCE, Op, OpGraph

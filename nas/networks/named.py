@@ -1,0 +1,139 @@
+"""A network with a name: what it costs, and how its module is built."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import UsageError
+from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import UnknownNameError
+from search_spaces.graph import OpGraph
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A network that can be costed, and built unless it is an ONNX file.
+
+    Attributes:
+        name: What it is called in tables and messages.
+        input_shape: ``(3, height, width)`` of the image that the network computes on.
+        graph: Gives its op graph, for parameters, MACs and latency; traced or read at the first call, then kept.
+        build: Gives a freshly initialised module on the default device; None for an ONNX file.
+        onnx_path: Of an ONNX file; None for everything else.
+        architecture: Of a network of a search space; None for everything else.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    graph: Callable[[], OpGraph]
+    build: Callable[[], nn.Module] | None
+    onnx_path: Path | None = None
+    architecture: Architecture | None = None
+
+
+def space_network(space: SearchSpace, architecture: Architecture, name: str) -> NamedNetwork:
+    """A network of a search space.
+
+    Args:
+        space: Made for the right number of classes.
+        architecture: Of that space.
+        name: What to call it.
+    """
+
+    def build() -> nn.Module:
+        from supernets import build_network
+
+        return build_network(space, architecture)
+
+    colours, height, width = space.input_shape(dict(architecture.settings))
+    graph = functools.cache(lambda: space.lower(architecture))
+    return NamedNetwork(name, (colours, height, width), graph, build, architecture=architecture)
+
+
+def timm_network(name: str, image_side: int | None = None) -> NamedNetwork:
+    """A timm model with random weights; nothing is downloaded.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        UsageError: The model takes something else than colour images, or no image of this side.
+    """
+    import timm
+
+    name = name.removeprefix("timm/")
+    if not timm.is_model(name):
+        raise UnknownNameError("timm model", name, timm.list_models())
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    colours, height, width = config.input_size if config is not None else (_COLOURS, 224, 224)
+    if colours != _COLOURS:
+        raise UsageError(f"timm model `{name}` takes {colours} channels, expected {_COLOURS}")
+    if image_side is not None:
+        height = width = image_side
+    shape = (colours, height, width)
+
+    def build() -> nn.Module:
+        return _create(name, None if image_side is None else (height, width))
+
+    def graph() -> OpGraph:
+        from latency_tables.trace import trace
+
+        return trace(_on_meta(build), shape, name)
+
+    return NamedNetwork(name, shape, functools.cache(graph), build)
+
+
+def onnx_network(path: Path) -> NamedNetwork:
+    """The network in an ONNX file; only its structure is read, no weights.
+
+    Raises:
+        LatencyError: The file is missing, holds no ONNX model, or its shapes are not fixed.
+    """
+    from latency_tables.onnx_graph import read_onnx_graph
+
+    graph = read_onnx_graph(path)
+    colours, height, width = graph.source_shape
+    return NamedNetwork(path.name, (colours, height, width), lambda: graph, None, onnx_path=path)
+
+
+def _create(name: str, image_size: tuple[int, int] | None) -> nn.Module:
+    import timm
+
+    if image_size is None:
+        return _module(timm.create_model(name))
+    try:
+        return _module(timm.create_model(name, img_size=image_size))
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return _module(timm.create_model(name))  # convolutional: takes any size
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"timm model `{name}`: images of {image_size[0]} x {image_size[1]} pixels do not suit it: {error}",
+            hint="leave the image size out, or take a multiple of the model's patches and windows",
+        ) from error
+
+
+def _module(created: Any) -> nn.Module:
+    from torch import nn
+
+    assert isinstance(created, nn.Module)
+    return created
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """The module without memory for its weights where its constructor allows that."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, NotImplementedError):  # it computes with its own tensors while it is built
+        return build()

@@ -1,0 +1,124 @@
+"""What a run folder says of its run: settings, weights, and the one network that it may hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.errors import RunError
+from nas.records.files import read_json
+from search_spaces import Architecture
+
+CHECKPOINTS = "checkpoints"
+ORIGINAL_NAME = "original.safetensors"
+_OF_A_TRAINING = ("train", "finish")
+
+
+class RunFolder:
+    """A run folder to read from.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        path: The folder.
+        settings: What the run was asked; empty where no run was started there.
+
+    Raises:
+        RunError: The settings cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings: Mapping[str, Any] = recorded_settings(path) or {}
+
+    @property
+    def command(self) -> str | None:
+        """The verb that started the run: ``search``, ``train``, ``finish`` or ``scale``; None where there is no run."""
+        return self.settings.get("command")
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the run trained a supernet or one network, rather than searched."""
+        return self.command in _OF_A_TRAINING
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The one network that the run trained; None for a supernet or a search."""
+        recorded = self.settings.get("architecture")
+        return None if recorded is None else Architecture.from_dict(recorded)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The weights that the run's networks are judged by, its own or its supernet's; None for untrained networks."""
+        if self.settings.get("supernet") is not None:
+            return supernet_checkpoint(Path(self.settings["supernet"]))
+        return None if self.settings.get("data") is None else supernet_checkpoint(self.path)
+
+    @property
+    def original(self) -> Path:
+        """Where the model that a search began with is kept, as it was before training; not every run has one."""
+        return original_checkpoint(self.path)
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes that the run's weights tell apart; None for untrained networks.
+
+        Raises:
+            CheckpointError: The header of the checkpoint cannot be read.
+        """
+        return None if self.checkpoint is None else int(checkpoint_header(self.checkpoint)["classes"])
+
+
+def check_same(folder: Path, name: str, recorded: object, found: object) -> None:
+    """Make sure that a setting is what it was when the run was started.
+
+    Raises:
+        RunError: It is not.
+    """
+    if recorded != found:
+        raise RunError(
+            f"run folder `{folder}`: `{name}` was {recorded!r} when the run was started, found {found!r}",
+            hint="only `evaluations`, `budget_seconds` and `patience` may change when a run is resumed; start a new run"
+            " for others",
+        )
+
+
+def recorded_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings in a run folder; None where no run was started there yet.
+
+    Raises:
+        RunError: They cannot be read.
+    """
+    path = folder / "settings.json"
+    return read_json(path) if path.exists() else None
+
+
+def supernet_checkpoint(path: Path) -> Path:
+    """The checkpoint of a run folder, or the checkpoint itself."""
+    return path / CHECKPOINTS / "supernet.safetensors" if path.is_dir() else path
+
+
+def original_checkpoint(run: Path) -> Path:
+    """The file in a run folder that holds the model as it was before training."""
+    return run / CHECKPOINTS / ORIGINAL_NAME
+
+
+def checkpoint_header(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says about itself, without its tensors being read or checked.
+
+    Raises:
+        CheckpointError: The header cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from supernets.errors import CheckpointError
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header: Mapping[str, Any] = json.loads(file.metadata()["nas.supernet"])
+            return header
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint `{path}`: its header cannot be read: {error}") from error
