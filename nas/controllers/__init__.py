@@ -5,10 +5,10 @@ from nas.controllers.base import (
     ControllerFactory,
     Outcome,
     Outcomes,
-    SearchProblem,
     SettlingController,
 )
 from nas.controllers.registry import controller_names, get_controller, register_controller
+from nas.objectives.problem import SearchProblem
 
 __all__ = [
     "Controller",

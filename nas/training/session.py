@@ -148,7 +148,15 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
             progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
         team.of_first(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
         result, _ = _train(
-            run.path, run.is_resumed, settings["space"], images, training, team, progress, found.architecture, settings["validate"]
+            run.path,
+            run.is_resumed,
+            settings["space"],
+            images,
+            training,
+            team,
+            progress,
+            found.architecture,
+            settings["validate"],
         )
         write_json(run.path / "training.json", result.to_dict())
     return result
@@ -161,7 +169,9 @@ def _train_beside(team: Workers, progress: Progress) -> TrainResult:
     training = trainer_settings(plan.settings)
     images = load_images(plan.settings, found, training)
     folder = Path(plan.run)
-    result, _ = _train(folder, plan.is_resumed, plan.settings["space"], images, training, team, progress, found.architecture, ())
+    result, _ = _train(
+        folder, plan.is_resumed, plan.settings["space"], images, training, team, progress, found.architecture, ()
+    )
     return result
 
 
