@@ -6,7 +6,6 @@ from latency_tables.predictor import Latencies, Latency, LatencyPredictor
 from latency_tables.table import LatencyTable
 from latency_tables.targets import (
     TargetInfo,
-    cache_dir,
     load_target,
     provenance_line,
     require_comparable,
@@ -26,7 +25,6 @@ __all__ = [
     "TableError",
     "TableMissingError",
     "TargetInfo",
-    "cache_dir",
     "fuse",
     "load_target",
     "provenance_line",

@@ -19,7 +19,7 @@ from latency_tables import campaign
 from latency_tables.calibrate import mac_line, summary
 from latency_tables.campaign import PROFILE_WARM_UP, Bench, NetworkFile
 from latency_tables.errors import BusyMachineError, CalibrationError
-from latency_tables.kernels import FUSIONS, Kernel, fuse
+from latency_tables.kernels import Fusion, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
 from latency_tables.profile import match, read_nodes
 from latency_tables.table import SCHEMA, Interval, LatencyTable, ValidationRow
@@ -130,16 +130,14 @@ def require_enough(networks: Sequence[object]) -> None:
 
 
 def observe(
-    network: SampledNetwork, measurement: Measurement, fusion: str, profile: tuple[Path, Path] | None = None
+    network: SampledNetwork, measurement: Measurement, fusion: Fusion, profile: tuple[Path, Path] | None = None
 ) -> tuple[Observation, set[str]]:
     """What the fit sees of a network, and the keys of its kernels that the profile has no counterpart for.
 
     Args:
         profile: Files of the profiler's events and the optimised graph; None where the runtime has no profiler.
     """
-    kernels: tuple[Kernel, ...] = tuple(
-        kernel for _, ops in network.graph.blocks for kernel in fuse(ops, FUSIONS[fusion])
-    )
+    kernels: tuple[Kernel, ...] = tuple(kernel for _, ops in network.graph.blocks for kernel in fuse(ops, fusion))
     if profile is None:
         return Observation(network.name, network.graph.macs, kernels, measurement.ms, ()), set()
     import onnx
@@ -247,7 +245,7 @@ def _header(
             "name": runtime.title,
             "version": facts["runtime_version"],
             "provider": runtime.provider,
-            "fusion": runtime.fusion,
+            "fusion": runtime.fusion.name,
             "options": runtime.options,
         },
         "precision": "fp32",

@@ -106,11 +106,12 @@ class Bench:
             RuntimeMissingError: Python or a package is missing on the device.
             TransportError: The device has gone.
         """
-        loader = self.runtime.loader
+        remote, worker, runtime = (
+            self.transport.scratch / name for name in ("request.json", "worker.py", "nas_runtime.py")
+        )
         request = {
-            "runtime": self.runtime.name,
             "distribution": self.runtime.distribution,
-            "loader": None if loader is None else self.send(loader),
+            "runtime_file": str(runtime),
             "threads": self.threads,
             "pin": self.pin,
             **request,
@@ -128,10 +129,10 @@ class Bench:
                 on_record(record)
 
         with tempfile.TemporaryDirectory(prefix="nas-request-") as folder:
-            file = Path(folder) / "request.json"
-            file.write_text(json.dumps(request), encoding="utf-8")
-            remote, worker = self.transport.scratch / "request.json", self.transport.scratch / "worker.py"
-            self.transport.push(file, remote)
+            for path, text in ((remote, json.dumps(request)), (runtime, self.runtime.device_source())):
+                file = Path(folder) / path.name
+                file.write_text(text, encoding="utf-8")
+                self.transport.push(file, path)
             self.transport.push(_WORKER, worker)  # even here: beside it, Python would find our modules for its own
         result = self.transport.run([self.python, str(worker), str(remote)], on_line=on_line)
         if not ended:

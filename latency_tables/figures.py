@@ -16,7 +16,7 @@ from pathlib import Path
 
 from latency_tables.calibrate import Sample, summed_features
 from latency_tables.errors import CalibrationError
-from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.kernels import XNNPACK, fuse
 from latency_tables.published_models import PUBLISHED_MODELS, build_published
 from latency_tables.table import BYTES_PER_ELEMENT
 from search_spaces.errors import NasError
@@ -32,7 +32,6 @@ MACS_TOLERANCE = 0.05
 """How far the MACs of a rebuilt network may lie from the published ones, beside the rounding of the latter."""
 
 _ROUNDED = 5  # this many published MACs tell how they are rounded
-_FUSION = "xnnpack"
 _COLUMNS_HINT = f"columns: {', '.join(REQUIRED)}; optional: {', '.join(OPTIONAL)}"
 
 
@@ -168,7 +167,7 @@ def rebuild_figures(
         if row.macs_m is not None and abs(macs_m - row.macs_m) > tolerance * row.macs_m + rounding_m:
             left_out.append(f"{row.name}: rebuilt it has {macs_m:.4g}M MACs, published are {row.macs_m:.4g}M")
             continue
-        kernels = [kernel for _, ops in network.graph.blocks for kernel in fuse(ops, FUSIONS[_FUSION])]
+        kernels = [kernel for _, ops in network.graph.blocks for kernel in fuse(ops, XNNPACK)]
         sample = Sample(
             model=row.name,
             family=row.family or network.family,

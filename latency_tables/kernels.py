@@ -33,7 +33,9 @@ class Fusion:
     """What a runtime computes inside the kernel in front.
 
     Attributes:
-        conv_activations: Activations behind convolutions; linear_activations behind linear layers.
+        name: What a latency table calls it.
+        conv_activations: Activations that go into convolutions.
+        linear_activations: Activations that go into linear layers.
         residual_add: Whether a sum with another tensor is computed inside the convolution in front of it.
         constant_factor: Whether a product with a constant goes into the weights of the convolution in front of it, or
             into the scale of a product of matrices before or behind it.
@@ -42,6 +44,7 @@ class Fusion:
             product of matrices that reads it where that can read its factor transposed.
     """
 
+    name: str
     conv_activations: frozenset[str]
     linear_activations: frozenset[str]
     residual_add: bool
@@ -50,25 +53,26 @@ class Fusion:
     operand_transpose: bool
 
 
-FUSIONS: Mapping[str, Fusion] = {
-    "xnnpack": Fusion(
-        frozenset({"relu", "relu6"}),
-        frozenset({"relu", "relu6"}),
-        residual_add=False,
-        constant_factor=False,
-        views=frozenset(),
-        operand_transpose=False,
-    ),
-    "onnxruntime": Fusion(
-        frozenset({"relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "tanh"}),
-        frozenset({"relu", "relu6"}),
-        residual_add=True,
-        constant_factor=True,
-        views=frozenset({"", "split", "copy"}),
-        operand_transpose=True,
-    ),
-}
-"""Fusion by runtime, as XNNPACK documents it and as ONNX Runtime's optimised graphs show it (x86-64, version 1.31)."""
+XNNPACK = Fusion(
+    "xnnpack",
+    conv_activations=frozenset({"relu", "relu6"}),
+    linear_activations=frozenset({"relu", "relu6"}),
+    residual_add=False,
+    constant_factor=False,
+    views=frozenset(),
+    operand_transpose=False,
+)
+"""As XNNPACK documents it."""
+ONNX_RUNTIME = Fusion(
+    "onnxruntime",
+    conv_activations=frozenset({"relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid", "tanh"}),
+    linear_activations=frozenset({"relu", "relu6"}),
+    residual_add=True,
+    constant_factor=True,
+    views=frozenset({"", "split", "copy"}),
+    operand_transpose=True,
+)
+"""As ONNX Runtime's optimised graphs show it (x86-64, version 1.31)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ def kernel_key(
     return f"{op}[{shapes}>{'x'.join(map(str, output))}]{sizes}{''.join(f'+{name}' for name in fused)}"
 
 
-def fuse(ops: Sequence[Op], fusion: Fusion = FUSIONS["xnnpack"]) -> tuple[Kernel, ...]:
+def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK) -> tuple[Kernel, ...]:
     """The kernels that the operators of one block (or of a whole network) become.
 
     Nothing is absorbed whose input something else reads too.

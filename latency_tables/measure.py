@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latency_tables import worker
 from latency_tables.campaign import Bench, NetworkFile, measure
 from latency_tables.errors import ProfileError
+from latency_tables.runtimes import get_runtime, onnx_runtime
 from latency_tables.transports.local import LocalTransport
 from latency_tables.visits import (
     ONE,
@@ -88,8 +88,6 @@ def measure_networks(
         BusyMachineError: With several threads, fewer than half of a network's runs were clean.
         ProfileError: ONNX Runtime cannot run one of the files.
     """
-    from latency_tables.runtimes import get_runtime
-
     with LocalTransport() as transport:
         bench = Bench(get_runtime("onnxruntime"), transport, threads=protocol.threads)
         return measure(bench, [NetworkFile(path) for path in paths], protocol, progress=progress, statistic=statistic)
@@ -110,7 +108,7 @@ def make_session(
         ProfileError: The file cannot be loaded.
     """
     try:
-        return worker.make_session(
+        return onnx_runtime.make_session(
             str(path),
             threads,
             None if profile_prefix is None else str(profile_prefix),
@@ -127,6 +125,6 @@ def random_inputs(session: Any) -> Mapping[str, Any]:
         ProfileError: An input has a free dimension or is not fp32.
     """
     try:
-        return worker.random_inputs(session)
+        return onnx_runtime.random_inputs(session)
     except ValueError as error:
         raise ProfileError(str(error)) from error

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.kernels import FUSIONS, SMALL, Kernel, base_class, fuse
+from latency_tables.kernels import SMALL, Kernel, base_class, fuse
+from latency_tables.runtimes import find_fusion
 from latency_tables.table import Features, KernelEntry, LatencyTable, Roofline
 from search_spaces.cost import CostTables
 from search_spaces.graph import Op, OpGraph
@@ -132,7 +133,7 @@ class LatencyPredictor:
 
     def __init__(self, table: LatencyTable) -> None:
         self.table = table
-        self._fusion = FUSIONS[table.runtime.fusion]
+        self._fusion = find_fusion(table.runtime.fusion)
         self.kernel = KernelPrices(table.rooflines, table.kernels, table.bytes_per_element)
         self._cost_tables: WeakKeyDictionary[SearchSpace, CostTables] = WeakKeyDictionary()
 

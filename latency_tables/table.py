@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from latency_tables.errors import TableError
+from latency_tables.runtimes import find_fusion
 from search_spaces.files import replacing
 
 SCHEMA = 1
@@ -44,13 +45,19 @@ class Device(_Model):
 
 
 class Runtime(_Model):
-    """The software that ran the networks; ``fusion`` names what it fuses (`latency_tables.kernels.FUSIONS`)."""
+    """The software that ran the networks; ``fusion`` names what it fuses (`latency_tables.runtimes.find_fusion`)."""
 
     name: str
     version: str = ""
     provider: str = ""
-    fusion: Literal["xnnpack", "onnxruntime"]
+    fusion: str
     options: dict[str, str] = {}
+
+    @field_validator("fusion")
+    @classmethod
+    def _known_fusion(cls, fusion: str) -> str:
+        find_fusion(fusion)
+        return fusion
 
 
 class Provenance(_Model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from latency_tables.errors import TableError, TableMissingError
+from latency_tables.runtimes import find_title
 from latency_tables.table import LatencyTable
 from search_spaces.errors import UnknownNameError
+from search_spaces.files import cache_dir
 
 LOCAL = "local"
 """The target that stands for the machine this runs on."""
 
 _SHIPPED = Path(__file__).parent / "tables"
 _KIND_RANK = {"measured": 2, "transferred": 1, "calibrated": 0}
-_DISTRIBUTIONS = {"ONNX Runtime": "onnxruntime", "PyTorch": "torch", "OpenVINO": "openvino"}
-"""Packages of the runtimes that run in this environment."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,6 @@ class TargetInfo:
     path: Path | None
     table: LatencyTable | None = None
     alias_of: str = ""
-
-
-def cache_dir() -> Path:
-    """Where this machine's own tables lie: ``$NAS_CACHE_DIR``, else ``nas`` in the user's cache folder."""
-    chosen = os.environ.get("NAS_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "nas"
 
 
 def user_table_path(name: str) -> Path:
@@ -116,8 +106,8 @@ def staleness(table: LatencyTable) -> str:
     """
     if table.provenance.kind != "measured" or table.provenance.transport:
         return ""
-    package = _DISTRIBUTIONS.get(table.runtime.name)
-    if package is None:
+    runtime = find_title(table.runtime.name)
+    if runtime is None or runtime.own_environment:
         return ""
     if table.provenance.host != platform.node():
         return f"measured on `{table.provenance.host}`, this is `{platform.node()}`"
@@ -125,7 +115,7 @@ def staleness(table: LatencyTable) -> str:
     if table.device.processor != processor:
         return f"measured on the processor `{table.device.processor}`, this is `{processor}`"
     try:
-        installed = version(package)
+        installed = version(runtime.distribution)
     except PackageNotFoundError:
         return f"{table.runtime.name} is not installed any more"
     if table.runtime.version != installed:

@@ -4,12 +4,11 @@
 device, ``loaded`` for every network, ``visit`` for every visit with the wall and CPU time of each run, ``profile`` for
 every profiled network, ``error`` where a network fails, and ``done`` at the end. What to visit and what the times mean
 is decided by whoever asks; here they are only taken. Nothing else of the project is imported, so that a board needs no
-more than this file.
+more than this file and the runtime's own functions beside it (`latency_tables.runtimes.base`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.util
 import json
@@ -17,7 +16,6 @@ import os
 import platform
 import sys
 import time
-import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +25,6 @@ if TYPE_CHECKING:  # what stands here may be newer than the Python of a board
     from typing import Any
 
     Run = Callable[[Any], Any]
-    Loader = Callable[[str, int, Any], tuple[Run, str]]
     Ticks = dict[int, tuple[int, int]]
 
 KEPT_SHARE = 1 / 6  # of the memory that is free, for files of networks that stay loaded; loaded they take thrice that
@@ -35,210 +32,22 @@ PATIENCE_SECONDS = 10.0  # for which we stay on a core before we look for a quie
 THERMAL = "/sys/class/thermal"
 
 
-# --------------------------------------------------------------------------------------------------- runtimes
-# A loader takes (path, threads, input shape) and gives (run, precision): `run(array)` computes the output for
-# one image, and the precision is the one that it really computes in.
+# ------------------------------------------------------------------------------------------------- the runtime
 
 
-def load_onnxruntime(path: str, threads: int, shape: list[int] | None) -> tuple[Run, str]:
-    """ONNX Runtime on the CPU; it knows the inputs that its file wants, of which there may be several."""
-    return _session_runner(make_session(path, threads), shape)
-
-
-def load_openvino(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
-    """OpenVINO on the CPU. It computes in bf16 wherever the processor can, unless it is told not to."""
-    import openvino
-
-    core = openvino.Core()
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,
-    }
-    compiled = core.compile_model(core.read_model(path), "CPU", options)
-    infer = compiled.create_infer_request()
-
-    def run(array: Any) -> Any:
-        infer.infer({0: array}, share_inputs=True)
-        return infer.get_output_tensor(0).data
-
-    kinds = {str(node.get_rt_info()["runtimePrecision"].astype(str)) for node in compiled.get_runtime_model().get_ops()}
-    got = "fp32" if not kinds & {"bf16", "f16"} else "+".join(sorted(kinds))
-    return run, got
-
-
-def load_torch(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
-    """PyTorch without compilation, from an exported program that holds tensors only."""
-    import torch
-
-    check_program(path)
-    torch.set_num_threads(threads)
-    module = torch.export.load(path).module()
-
-    def run(array: Any) -> Any:
-        with torch.inference_mode():
-            return module(torch.from_numpy(array)).numpy()
-
-    return run, "fp32"
-
-
-def load_litert(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
-    """LiteRT (TensorFlow Lite) with XNNPACK."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=path, num_threads=threads)
-    interpreter.allocate_tensors()
-    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    if list(source["shape"]) != list(shape) or source["dtype"] is not np.float32:
-        raise ValueError(
-            "input is {} {}, expected float32 {}".format(source["dtype"], list(source["shape"]), list(shape))
-        )
-
-    def run(array: Any) -> Any:
-        interpreter.set_tensor(source["index"], array)
-        interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
-
-    return run, "fp32"
-
-
-def load_executorch(path: str, threads: int, shape: list[int]) -> tuple[Run, str]:
-    """ExecuTorch with XNNPACK."""
-    import torch
-    from executorch.runtime import Runtime
-
-    _set_executorch_threads(threads)
-    method = Runtime.get().load_program(path).load_method("forward")
-
-    def run(array: Any) -> Any:
-        return method.execute([torch.from_numpy(array)])[0].numpy()
-
-    return run, "fp32"
-
-
-def _set_executorch_threads(threads: int) -> None:
-    """Its Python interface has no way to say it, so the library's own function is called, and checked."""
-    import executorch.runtime
-
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(executorch.runtime.__file__)))
-    try:
-        library = ctypes.CDLL(os.path.join(folder, "lib", "libexecutorch_threadpool.so"))
-        space = "_ZN10executorch9extension10threadpool"
-        find, reset = library[space + "14get_threadpoolEv"], library[space + "10ThreadPool24_unsafe_reset_threadpoolEj"]
-        count = library["_ZNK10executorch9extension10threadpool10ThreadPool16get_thread_countEv"]
-    except (OSError, AttributeError) as error:
-        raise ValueError(f"this version of ExecuTorch cannot be told a number of threads: {error}") from error
-    find.restype, count.restype = ctypes.c_void_p, ctypes.c_size_t
-    pool = ctypes.c_void_p(find())
-    reset(pool, ctypes.c_uint32(threads))
-    if count(pool) != threads:
-        raise ValueError(f"ExecuTorch computes on {count(pool)} threads, expected {threads}")
-
-
-LOADERS: dict[str, Loader] = {
-    "onnxruntime": load_onnxruntime,
-    "openvino": load_openvino,
-    "torch": load_torch,
-    "litert": load_litert,
-    "executorch": load_executorch,
-}
-
-
-def find_loader(runtime: str, file: str | None = None) -> Loader:
-    """The loader of a runtime: one of ours, or the function ``load`` of a Python file that came with the request."""
-    if file is None:
-        return LOADERS[runtime]
-    spec = importlib.util.spec_from_file_location("nas_runtime_loader", file)
+def load_runtime(file: str) -> Any:
+    """The runtime's functions, from the file that came with the request."""
+    spec = importlib.util.spec_from_file_location("nas_runtime", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"`{file}` is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    loader: Loader = module.load
-    return loader
-
-
-def make_session(path: str, threads: int = 1, profile_prefix: str | None = None, optimised: str | None = None) -> Any:
-    """An ONNX Runtime session on the CPU: sequential, all optimisations.
-
-    Args:
-        path: The ONNX file.
-        threads: Threads within an operator.
-        profile_prefix: Where given, profiling is on and its files start with this path.
-        optimised: Where given, the optimised graph is written to this path, its weights beside it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    if profile_prefix is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile_prefix)
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-        weights = os.path.basename(str(optimised)) + ".weights"
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def random_inputs(session: Any) -> dict[str, Any]:
-    """Normal random inputs of an ONNX Runtime session's fixed shapes.
-
-    Raises:
-        ValueError: An input has a free dimension or is not fp32.
-    """
-    inputs = {}
-    for value in session.get_inputs():
-        if value.type != "tensor(float)" or not all(isinstance(side, int) for side in value.shape):
-            raise ValueError(f"input `{value.name}`: found {value.type} {value.shape}, expected fixed float sizes")
-        inputs[value.name] = random_image(value.shape)
-    return inputs
+    return module
 
 
 def random_image(shape: list[int]) -> Any:
     """The same normal random numbers wherever it is called."""
     return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-
-
-def check_program(path: str) -> None:
-    """Make sure that loading an exported program of PyTorch unpickles nothing but tensors.
-
-    Raises:
-        ValueError: The archive holds an object of another kind.
-    """
-    import io
-
-    import torch
-
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            folder, _, file = name.rpartition("/")
-            if file.endswith("_config.json"):
-                for entry in json.loads(archive.read(name))["config"].values():
-                    if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
-                        raise ValueError(f"`{path}` holds a pickled object, expected tensors only")
-            elif folder.endswith(("data/weights", "data/constants")) and file.endswith(".pt"):
-                raise ValueError(f"`{path}` holds pickled weights, expected tensors only")
-            elif folder.endswith("data/sample_inputs"):
-                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-
-
-def _session_runner(session: Any, shape: list[int] | None) -> tuple[Run, str]:
-    inputs = random_inputs(session)
-    found = [list(array.shape) for array in inputs.values()]
-    if shape is not None and found != [list(shape)]:
-        raise ValueError(f"inputs are {found}, expected {[list(shape)]}")
-
-    def run(array: Any) -> Any:
-        return session.run(None, inputs)[0]
-
-    return run, "fp32"
 
 
 # -------------------------------------------------------------------------------------------------- the device
@@ -377,13 +186,14 @@ def _number(text: str | None) -> int | None:
 class Network:
     """One network, loaded when it is first visited."""
 
-    def __init__(self, name: str, entry: dict[str, Any], request: dict[str, Any]) -> None:
+    def __init__(self, name: str, entry: dict[str, Any], threads: int, runtime: Any) -> None:
         self.name = name
         self.path = entry["path"]
         self.shape = entry.get("input_shape")
         self.bytes = os.path.getsize(self.path) if os.path.exists(self.path) else 0
-        self.threads = request["threads"]
-        self.loader = find_loader(request["runtime"], request.get("loader"))
+        self.threads = threads
+        self.loader = runtime.load
+        self.clock = runtime.clock
         self.run: Run | None = None
         self.visited = False
 
@@ -414,16 +224,14 @@ class Network:
 
     def timed(self, runs: int, seconds: float, limit: float) -> tuple[list[float], list[float]]:
         """At least so many runs and seconds, at most ``limit`` seconds."""
-        run, image = self.run, self.image
+        run, image, clock = self.run, self.image, self.clock
         assert run is not None  # loaded before it is visited
         wall, cpu = [], []
         start = time.perf_counter()
         while True:
-            wall_before, cpu_before = time.perf_counter_ns(), time.thread_time_ns()
-            run(image)
-            cpu_after, wall_after = time.thread_time_ns(), time.perf_counter_ns()
-            wall.append(round((wall_after - wall_before) * 1e-6, 6))
-            cpu.append(round((cpu_after - cpu_before) * 1e-6, 6))
+            wall_ns, cpu_ns = clock(run, image)
+            wall.append(round(wall_ns * 1e-6, 6))
+            cpu.append(round(cpu_ns * 1e-6, 6))
             elapsed = time.perf_counter() - start
             if elapsed > limit or (len(wall) >= runs and elapsed >= seconds):
                 return wall, cpu
@@ -441,7 +249,8 @@ def measure(request: dict[str, Any]) -> None:
     cores = Cores(request["threads"])
     if request["pin"]:
         cores.choose()
-    networks = {name: Network(name, entry, request) for name, entry in request["networks"].items()}
+    threads, runtime = request["threads"], load_runtime(request["runtime_file"])
+    networks = {name: Network(name, entry, threads, runtime) for name, entry in request["networks"].items()}
     kept_bytes, limit = 0, (free_bytes() or float("inf")) * KEPT_SHARE
     failed = set()
     for key, name in request["steps"]:
@@ -468,23 +277,10 @@ def measure(request: dict[str, Any]) -> None:
 
 
 def profile(request: dict[str, Any]) -> None:
-    """Profile networks with ONNX Runtime; they take turns, and each leaves its events and optimised graph."""
+    """Profile networks with the runtime's own profiler."""
     if request["pin"]:
         Cores(1).choose()
-    sessions = {}
-    for name, entry in request["networks"].items():
-        graph = os.path.join(request["folder"], f"{name}.optimised.onnx")
-        try:
-            session = make_session(entry["path"], 1, graph + ".events", graph)
-            sessions[name] = (session, random_inputs(session), graph)
-        except Exception as error:
-            say("error", network=name, message=f"{type(error).__name__}: {error}")
-    for turn in range(request["turns"]):
-        for session, inputs, _ in sessions.values():
-            for _ in range(request["runs"] + request["warm_up"] * (turn == 0)):
-                session.run(None, inputs)
-    for name, (session, _, graph) in sessions.items():
-        say("profile", network=name, events=os.path.abspath(session.end_profiling()), graph=graph)
+    load_runtime(request["runtime_file"]).profile(request, say)
 
 
 def say(kind: str, **fields: Any) -> None:

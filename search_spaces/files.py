@@ -1,4 +1,4 @@
-"""Files that are whole or not there. It stands in the lowest package, since all four write files."""
+"""Files that are whole or not there, and the folder of what can be made again: what all four packages need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Where this machine keeps what can be made again: ``$NAS_CACHE_DIR``, else ``nas`` in the user's cache folder."""
+    chosen = os.environ.get("NAS_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nas"
 
 
 @contextmanager

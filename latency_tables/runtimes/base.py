@@ -1,26 +1,33 @@
 """What a runtime is to us.
 
 A runtime takes part in two places. Here its files are written, from modules of PyTorch; where the device is, the
-worker (`latency_tables.worker`) loads and runs them. Runtimes that would pull PyTorch down to an older version live in
-a Python environment of their own, and so does the converter of their files.
+worker (`latency_tables.worker`) loads and times them with the runtime's own functions, whose source is sent along.
+Such a function may use ``numpy`` as ``np`` and what it imports itself, in Python 3.8 as boards have it. Runtimes that
+would pull PyTorch down to an older version live in a Python environment of their own, and so does the converter of
+their files.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import shutil
 import sys
+import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import LatencyError
-from latency_tables.targets import cache_dir
+from latency_tables.kernels import Fusion
+from search_spaces.files import cache_dir
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from latency_tables.worker import Run
 
 
 class RuntimeMissingError(LatencyError):
@@ -29,21 +36,33 @@ class RuntimeMissingError(LatencyError):
     exit_code = 5
 
 
+def processor_clock(run: Run, image: Any) -> tuple[int, int]:
+    """Wall and CPU time of one run on the processor, in nanoseconds."""
+    import time
+
+    wall_before, cpu_before = time.perf_counter_ns(), time.thread_time_ns()
+    run(image)
+    cpu_after, wall_after = time.thread_time_ns(), time.perf_counter_ns()
+    return wall_after - wall_before, cpu_after - cpu_before
+
+
 class Runtime(ABC):
     """One runtime; a subclass per runtime, registered under its name.
 
     Attributes:
-        name: What users type, for example ``litert``; the worker's loader of the same name runs its files.
+        name: What users type, for example ``litert``.
         title: What stands in tables, for example ``LiteRT``.
         provider: The part of the runtime that computes.
-        suffix: Of its files, for example ``.tflite``.
-        fusion: Which kernels operators become (`latency_tables.kernels.FUSIONS`).
+        suffix: Ending of its files, for example ``.tflite``.
+        fusion: Which kernels operators become.
         module: The Python module that must be importable where networks run.
         distribution: The package whose version is the runtime's.
         packages: What ``pip install`` needs there.
         own_environment: Whether the packages must not be installed beside this project.
-        profiles: Whether the worker can say what each kernel takes.
-        loader: A Python file with a function ``load``, as the worker's, that is sent along; None for the worker's own.
+        helpers: Functions that `load` and `clock` call on the device.
+        profiles: Whether `helpers` has a function ``profile(request, say)``, which says what each kernel takes.
+        clock: Times one run on the device, ``(run, image)`` to wall and CPU nanoseconds. On an accelerator, whose time
+            is no processor's, both are the device's own time.
         options: What the runtime is told, for the table.
     """
 
@@ -51,17 +70,18 @@ class Runtime(ABC):
     title: str
     provider: str
     suffix: str
-    fusion: Literal["xnnpack", "onnxruntime"]
+    fusion: Fusion
     module: str
     distribution: str
     packages: tuple[str, ...]
     own_environment = False
+    helpers: tuple[Callable[..., Any], ...] = ()
     profiles = False
-    loader: Path | None = None
+    clock = staticmethod(processor_clock)
     options: dict[str, str] = {}  # noqa: RUF012 (a constant of the class)
 
     @abstractmethod
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
+    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
         """Write a network as the runtime's file, for one image per batch.
 
         Args:
@@ -69,10 +89,32 @@ class Runtime(ABC):
             input_shape: Colours, rows and columns of an image.
             path: The file to write.
 
+        Returns:
+            What the converter knows of the file: ``delegate``, where it says how many operators a delegate took.
+
         Raises:
             ProfileError: The network cannot be converted.
             RuntimeMissingError: The converter is not installed.
         """
+
+    @staticmethod
+    @abstractmethod
+    def load(path: str, threads: int, shape: list[int] | None) -> tuple[Run, str]:
+        """Load a file on the device.
+
+        Args:
+            path: The file.
+            threads: Number of threads to compute on.
+            shape: Batch, colours, rows and columns of the input; None where the file says it.
+
+        Returns:
+            A function that computes the output for one batch of one image, and the precision that it computes in.
+        """
+
+    def device_source(self) -> str:
+        """The Python file that the worker takes along, with the functions ``load`` and ``clock``."""
+        names = f"load, clock = {self.load.__name__}, {self.clock.__name__}\n"
+        return f"{source_of(*self.helpers, self.load, self.clock)}\n\n{names}"
 
     @property
     def environment(self) -> Path:
@@ -114,6 +156,12 @@ class Runtime(ABC):
         if not self.own_environment:
             return f"pip install {packages}"
         return f"python -m venv {self.environment} && {self.environment}/bin/pip install {packages}"
+
+
+def source_of(*functions: Callable[..., Any]) -> str:
+    """The source of functions as a Python file of its own."""
+    sources = [textwrap.dedent(inspect.getsource(function)) for function in functions]
+    return "\n\n".join(["from __future__ import annotations\n\nimport numpy as np\n", *sources])
 
 
 def _joined(packages: Sequence[str]) -> str:

@@ -11,12 +11,13 @@ import json
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from latency_tables.errors import ProfileError
-from latency_tables.runtimes.base import Runtime
+from latency_tables.runtimes.base import Runtime, source_of
 from search_spaces.files import replacing
 
 if TYPE_CHECKING:
@@ -44,9 +45,21 @@ def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: P
 
 
 def convert_program(
-    runtime: Runtime, network: nn.Module, input_shape: tuple[int, int, int], path: Path
+    runtime: Runtime,
+    convert: Callable[[Any, str], dict[str, Any]],
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    path: Path,
 ) -> dict[str, Any]:
     """Write a network as a runtime's file, through the runtime's own environment.
+
+    Args:
+        runtime: The runtime.
+        convert: Writes an exported program as the runtime's file and says what it knows of it. Its source runs in the
+            runtime's environment, so it imports all that it uses.
+        network: In evaluation mode, on the CPU.
+        input_shape: Colours, rows and columns of an image.
+        path: The file to write.
 
     Returns:
         What the converter knows of the file: ``delegate``, where it says how many operators a delegate took.
@@ -55,7 +68,7 @@ def convert_program(
         ProfileError: PyTorch or the converter cannot convert it.
         RuntimeMissingError: There is no such environment.
     """
-    converter = _converter(runtime.name, runtime.python())
+    converter = _converter(runtime.name, runtime.python(), convert)
     with tempfile.TemporaryDirectory(prefix="nas-convert-") as folder:
         program = Path(folder) / "network.pt2"
         write_program(network, input_shape, program)
@@ -67,11 +80,14 @@ def convert_program(
 class _Converter:
     """A running converter; it ends with us, since its standard input does."""
 
-    def __init__(self, runtime: str, python: str) -> None:
+    def __init__(self, runtime: str, python: str, convert: Callable[[Any, str], dict[str, Any]]) -> None:
         self._runtime = runtime
+        self._folder = tempfile.TemporaryDirectory(prefix="nas-converter-")
+        file = Path(self._folder.name) / "convert.py"
+        file.write_text(f"{source_of(convert)}\n\nconvert = {convert.__name__}\n", encoding="utf-8")
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            [python, str(_CONVERTER), runtime],
+            [python, str(_CONVERTER), str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import entry_points
 
+from latency_tables.kernels import Fusion
 from latency_tables.runtimes.base import Runtime
 from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
@@ -46,6 +48,29 @@ def runtime_names() -> list[str]:
     return sorted(_all_runtimes())
 
 
+def find_title(title: str) -> Runtime | None:
+    """The runtime that latency tables call ``title``; None where no runtime of that title is registered."""
+    return next((runtime for runtime in _all_runtimes().values() if runtime.title == title), None)
+
+
+def find_fusion(name: str) -> Fusion:
+    """What a latency table's runtime fuses, by the name that the table gives it.
+
+    Raises:
+        UnknownNameError: No registered runtime fuses in this way.
+    """
+    known = {runtime.fusion.name: runtime.fusion for runtime in _runtimes.values()}
+    if name not in known:
+        known |= {runtime.fusion.name: runtime.fusion for runtime in _plugins().values()}
+    if name not in known:
+        raise UnknownNameError("fusion", name, known)
+    return known[name]
+
+
 def _all_runtimes() -> dict[str, Runtime]:
-    plugins = {point.name: point for point in entry_points(group="nas.runtimes") if point.name not in _runtimes}
-    return {**{name: point.load()() for name, point in plugins.items()}, **_runtimes}
+    return {**_plugins(), **_runtimes}
+
+
+@cache
+def _plugins() -> dict[str, Runtime]:
+    return {point.name: point.load()() for point in entry_points(group="nas.runtimes")}

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import TableMissingError
 from latency_tables.table import LatencyTable
-from latency_tables.targets import LOCAL, cache_dir, load_target, staleness, user_table_path
+from latency_tables.targets import LOCAL, load_target, staleness, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.records.files import write_failed
 from search_spaces import SearchSpace
+from search_spaces.files import cache_dir
 
 if TYPE_CHECKING:
     from latency_tables.build import SampledNetwork

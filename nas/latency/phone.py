@@ -81,7 +81,7 @@ def _header(request: BuildRequest, runtime: Runtime, options: PhoneOptions, meas
             "cores": f"{len(device.cores)} cores",
             "system": device.build,
         },
-        "runtime": {"name": runtime.title, "provider": runtime.provider, "fusion": runtime.fusion},
+        "runtime": {"name": runtime.title, "provider": runtime.provider, "fusion": runtime.fusion.name},
         "precision": "fp32",
         "threads": request.threads,
         "provenance": {

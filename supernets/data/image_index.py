@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from supernets.cache import cache_dir
+from search_spaces.files import cache_dir
 from supernets.checkpoint import write_atomically
 from supernets.data.image_data import IntArray
 from supernets.errors import DataError

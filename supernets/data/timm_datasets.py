@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from supernets.cache import cache_dir
+from search_spaces.files import cache_dir
 from supernets.data.image_data import SEARCH_FRACTION, Division, IntArray, LoadOptions, digest_of, divide
 from supernets.data.image_files import decode
 from supernets.data.stored_images import StoredData

@@ -28,8 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Genotypes, SearchSpace
-from search_spaces.files import replacing
-from supernets.cache import cache_dir
+from search_spaces.files import cache_dir, replacing
 from supernets.errors import SupernetError
 from supernets.sampling.floors import Floor
 

@@ -11,7 +11,7 @@ from latency_tables import LatencyPredictor, LatencyTable, fuse
 from latency_tables.build import FOLDS, Conditions, SampledNetwork, build_table, table_from_observations
 from latency_tables.campaign import Bench
 from latency_tables.errors import BusyMachineError, CalibrationError
-from latency_tables.kernels import FUSIONS, Kernel
+from latency_tables.kernels import ONNX_RUNTIME, Kernel
 from latency_tables.local_fit import Observation, fit_local
 from latency_tables.measure import Protocol
 from latency_tables.profile import KernelSample
@@ -37,7 +37,7 @@ def made_up(count: int, noise: float = 0.0, seed: int = 0) -> list[Observation]:
     observations = []
     for number, architecture in enumerate(space.decode(space.sample(count, generator))):
         graph = space.lower(architecture)
-        kernels = tuple(kernel for _, ops in graph.blocks for kernel in fuse(ops, FUSIONS["onnxruntime"]))
+        kernels = tuple(kernel for _, ops in graph.blocks for kernel in fuse(ops, ONNX_RUNTIME))
         ms = 0.02 + sum(true_ms(kernel) for kernel in kernels)
         samples = tuple(KernelSample(kernel, true_ms(kernel) + 2 * PROFILER_MS, 2, 10) for kernel in kernels)
         measured = ms * (1 + noise * generator.standard_normal())
@@ -69,7 +69,7 @@ def test_the_table_states_its_held_out_error_and_agrees_with_the_predictor() -> 
     space = get_space("elastic-mini")
     for architecture in space.decode(space.sample(5, np.random.default_rng(3))):
         graph = space.lower(architecture)
-        kernels = [kernel for _, ops in graph.blocks for kernel in fuse(ops, FUSIONS["onnxruntime"])]
+        kernels = [kernel for _, ops in graph.blocks for kernel in fuse(ops, ONNX_RUNTIME)]
         assert predictor.graph(graph).ms == pytest.approx(fit.milliseconds(kernels), rel=1e-9)
 
 

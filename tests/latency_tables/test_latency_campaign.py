@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from latency_tables import worker
 from latency_tables.campaign import Bench, NetworkFile, measure, profile
 from latency_tables.errors import ProfileError
-from latency_tables.runtimes import Runtime, RuntimeMissingError, get_runtime
+from latency_tables.runtimes import RuntimeMissingError, get_runtime
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.transports import CommandResult, OnLine, open_transport
 from latency_tables.transports.local import LocalTransport
@@ -219,41 +220,68 @@ def test_what_is_wrong_on_the_device_is_said(
             bench.facts()
 
 
+def load_doubling(path: str, threads: int, shape: list[int] | None) -> tuple[Any, str]:
+    return (lambda array: times_two(array)), "fp32"
+
+
+def load_bf16(path: str, threads: int, shape: list[int] | None) -> tuple[Any, str]:
+    return (lambda array: array), "bf16"
+
+
+def load_nan(path: str, threads: int, shape: list[int] | None) -> tuple[Any, str]:
+    return (lambda array: array * np.nan), "fp32"
+
+
+def times_two(array: Any) -> Any:
+    import numpy
+
+    return numpy.multiply(array, 2)
+
+
+def clock_of_the_device(run: Any, image: Any) -> tuple[int, int]:
+    run(image)
+    return 7_000_000, 7_000_000
+
+
 class Doubling(OnnxRuntime):
-    """A runtime of somebody else's, whose loader is sent along."""
+    """A runtime of somebody else's."""
 
     name = "doubling"
+    helpers = (times_two,)
+    load = staticmethod(load_doubling)
+    clock = staticmethod(clock_of_the_device)
 
-    def __init__(self, loader: Path) -> None:
-        self.loader = loader
+
+class InBf16(OnnxRuntime):
+    helpers = ()
+    load = staticmethod(load_bf16)
 
 
-def test_a_runtime_may_bring_its_own_loader(tmp_path: Path) -> None:
-    loader = tmp_path / "loader.py"
-    loader.write_text("def load(path, threads, shape):\n    return (lambda array: 2 * array), 'fp32'\n")
+class WithoutNumbers(OnnxRuntime):
+    helpers = ()
+    load = staticmethod(load_nan)
+
+
+def test_a_runtime_owns_its_loader_and_its_clock(tmp_path: Path) -> None:
     array = worker.random_image([1, 3, 2, 2])
     file = tmp_path / "anything.onnx"
     file.write_bytes(b"")
-    runtime: Runtime = Doubling(loader)
     with open_transport("local") as transport:
         network = NetworkFile(file, (1, 3, 2, 2), worker.digest(2.0 * array.astype(float)))
-        assert measure(Bench(runtime, transport), [network], TINY).measurements[0].ms >= 0
+        measured = measure(Bench(Doubling(), transport), [network], TINY).measurements[0]
+    assert (measured.ms, measured.iqr_ms) == (7.0, 0.0)
 
 
 def test_another_precision_is_refused(tmp_path: Path) -> None:
-    loader = tmp_path / "loader.py"
-    loader.write_text("def load(path, threads, shape):\n    return (lambda array: array), 'bf16'\n")
     (file,) = network_files(tmp_path, 1)
     with open_transport("local") as transport, pytest.raises(ProfileError, match="computes in bf16, expected fp32"):
-        measure(Bench(Doubling(loader), transport), [file], TINY)
+        measure(Bench(InBf16(), transport), [file], TINY)
 
 
 def test_outputs_that_are_no_numbers_are_kept_and_disagree(tmp_path: Path) -> None:
-    loader = tmp_path / "loader.py"
-    loader.write_text("def load(path, threads, shape):\n    return (lambda array: array * float('nan')), 'fp32'\n")
     (file,) = network_files(tmp_path, 1)
     with open_transport("local") as transport:
-        bench = Bench(Doubling(loader), transport)
+        bench = Bench(WithoutNumbers(), transport)
         measure(bench, [file], TINY, journal=VisitJournal(tmp_path / "journal.jsonl"))
         expected = worker.digest(worker.random_image([1, 8, 16, 16]))
         with pytest.raises(ProfileError, match="found differences of nan"):

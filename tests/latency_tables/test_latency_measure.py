@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from latency_tables.errors import BusyMachineError, ProfileError
-from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.kernels import ONNX_RUNTIME, fuse
 from latency_tables.measure import (
     Protocol,
     Visit,
@@ -145,7 +145,7 @@ def test_measuring_a_real_network(network: Path) -> None:
 
 def test_profiled_kernels_add_up_to_all_nodes(network: Path) -> None:
     (nodes,) = profile_networks([network], rounds=2, runs=3)
-    kernels = fuse(network_ops(), FUSIONS["onnxruntime"])
+    kernels = fuse(network_ops(), ONNX_RUNTIME)
     profile = match(kernels, nodes)
     assert profile.unmatched == ()
     assert sorted(sample.kernel.key for sample in profile.samples) == sorted(kernel.key for kernel in kernels)
@@ -169,7 +169,7 @@ def test_nodes_without_counterpart_go_to_their_neighbours() -> None:
     ops = OpList((8, 4, 4))
     last = ops.norm("norm", SOURCE, "group_norm", affine_channels=8)
     ops.conv("conv", last, 8)
-    kernels = fuse(ops.ops, FUSIONS["onnxruntime"])
+    kernels = fuse(ops.ops, ONNX_RUNTIME)
     shape = (8, 4, 4)
     nodes = [
         node("normalise", "InstanceNormalization", "x", shape, 5.0),
@@ -185,7 +185,7 @@ def test_nodes_without_counterpart_go_to_their_neighbours() -> None:
 def test_a_product_with_a_weight_is_a_linear_layer() -> None:
     ops = OpList((16, 8))
     ops.linear("project", SOURCE, 4)
-    (kernel,) = fuse(ops.ops, FUSIONS["onnxruntime"])
+    (kernel,) = fuse(ops.ops, ONNX_RUNTIME)
     weighted = Node("n", "MatMul", ("x", "w"), ("n",), ((1, 16, 8), (8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))
     packed = Node("n", "MatMul", ("x", "w"), ("n",), ((1, 16, 8),), (1, 16, 4), 1, 1, 1, (1.0,))
     attention = Node("n", "MatMul", ("x", "y"), ("n",), ((1, 16, 8), (1, 8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))

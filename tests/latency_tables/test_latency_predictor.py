@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency_tables import LatencyPredictor, LatencyTable, fuse
-from latency_tables.kernels import FUSIONS, base_class, kernel_key
+from latency_tables.kernels import ONNX_RUNTIME, base_class, kernel_key
 from search_spaces import SOURCE, OpList, get_space
 from tests.latency_tables.test_latency_table import KERNEL, ROOFLINE, document
 
@@ -52,7 +52,7 @@ def test_onnx_runtime_fuses_more() -> None:
     last = ops.conv("project", last, 8)
     last = ops.norm("norm", last, "batch_norm", affine_channels=8)
     ops.add("residual", SOURCE, last)
-    expand, project = fuse(ops.ops, FUSIONS["onnxruntime"])
+    expand, project = fuse(ops.ops, ONNX_RUNTIME)
     assert expand.key == "pointwise_conv[8x4x4>16x4x4]+hard_swish"
     assert project.key == "pointwise_conv[16x4x4>8x4x4]+add"
     assert project.elements_read == 16 * 16 + 16 * 8 + 8 * 16
@@ -62,7 +62,7 @@ def test_onnx_runtime_fuses_more() -> None:
 def test_a_sum_of_two_convolutions_is_absorbed_once() -> None:
     ops = OpList((8, 4, 4))
     ops.add("sum", ops.conv("first", SOURCE, 8), ops.conv("second", SOURCE, 8))
-    assert [kernel.key for kernel in fuse(ops.ops, FUSIONS["onnxruntime"])] == [
+    assert [kernel.key for kernel in fuse(ops.ops, ONNX_RUNTIME)] == [
         "pointwise_conv[8x4x4>8x4x4]+add",
         "pointwise_conv[8x4x4>8x4x4]",
     ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latency_tables.kernels import FUSIONS, SMALL, Kernel, fuse
+from latency_tables.kernels import ONNX_RUNTIME, SMALL, Kernel, fuse
 from latency_tables.local_fit import Observation, fit_local
 from latency_tables.profile import KernelSample
 from search_spaces import SOURCE, OpList
 
-ORT = FUSIONS["onnxruntime"]
+ORT = ONNX_RUNTIME
 
 
 def true_ms(kernel: Kernel) -> float:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from latency_tables.errors import LatencyError
-from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.kernels import ONNX_RUNTIME, fuse
 from latency_tables.onnx_graph import read_onnx_graph
 from latency_tables.trace import trace
 from nas.networks.onnx import export_onnx
@@ -42,7 +42,7 @@ class Mixed(nn.Module):
 
 
 def classes(graph: OpGraph) -> Counter[str]:
-    return Counter(kernel.op for _, ops in graph.blocks for kernel in fuse(ops, FUSIONS["onnxruntime"]))
+    return Counter(kernel.op for _, ops in graph.blocks for kernel in fuse(ops, ONNX_RUNTIME))
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], shape: list[object]) -> Path:

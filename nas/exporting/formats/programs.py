@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latency_tables import worker
 from latency_tables.runtimes import get_runtime
 from latency_tables.runtimes.base import Runtime
-from latency_tables.runtimes.program import convert_program
 from nas.errors import NasError
 
 _RUNNER = Path(__file__).with_name("run_elsewhere.py")
@@ -58,7 +56,7 @@ def write_runtime_file(name: str, network: nn.Module, images_BCHW: Tensor, folde
     runtime = get_runtime(name)
     path = folder / f"model{runtime.suffix}"
     _, colours, height, width = images_BCHW.shape
-    delegate = convert_program(runtime, network, (colours, height, width), path).get("delegate")
+    delegate = runtime.write(network, (colours, height, width), path).get("delegate")
     logits_BK = run_images(runtime, path, images_BCHW)
     facts: dict[str, Any] = {
         "file": path.name,
@@ -76,10 +74,10 @@ def run_images(runtime: Runtime, path: Path, images_BCHW: Tensor) -> Tensor:
         NasError: The runtime cannot run the file.
     """
     with tempfile.TemporaryDirectory(prefix="nas-run-") as folder:
-        images, logits = Path(folder) / "images.npy", Path(folder) / "logits.npy"
+        images, logits, code = (Path(folder) / name for name in ("images.npy", "logits.npy", "nas_runtime.py"))
+        code.write_text(runtime.device_source(), encoding="utf-8")
         np.save(images, images_BCHW.numpy())
-        paths = [_RUNNER, Path(worker.__file__), path.resolve(), images, logits]
-        command = [runtime.python(), str(paths[0]), str(paths[1]), runtime.name, *map(str, paths[2:])]
+        command = [runtime.python(), *map(str, (_RUNNER, code, path.resolve(), images, logits))]
         ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if ended.returncode != 0 or not logits.exists():
             lines = ended.stderr.strip().splitlines() or ["no message"]

@@ -13,13 +13,18 @@ import torch
 from torch import nn
 
 from latency_tables.campaign import Bench, NetworkFile, measure
-from latency_tables.errors import ProfileError
-from latency_tables.runtimes import RuntimeMissingError, get_runtime, register_runtime, runtime_names
+from latency_tables.errors import ProfileError, TableError
+from latency_tables.predictor import LatencyPredictor
+from latency_tables.runtimes import RuntimeMissingError, get_runtime, register_runtime, registry, runtime_names
 from latency_tables.runtimes.onnx_file import write_onnx
+from latency_tables.runtimes.onnx_runtime import make_session
+from latency_tables.runtimes.torch_eager import check_program
+from latency_tables.table import LatencyTable
+from latency_tables.targets import load_target
 from latency_tables.transports import open_transport
 from latency_tables.visit_journal import VisitJournal
 from latency_tables.visits import Protocol
-from latency_tables.worker import check_program, digest, make_session, random_image
+from latency_tables.worker import digest, random_image
 from search_spaces import UnknownNameError, get_space
 
 ONCE = Protocol(rounds=1, rounds_limit=1, warm_up_runs=1, warm_up_seconds=0.0, runs=3, seconds=0.0, restarts=0)
@@ -99,6 +104,44 @@ def test_runtimes_are_found_by_name() -> None:
         get_runtime("onnxruntim")
     with pytest.raises(ValueError, match="registered already"):
         register_runtime(get_runtime("torch"))
+
+
+PLUGIN = """
+from latency_tables.kernels import Fusion
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime, load_session
+
+EVERYTHING = Fusion("everything", frozenset({"gelu"}), frozenset({"gelu"}), True, True, frozenset({""}), True)
+
+
+class Npu(OnnxRuntime):
+    name = "npu"
+    title = "NPU toolkit"
+    fusion = EVERYTHING
+"""
+
+
+def test_a_runtime_from_outside_is_one_file_and_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "somebodys_runtime.py").write_text(PLUGIN)
+    installed = tmp_path / "somebodys_runtime-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-runtime\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[nas.runtimes]\nnpu = somebodys_runtime:Npu\n")
+    table = load_target("pixel6").model_dump(mode="json", by_alias=True)
+    table["runtime"] = {"name": "NPU toolkit", "fusion": "everything"}
+    with pytest.raises(TableError, match=r"field `runtime.fusion`: found unknown fusion: `everything`"):
+        LatencyTable.from_dict(table, "npu")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._plugins.cache_clear()
+    try:
+        assert "npu" in runtime_names()
+        assert get_runtime("npu").title == "NPU toolkit"
+        predictor = LatencyPredictor(LatencyTable.from_dict(table, "npu"))
+        space = get_space("elastic-mini")
+        assert predictor.graph(space.lower(space.smallest)).ms > 0
+    finally:
+        monkeypatch.undo()
+        registry._plugins.cache_clear()
+    assert "npu" not in runtime_names()
 
 
 @pytest.mark.slow  # the newer exporter takes its time

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latency_tables.counting import counted_macs
-from latency_tables.kernels import FUSIONS, fuse
+from latency_tables.kernels import ONNX_RUNTIME, fuse
 from latency_tables.onnx_graph import read_onnx_graph
 from latency_tables.trace import trace
 from nas.networks.onnx import export_onnx
@@ -245,7 +245,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 def kernels(graph: OpGraph) -> Mapping[tuple[object, ...], int]:
     """How many kernels there are of each class and size; a move's shapes may be written in several ways."""
-    launched = (kernel for _, ops in graph.blocks for kernel in fuse(ops, FUSIONS["onnxruntime"]))
+    launched = (kernel for _, ops in graph.blocks for kernel in fuse(ops, ONNX_RUNTIME))
     return Counter((k.op, k.macs, k.elements_written, k.window, k.stride) for k in launched)
 
 
