@@ -256,11 +256,14 @@ DEVICES: tuple[Device, ...] = (
 def main() -> None:
     """Rebuild, fit, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("csv", type=Path, help="published figures")
+    parser.add_argument("csv", type=Path, nargs="?", help="published figures; without it shipped tables are shown")
     parser.add_argument("--output", type=Path, default=TABLES)
     parser.add_argument("--only", default="", help="write and print only the table of this file name")
     parser.add_argument("--date", default=datetime.date.today().isoformat(), help="date in the tables")
     arguments = parser.parse_args()
+    if arguments.csv is None:
+        print(summary([LatencyTable.load(TABLES / f"{device.file}.json") for device in DEVICES]))
+        return
     with arguments.csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     rebuilt = {

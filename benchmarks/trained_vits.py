@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
+from latency_tables.trace import trace
 from nas.scores.base import ScoreSubject
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
 
@@ -68,7 +70,27 @@ class TrainedSet:
 def load_trained_sets(path: Path) -> list[TrainedSet]:
     """The sets of a file; ranks are negated so that higher is better."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    return [_read_set(name, entry) for name, entry in document["sets"].items()]
+    sets = [_read_set(name, entry) for name, entry in document["sets"].items()]
+    for trained in sets:
+        check_lowering(trained.settings[0])
+    return sets
+
+
+def check_lowering(settings: Settings) -> None:
+    """Compare what is lowered by hand with what the module holds.
+
+    Raises:
+        ValueError: They differ.
+    """
+    with torch.device("meta"):
+        module = build(settings)
+    graph, macs = lower(settings), trace(module, (3, IMAGE_SIDE, IMAGE_SIDE), "network").macs
+    params = sum(parameter.numel() for parameter in module.parameters())
+    if (graph.params, graph.macs) != (params, macs):
+        raise ValueError(
+            f"op graph of {settings}: found {graph.params} parameters and {graph.macs} MACs, expected the module's"
+            f" {params} and {macs}"
+        )
 
 
 def _read_set(name: str, entry: Mapping[str, Any]) -> TrainedSet:

@@ -19,8 +19,8 @@ from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
 from latency_tables.visit_journal import VisitJournal
 from search_spaces import OpGraph, get_space
-from tests.latency_tables.test_latency_measure import network_ops, save_network
-from tests.latency_tables.test_latency_table import document
+from tests.support.onnx_networks import network_ops, save_network
+from tests.support.tables import document
 
 PROFILER_MS = 0.004
 

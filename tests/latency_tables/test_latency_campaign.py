@@ -35,10 +35,9 @@ from latency_tables.visits import (
     rounds_wanted,
     undisturbed_share,
 )
-from tests.latency_tables.test_latency_measure import save_network
+from tests.support.campaigns import SLOW, network_files, run_campaign
 
 TINY = Protocol(rounds=3, rounds_limit=3, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0, restarts=0)
-SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.2, restarts=0)
 
 
 def visit(ms: float, busy: float | None = None, ours: float = 1.0) -> Visit:
@@ -109,12 +108,6 @@ def test_a_journal_survives_a_torn_line_and_sets_other_settings_aside(tmp_path: 
     assert [record["step"] for record in VisitJournal(other.set_aside, {"seed": 1}).records] == [[0, 0], [0, 1]]
 
 
-def network_files(folder: Path, count: int) -> list[NetworkFile]:
-    for number in range(count):
-        save_network(folder / f"{number}.onnx", 16, 1 + number)
-    return [NetworkFile(folder / f"{number}.onnx", (1, 8, 16, 16)) for number in range(count)]
-
-
 def steps(journal: Path) -> list[list[int]]:
     records = [json.loads(line) for line in journal.read_bytes().split(b"\n")[:-1]]
     return [record["step"] for record in records if record["kind"] == "visit"]
@@ -122,15 +115,9 @@ def steps(journal: Path) -> list[list[int]]:
 
 KILLED = """
 from pathlib import Path
-from tests.latency_tables.test_latency_campaign import SLOW, run
-run(Path({folder!r}), SLOW)
+from tests.support.campaigns import SLOW, run_campaign
+run_campaign(Path({folder!r}), SLOW)
 """
-
-
-def run(folder: Path, protocol: Protocol) -> None:
-    with open_transport("local") as transport:
-        journal = VisitJournal(folder / "journal.jsonl", {"protocol": "slow"})
-        measure(Bench(get_runtime("onnxruntime"), transport), network_files(folder, 3), protocol, journal=journal)
 
 
 def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -146,13 +133,13 @@ def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
     process.wait()
     kept = steps(journal)
     assert len(kept) < SLOW.rounds * len(round_plan(3)), "it was done before it could be killed"
-    run(tmp_path, SLOW)
+    run_campaign(tmp_path, SLOW)
     found = steps(journal)
     assert found[: len(kept)] == kept
     assert max(Counter(map(tuple, found)).values()) == 1
     assert sorted(found) == [[number, step] for number in range(SLOW.rounds) for step in range(len(round_plan(3)))]
     before = journal.read_bytes()
-    run(tmp_path, SLOW)
+    run_campaign(tmp_path, SLOW)
     assert journal.read_bytes() == before  # nothing was left to do
 
 

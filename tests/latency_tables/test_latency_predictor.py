@@ -8,7 +8,7 @@ import pytest
 from latency_tables import LatencyPredictor, LatencyTable, fuse
 from latency_tables.kernels import ONNX_RUNTIME, base_class, kernel_key
 from search_spaces import SOURCE, OpList, get_space
-from tests.latency_tables.test_latency_table import KERNEL, ROOFLINE, document
+from tests.support.tables import KERNEL, ROOFLINE, document
 
 
 def table(**changes: object) -> LatencyTable:

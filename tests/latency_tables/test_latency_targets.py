@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,9 +15,7 @@ from latency_tables import LatencyTable, TableError, load_target, require_compar
 from latency_tables.targets import processor_name
 from nas.cli import display
 from nas.cli.main import app
-from tests.latency_tables.test_latency_table import document
-
-ROOT = Path(__file__).parents[2]
+from tests.support.tables import document
 
 
 @pytest.fixture(autouse=True)
@@ -131,21 +126,3 @@ def test_every_shipped_target_can_be_shown(name: str) -> None:
     assert result.exit_code == 0
     assert "calibrated: nobody touched the device" in result.output
     assert "MAC line" in result.output
-
-
-def test_the_document_of_targets_is_true() -> None:
-    text = (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
-    benchmark = load_benchmark()
-    tables = {info.table.name: info.table for info in target_names() if info.table is not None}
-    assert benchmark.summary([tables[device.name] for device in benchmark.DEVICES]) in text
-
-
-def load_benchmark() -> ModuleType:
-    """`benchmarks/calibrate_tables.py`, which prints the document's table."""
-    spec = importlib.util.spec_from_file_location("calibrate_tables", ROOT / "benchmarks" / "calibrate_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

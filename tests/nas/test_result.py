@@ -23,7 +23,7 @@ from nas.result import SearchResult, front_document, load_result
 from nas.searching import search as run_search
 from nas.searching.extra_scores import MEMBERS
 from search_spaces import Architecture, UnknownNameError, get_space
-from tests.nas.searching.test_search import FakeEvaluator
+from tests.support.searches import FakeEvaluator
 
 SPACE = get_space("elastic-mini")
 

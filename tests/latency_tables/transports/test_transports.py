@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from latency_tables.errors import CommandTimeoutError, TransportError
 from latency_tables.transports import Transport, open_transport
 from tests.support.loopback_ssh import loopback_ssh
+from tests.support.processes import wait_for, wait_for_end
 
 AWKWARD = "a 'quoted' \"name\" $(touch pwned) `id` ; * \\ é.bin"
 """A file name that any shell would mangle that ever saw it unquoted."""
@@ -88,7 +87,7 @@ def test_a_command_that_takes_too_long_is_stopped(transport: Transport, tmp_path
     pid_file = tmp_path / "pid"
     with pytest.raises(CommandTimeoutError, match=r"`sh` on .*: found no end after 1 s"):
         transport.run(["sh", "-c", f"echo $$ > '{pid_file}'; exec sleep 600"], timeout=1)
-    assert ends(int(pid_file.read_text()))
+    wait_for_end(int(pid_file.read_text()))
     assert transport.run(["echo", "still there"]).stdout == "still there\n"
 
 
@@ -101,7 +100,7 @@ def test_an_interrupt_stops_the_command(transport: Transport) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         transport.run(["sh", "-c", "echo $$; exec sleep 600"], on_line=interrupt)
-    assert ends(pids[0])
+    wait_for_end(pids[0])
 
 
 def test_what_cannot_be_copied_says_why(transport: Transport, tmp_path: Path) -> None:
@@ -138,35 +137,13 @@ def test_a_caller_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
         f"open_transport('local').run(['sh', '-c', 'echo $$ > {pid_file}; exec sleep 600'])"
     )
     caller = subprocess.Popen([sys.executable, "-c", code])
-    assert eventually(lambda: pid_file.exists() and pid_file.read_text().strip() != "")
+    wait_for(lambda: pid_file.exists() and pid_file.read_text().strip() != "")
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    assert ends(int(pid_file.read_text()))
+    wait_for_end(int(pid_file.read_text()))
 
 
 @pytest.mark.parametrize("target", ["", "phone", "local:x", "ssh:", "usb:1"])
 def test_unknown_targets_say_what_there_is(target: str) -> None:
     with pytest.raises(TransportError, match=r"expected `local`, `ssh:user@host\[:port\]` or `adb:SERIAL`"):
         open_transport(target)
-
-
-def ends(pid: int) -> bool:
-    return eventually(lambda: not running(pid))
-
-
-def running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False

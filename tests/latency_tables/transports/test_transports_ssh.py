@@ -10,8 +10,8 @@ import pytest
 
 from latency_tables.errors import TransportError
 from latency_tables.transports import open_transport
-from tests.latency_tables.transports.test_transports import ends
 from tests.support.loopback_ssh import Server, free_port, loopback_ssh, make_key
+from tests.support.processes import wait_for_end
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def check_vanishing(server: Server) -> None:
     with pytest.raises(TransportError, match=r"host `.*@127\.0\.0\.1`: .*(closed|reset|lost)") as caught:
         transport.run(["sh", "-c", "echo $$; exec sleep 600"], on_line=vanish)
     assert "loses no finished measurement" in caught.value.hint
-    assert ends(pids[0])
+    wait_for_end(pids[0])
     transport.close()  # no error, although nobody is there any more
     with pytest.raises(TransportError, match="nothing listens on that port"):
         transport.run(["true"])

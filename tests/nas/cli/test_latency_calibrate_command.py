@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from latency_tables import LatencyPredictor, LatencyTable, load_target, user_table_path
 from nas.cli.main import app
 from search_spaces import get_space
-from tests.latency_tables.test_latency_table import document
+from tests.support.tables import document
 
 SPACE = get_space("elastic")
 HEAD = "model,latency_ms,family,macs_m,device,runtime,precision\n"

@@ -6,36 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from nas.cli.main import app
 from supernets.checkpoint import read_checkpoint
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return str(root)
-
-
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["train", *arguments])
 
 
-def test_a_recipe_with_options_is_trained_validated_and_resumed(images: str, tmp_path: Path) -> None:
+def test_a_recipe_with_options_is_trained_validated_and_resumed(images: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     chosen = ["--recipe", "elasticvit", "--epochs", "6", "--batch-size", "15", "--teachers", "none"]
     chosen += ["--policy", "uniform", "--set", "cooldown_epochs=1", "--set", "log_every_steps=1"]
-    found = run("--data", images, "-o", folder, *chosen, "--validate", "smallest,largest", "--json")
+    found = run("--data", str(images), "-o", folder, *chosen, "--validate", "smallest,largest", "--json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["steps"] == 14
     assert "after 1 epochs: smallest" in found.stderr

@@ -7,45 +7,22 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from nas.errors import EvaluationError, UsageError
 from nas.evaluation.evaluators import EvaluationResult, ScoreEvaluator
-from nas.executors import (
-    Evaluation,
-    EvaluatorBlueprint,
-    Executor,
-    ExecutorError,
-    Task,
-    evaluate_tasks,
-    make_executor,
-)
+from nas.executors import EvaluatorBlueprint, Executor, ExecutorError, Task, evaluate_tasks, make_executor
 from nas.executors.blueprints import make_supernet_evaluator, score_blueprint, supernet_blueprint
 from nas.executors.pool import Chunk, Event, Finished, PoolExecutor, WorkerGone, WorkerReady
 from nas.records.trial import State
 from search_spaces import Architecture, get_space
 from tests.support.executor_evaluators import TroubledEvaluator, quality_of, troubled
-
-SPACE = get_space("elastic-mini")
-
-
-def make_tasks(count: int, seed: int = 0) -> list[Task]:
-    architectures = SPACE.decode(np.unique(SPACE.sample(4 * count, np.random.default_rng(seed)), axis=0)[:count])
-    assert len({quality_of(architecture, 0) for architecture in architectures}) > count // 2
-    return [Task(10 + position, architecture, 3) for position, architecture in enumerate(architectures)]
-
-
-def summary(evaluations: dict[int, Evaluation]) -> dict[int, tuple[State, float | None, str]]:
-    return {
-        number: (found.state, None if found.result is None else found.result.objective, found.reason)
-        for number, found in sorted(evaluations.items())
-    }
+from tests.support.executor_tasks import SPACE, make_tasks, summary
+from tests.support.processes import wait_for, wait_for_end
 
 
 def unique_quality(tasks: Sequence[Task]) -> Task:
@@ -283,7 +260,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     code = textwrap.dedent(f"""
         from tests.support.executor_evaluators import troubled
         from nas.executors import make_executor
-        from tests.nas.executors.test_executors import make_tasks
+        from tests.support.executor_tasks import make_tasks
         executor = make_executor("local", troubled(notes={str(tmp_path)!r}, seconds=100.0), 2)
         print(list(executor.run(make_tasks(2))))
     """)
@@ -294,21 +271,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     workers = [int(note.name.split("-")[1]) for note in tmp_path.iterdir()]
-    wait_for(lambda: not any(is_running(worker) for worker in workers))
-
-
-def wait_for(condition: object, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_for_end(*workers)
 
 
 # -- the evaluators of this package ---------------------------------------------------------------------------------

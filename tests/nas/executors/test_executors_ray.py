@@ -25,9 +25,10 @@ from nas.searching.loop import SearchLoop
 from search_spaces import get_space
 from supernets.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from supernets.supernet import Supernet
-from tests.nas.executors.test_executors import make_tasks, summary, wait_for
-from tests.nas.searching.test_search import journal_trials, recorded, run_fake_search, timeless
 from tests.support.executor_evaluators import TroubledEvaluator, troubled
+from tests.support.executor_tasks import make_tasks, summary
+from tests.support.processes import wait_for
+from tests.support.searches import journal_trials, recorded, run_fake_search, timeless
 
 EVALUATIONS, BATCH = 48, 8
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}

@@ -22,7 +22,7 @@ from nas.latency.predict import predict_network
 from nas.latency.samples import latency_samples
 from nas.networks.resolve import resolve_network
 from search_spaces import get_space, population_cost
-from tests.latency_tables.test_latency_table import ROOFLINE, document
+from tests.support.tables import ROOFLINE, document
 
 
 @pytest.fixture

@@ -13,36 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latency_tables.predictor import Latency
 from nas.errors import RunError, UsageError
-from nas.records.trial import State, Trial
+from nas.records.trial import Trial
 from nas.records.trial_record import read_trials
 from nas.runs.run import Run, next_run_folder
 from nas.searching.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
-from search_spaces import get_space
+from tests.support.trials import SPACE, make_trial
 
-SPACE = get_space("elastic-mini")
 SETTINGS = {"command": "search", "space": "elastic-mini"}
 NOTHING_GIVEN = dict.fromkeys(
     ("space", "target", "limit_ms", "data", "supernet", "score", "controller", "seed", "evaluations", "budget_seconds")
 )
-
-
-def make_trial(number: int) -> Trial:
-    genotype = SPACE.sample(1, np.random.default_rng(number))
-    return Trial(
-        number=number,
-        state=State.DONE,
-        reason="",
-        architecture=SPACE.decode(genotype)[0],
-        genotype=tuple(genotype[0].tolist()),
-        params=10,
-        macs=20,
-        latency={"pixel6": Latency(1.5, 1.25, 1.0 / 3.0 + 2, "calibrated", True)},
-        objectives={"accuracy": 0.1 + 0.2},
-        scores={"cross_entropy": 2.5},
-        seconds=0.5,
-    )
 
 
 def make_run(folder: Path, count: int) -> list[Trial]:
@@ -238,7 +219,7 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path: Pa
         from pathlib import Path
         from nas.errors import NasError
         from nas.runs.run import Run
-        from tests.nas.runs.test_run import SPACE, make_trial
+        from tests.support.trials import SPACE, make_trial
         with Run(Path({str(tmp_path / "run")!r}), None, resume=True) as run:
             run.load_trials(SPACE)
             line = len(make_trial(0).to_line()) + 1

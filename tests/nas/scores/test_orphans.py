@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.support.processes import is_running, wait_for_end
 
 DRIVER = """
 import os
@@ -33,16 +33,4 @@ def test_workers_of_a_killed_process_end(tmp_path: Path) -> None:
         assert all(is_running(worker) for worker in workers)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        end = time.monotonic() + 60
-        while any(is_running(worker) for worker in workers):
-            assert time.monotonic() < end, "workers outlive the process that started them"
-            time.sleep(0.05)
-
-
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{process}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+        wait_for_end(*workers)

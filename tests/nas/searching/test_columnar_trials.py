@@ -27,7 +27,7 @@ from nas.searching.batch import make_trial, plan_batch
 from nas.searching.columnar_trials import TableTrials, TrialLines
 from nas.searching.loop import Budget, Plan, SearchLoop
 from search_spaces import ArchitectureError, Genotypes, SearchSpace, get_space
-from tests.nas.searching.test_search_many import SizePredictor, two_devices
+from tests.support.searches import SizePredictor, two_devices
 
 SPACE = get_space("elastic-mini")
 OBJECTIVES = make_objectives(["params", "latency:phone", "latency:board"], None)

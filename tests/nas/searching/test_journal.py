@@ -13,7 +13,7 @@ from nas.objectives.objective import Objective, latency_of, value_of
 from nas.records.trial import State, Trial
 from nas.searching import optuna_journal as journal
 from nas.searching.optuna_journal import Journal, open_study
-from tests.nas.runs.test_run import SPACE, make_trial
+from tests.support.trials import SPACE, make_trial
 
 ACCURACY = Objective("accuracy", is_evaluated=True)
 TRIALS = [

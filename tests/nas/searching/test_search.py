@@ -2,112 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 
-from latency_tables.predictor import Latencies
-from nas.controllers import Outcome, Outcomes, get_controller
+from nas.controllers import Outcome, Outcomes
 from nas.errors import InfeasibleError, RunError
 from nas.evaluation.evaluators import EvaluationResult
 from nas.events import SearchFinished, SearchStarted, TrialFinished, ignore
-from nas.executors.base import Executor
 from nas.executors.in_process import InProcessExecutor
-from nas.executors.successive_halving import FULL
-from nas.objectives.bounds import Bounds, Device, Limit
-from nas.objectives.objective import Objective, front_of, latency_of
-from nas.records.trial import State, Trial
+from nas.objectives.objective import front_of
+from nas.records.trial import State
 from nas.runs.run import Run
 from nas.searching.loop import Budget, Plan, SearchLoop
 from nas.searching.preview import preview_bounds
-from search_spaces import Architecture, Genotypes, SearchSpace, get_space, population_cost
-
-SPACE = get_space("elastic-mini")
-LIMIT_MS = 3.0
-QUALITY_AND_LATENCY = (Objective("quality", is_evaluated=True), latency_of("fake"))
-
-
-class FakePredictor:
-    """A millisecond per million MACs, give or take a tenth."""
-
-    def population(self, space: SearchSpace, genotypes: Genotypes) -> Latencies:
-        ms = population_cost(space, genotypes).macs / 1e6
-        return Latencies(ms, ms * 0.9, ms * 1.1, "calibrated", np.zeros(len(ms), dtype=bool))
-
-
-class FakeEvaluator:
-    """Prefers wide networks of even depth; deterministic, and slow on demand."""
-
-    name = "quality"
-    is_free = False
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.calls: list[Architecture] = []
-
-    def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
-        self.calls.append(architecture)
-        time.sleep(self.seconds)
-        widths = sum(math.sqrt(value) for name, value in architecture.settings if name.endswith("width"))
-        depths = [value for name, value in architecture.settings if name.endswith("depth")]
-        return EvaluationResult(
-            widths + sum(depths) - (max(depths) - min(depths)) + seed, {"depth": float(sum(depths))}
-        )
-
-
-def make_bound(limit_ms: float | None = LIMIT_MS) -> Bounds:
-    limits = [] if limit_ms is None else [Limit("latency:fake", limit_ms)]
-    return Bounds(SPACE, [Device("fake", FakePredictor(), "fake: a millisecond per million MACs")], limits)
-
-
-def run_fake_search(
-    folder: Path,
-    *,
-    evaluations: int | None = 40,
-    seconds: float | None = None,
-    seed: int = 0,
-    controller: str = "nsga2",
-    limit_ms: float | None = LIMIT_MS,
-    resume: bool = False,
-    evaluator: FakeEvaluator | None = None,
-    progress: Callable[[object], None] = ignore,
-    stop: Callable[[], bool] = lambda: False,
-    batch: int = 1,
-    executor: Executor | None = None,
-    patience: int | None = None,
-    rungs: tuple[float, ...] = FULL,
-) -> SearchLoop:
-    bound = make_bound(limit_ms)
-    plan = Plan(QUALITY_AND_LATENCY, seed, batch, rungs)
-    problem = bound.problem(plan.objectives, seed, evaluations, bound.check())
-    with Run(folder, {"command": "search", "seed": seed}, seed=seed, resume=resume) as run:
-        chosen = get_controller(controller)(problem)
-        running = executor or InProcessExecutor(evaluator or FakeEvaluator())
-        loop = SearchLoop(run, bound, plan, running, chosen, progress, stop)
-        loop(Budget(evaluations, seconds, patience))
-    return loop
-
-
-def timeless(trials: Sequence[Trial]) -> list[dict[str, object]]:
-    """The recorded lines but for the time that evaluations took."""
-    return [{**json.loads(trial.to_line()), "seconds": 0} for trial in trials]
-
-
-def recorded(folder: Path) -> list[dict[str, object]]:
-    lines = (folder / "trials.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "seconds": 0} for line in lines]
-
-
-def journal_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
-    study = optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(backend))
-    return study.trials
+from search_spaces import Architecture, Genotypes, population_cost
+from tests.support.searches import (
+    LIMIT_MS,
+    QUALITY_AND_LATENCY,
+    SPACE,
+    FakeEvaluator,
+    journal_trials,
+    make_bound,
+    recorded,
+    run_fake_search,
+    timeless,
+)
 
 
 @pytest.mark.parametrize("controller", ["evolution", "nsga2", "predictor", "random"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.nas.searching.test_search import FakeEvaluator, journal_trials, recorded, run_fake_search, timeless
+from tests.support.searches import FakeEvaluator, journal_trials, recorded, run_fake_search, timeless
 
 EVALUATIONS = 60
 SLOWED_SECONDS = 0.004

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import nas
-from latency_tables.predictor import Latencies
 from nas.controllers import get_controller
 from nas.errors import EvaluationError, UnsatisfiableError, UsageError
 from nas.evaluation.evaluators import EvaluationResult
@@ -17,7 +16,7 @@ from nas.events import SearchFinished, ignore
 from nas.executors.base import Evaluation, Task, evaluate_tasks
 from nas.executors.in_process import InProcessExecutor
 from nas.executors.successive_halving import RUNGS, best, charge
-from nas.objectives.bounds import Bounds, Device, Limit
+from nas.objectives.bounds import Limit
 from nas.objectives.objective import (
     Objective,
     RunningFront,
@@ -32,26 +31,18 @@ from nas.result import SearchResult, front_document, with_many
 from nas.runs.run import Run
 from nas.searching.loop import Budget, Plan, SearchLoop
 from nas.searching.settings import resolve_settings, resume_settings
-from search_spaces import Architecture, Genotypes, SearchSpace, population_cost
-from tests.nas.searching.test_search import SPACE, FakeEvaluator, journal_trials, recorded, run_fake_search, timeless
+from search_spaces import Architecture, population_cost
+from tests.support.searches import (
+    SPACE,
+    FakeEvaluator,
+    journal_trials,
+    recorded,
+    run_fake_search,
+    timeless,
+    two_devices,
+)
 
 TWO_DEVICES = make_objectives(["latency:phone", "latency:board", "params"], "quality")
-
-
-class SizePredictor:
-    """A phone that pays for MACs and a board that pays for parameters."""
-
-    def __init__(self, size: str) -> None:
-        self.size = size
-
-    def population(self, space: SearchSpace, genotypes: Genotypes) -> Latencies:
-        ms = getattr(population_cost(space, genotypes), self.size) / (1e6 if self.size == "macs" else 1e5)
-        return Latencies(ms, ms * 0.9, ms * 1.1, "calibrated", np.zeros(len(ms), dtype=bool))
-
-
-def two_devices(*limits: Limit) -> Bounds:
-    devices = [Device("phone", SizePredictor("macs"), "phone"), Device("board", SizePredictor("params"), "board")]
-    return Bounds(SPACE, devices, limits)
 
 
 LIMITS = (Limit("latency:phone", 4.0), Limit("latency:board", 4.5))

@@ -18,8 +18,8 @@ import pytest
 from nas.executors import make_executor
 from nas.runs.run import Run
 from nas.searching.loop import SearchLoop
-from tests.nas.searching.test_search import journal_trials, recorded, run_fake_search, timeless
 from tests.support.executor_evaluators import troubled
+from tests.support.searches import journal_trials, recorded, run_fake_search, timeless
 
 EVALUATIONS = 200
 CONTROLLERS = ("nsga2", "random", "evolution")

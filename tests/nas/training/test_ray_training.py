@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import nas
 from nas.errors import UsageError
@@ -18,27 +16,16 @@ from supernets.errors import TrainingError, WorkerLostError
 ASKED = {"policy": "uniform", "options": {"batch_size": 15, "log_every_steps": 1}, "epochs": 1, "seed": 3}
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> str:
-    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
-    root, rng = tmp_path / "images", np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir(parents=True)
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return str(root)
-
-
 @pytest.mark.ray
-def test_two_ray_workers_train_what_one_process_trains(images: str, tmp_path: Path) -> None:
+def test_two_ray_workers_train_what_one_process_trains(images: Path, tmp_path: Path) -> None:
     events: list[object] = []
-    found = nas.train(**ASKED, data=images, output=tmp_path / "ray", launcher="ray", workers=2, progress=events.append)  # type: ignore[arg-type]
+    source = str(images)
+    found = nas.train(**ASKED, data=source, output=tmp_path / "ray", launcher="ray", workers=2, progress=events.append)  # type: ignore[arg-type]
     assert found.steps == 2
     assert found.run == tmp_path / "ray"
     assert found.accuracy.keys() == {"smallest", "middle", "largest"}
     assert [event.step for event in events if type(event).__name__ == "TrainingProgress"] == [1, 2]  # type: ignore[attr-defined]
-    alone = nas.train(**ASKED, data=images, output=tmp_path / "alone", device="cpu")  # type: ignore[arg-type]
+    alone = nas.train(**ASKED, data=source, output=tmp_path / "alone", device="cpu")  # type: ignore[arg-type]
     checkpoints = [read_checkpoint(result.checkpoint) for result in (found, alone)]
     assert checkpoints[0].metadata["training"]["workers"] == 2
     losses = [checkpoint.metadata["training"]["loss"] for checkpoint in checkpoints]

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import nas
 from search_spaces import Architecture, UnknownNameError, get_space
 from supernets.checkpoint import read_checkpoint
 from supernets.data.image_data import ImageData
-from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.sampling import ConflictAwarePolicy, conflict_aware, policy_names
 from supernets.sampling.complexity_aware import walk
@@ -245,17 +243,6 @@ def test_the_state_survives_json() -> None:
 
 
 # -- training --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return load_data(str(root), 32, workers=0)
 
 
 @pytest.mark.parametrize("name", policy_names())

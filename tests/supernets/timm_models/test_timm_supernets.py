@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from search_spaces import Op, UnknownNameError, find_architecture, get_space, population_cost
-from search_spaces.timm_models import TimmModelError, TimmReference, TimmSpace, spread_order
+from search_spaces import Op, UnknownNameError, find_architecture, get_space
+from search_spaces.timm_models import TimmModelError, TimmSpace, spread_order
 from search_spaces.timm_models_ops import SizedOps
 from supernets import CheckpointError, Supernet
-from supernets.networks.timm_subnet import build_subnet
 from supernets.positions import resize_positions
 from supernets.timm_models.chain import create
-from supernets.timm_models.export import plain_timm_config, subnet_config, timm_state_dict, to_timm_names
 from supernets.timm_models.loading import load_timm_supernet
+from tests.support.timm_networks import (
+    TINY,
+    check_borrowed_gradients,
+    check_counts,
+    check_extracted_is_active,
+    check_largest_is_the_model,
+    images,
+    timm_space,
+)
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from timm_models import RANDOM_NETWORKS, check_model, macs_without_constants, names_by_family
-
-TINY = "vit_tiny_patch16_224?img_size=64&depth=3&embed_dim=48&num_heads=3"
 MODELS = {
     "class token": TINY,
     "distillation token": "deit_tiny_distilled_patch16_224?img_size=32&depth=2&embed_dim=48",
@@ -65,85 +65,23 @@ def tiny() -> Supernet:
     return load_timm_supernet(TINY, classes=10)
 
 
-def images(supernet: Supernet, count: int = 2) -> torch.Tensor:
-    side = supernet.space.image_side
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(2))
-
-
-def timm_space(supernet: Supernet) -> TimmSpace:
-    assert isinstance(supernet.space, TimmSpace)
-    return supernet.space
-
-
-@torch.no_grad()
 def test_largest_network_is_the_model(supernet: Supernet) -> None:
-    x_BCHW = images(supernet)
-    model = create(timm_space(supernet).outline.reference, None, 10).eval()
-    model.load_state_dict(to_timm_names(supernet.network.state_dict()))
-    assert torch.allclose(supernet(x_BCHW, supernet.space.largest), model(x_BCHW), atol=1e-6)
+    check_largest_is_the_model(supernet)
 
 
-@torch.no_grad()
 def test_extracted_is_active_and_is_what_timm_builds(supernet: Supernet) -> None:
-    """timm's own constructor at the same sizes is the judge of the narrowing, wherever it can make the network."""
-    space, x_BCHW = timm_space(supernet), images(supernet)
-    drawn = space.decode(space.sample(3, np.random.default_rng(0)))
-    plain_networks = 0
-    for architecture in [space.smallest, _uniform(space), *drawn]:
-        extracted = supernet.extract(architecture).eval()
-        found = extracted(x_BCHW)
-        assert torch.equal(found, supernet(x_BCHW, architecture))
-        weights = timm_state_dict(space, architecture, extracted)
-        rebuilt = build_subnet(json.loads(json.dumps(subnet_config(space, architecture))), weights)
-        prepared = supernet.family.prepare(x_BCHW, int(extracted.input_side))  # type: ignore[arg-type]
-        assert torch.allclose(rebuilt(prepared), found, atol=1e-5)
-        plain = plain_timm_config(space, architecture)
-        if plain is not None:
-            plain_networks += 1
-            reference = TimmReference(plain["architecture"])
-            model = create(reference, None, plain["num_classes"], **plain["model_args"]).eval()
-            model.load_state_dict(weights)
-            assert torch.allclose(model(prepared), found, atol=1e-5)
-    assert plain_networks >= (1 if space.outline.reference.name in PLAIN else 0)
+    plain_networks = check_extracted_is_active(supernet)
+    assert plain_networks >= (1 if timm_space(supernet).outline.reference.name in PLAIN else 0)
 
 
-def _uniform(space: TimmSpace) -> object:
-    """The largest network with half of its blocks and of its hidden units."""
-    values = {c.name: c.values[0 if c.name.endswith(("depth", "hidden")) else -1] for c in space.choices}
-    genotype = np.array([[c.values.index(values[c.name]) for c in space.choices]], dtype=np.int8)
-    return space.decode(space.repair(genotype))[0]
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("model", COUNTED)
 def test_counts_are_those_of_the_module(model: str) -> None:
-    supernet = load_timm_supernet(model, classes=10)
-    space = supernet.space
-    genotypes = space.sample(2, np.random.default_rng(1))
-    cost = population_cost(space, genotypes)
-    for index, architecture in enumerate(space.decode(genotypes)):
-        extracted = supernet.extract(architecture).requires_grad_(False)
-        macs = macs_without_constants(extracted, images(supernet, 1))
-        graph = space.lower(architecture)
-        assert graph.macs == macs == cost.macs[index]
-        assert graph.params == sum(parameter.numel() for parameter in extracted.parameters()) == cost.params[index]
+    check_counts(load_timm_supernet(model, classes=10))
 
 
 def test_borrowed_gradients_equal_those_through_the_narrowing(tiny: Supernet) -> None:
     """Positions of a smaller grid included, whose gradients go back through the interpolation."""
-    x_BCHW = images(tiny)
-    tiny.zero_grad()
-    tiny(x_BCHW, tiny.space.smallest).square().mean().backward()
-    expected = {name: p.grad.clone() for name, p in tiny.named_parameters() if p.grad is not None}
-    tiny.zero_grad()
-    with tiny.borrow(tiny.space.smallest) as subnet:
-        subnet(x_BCHW).square().mean().backward()
-    found = {name: p.grad for name, p in tiny.named_parameters() if p.grad is not None}
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, atol=1e-7), name
-    assert "network.stem.pos_embed" in found
-    tiny.zero_grad()
+    check_borrowed_gradients(tiny)
 
 
 def test_resized_positions_are_those_of_timm() -> None:
@@ -261,12 +199,3 @@ def test_sizes_between_are_exact_from_few_traces() -> None:
     for sizes in ((4, 2, 20), (8, 1, 10), (2, 3, 20)):
         assert ops(sizes) == products(sizes)
     assert len(traced) == known + 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", sorted(names_by_family()))
-def test_every_name_of_the_table_holds(family: str) -> None:
-    """Hours on one thread for all of timm; the table in the documents comes from the same check."""
-    for name in names_by_family()[family]:
-        record = check_model(name, family, networks=RANDOM_NETWORKS)
-        assert record.reason or record.holds, record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,16 @@ from supernets.importance import sorted_along
 from supernets.timm_models.chain import create
 from supernets.timm_models.export import subnet_config
 from supernets.timm_models.loading import load_timm_supernet
-from tests.supernets.timm_models.test_timm_supernets import images
-from tests.supernets.timm_models.test_timm_supernets import test_counts_are_those_of_the_module as check_counts
-from tests.supernets.timm_models.test_timm_supernets import (
-    test_extracted_is_active_and_is_what_timm_builds as check_extracted,
+from tests.support.timm_networks import (
+    calibration_of,
+    check_counts,
+    check_extracted_is_active,
+    check_largest_is_the_model,
+    check_promises,
+    check_sorting,
+    images,
+    made,
 )
-from tests.supernets.timm_models.test_timm_supernets import test_largest_network_is_the_model as check_largest
-from tests.supernets.timm_models.test_timm_supernets_importance import calibration_of, made
-from tests.supernets.timm_models.test_timm_supernets_importance import (
-    test_sorting_leaves_the_function_unchanged as check_sorting,
-)
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from timm_models import check_model
 
 LEVIT = "levit_128s?img_size=64&depth=[1,2]&embed_dim=[32,48]&key_dim=8&num_heads=[2,3]"
 LEVIT_CONV = "levit_conv_512_s8?img_size=32&depth=[1,1]&embed_dim=[32,48]&key_dim=8&num_heads=[2,3]"
@@ -58,23 +53,21 @@ def levit() -> Supernet:
 
 
 def test_largest_network_is_the_model(supernet: Supernet) -> None:
-    check_largest(supernet)
+    check_largest_is_the_model(supernet)
 
 
 def test_extracted_is_active_and_is_what_timm_builds(supernet: Supernet) -> None:
-    check_extracted(supernet)
+    check_extracted_is_active(supernet)
 
 
 def test_counts_are_those_of_the_module() -> None:
-    check_counts(POOLING)
+    check_counts(load_timm_supernet(POOLING, classes=10))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 def test_all_that_is_promised_holds(model: str) -> None:
-    record = check_model(model, "", networks=2, whole=True)
-    assert not record.reason
-    assert record.holds, record
+    check_promises(model)
 
 
 @pytest.mark.parametrize("model", [LEVIT, LEVIT_CONV, POOLING, MIXED_HEADS])

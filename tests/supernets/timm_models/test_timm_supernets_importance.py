@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from search_spaces import get_space
 from search_spaces.timm_models import DEPTH, TimmModelError, TimmSpace
 from supernets import Supernet
-from supernets.importance import CRITERIA, SORTED, Calibration, block_importance, sort_by_importance, sorted_along
-from supernets.timm_models.loading import load_timm_supernet
+from supernets.importance import CRITERIA, SORTED, block_importance, sort_by_importance, sorted_along
+from tests.support.timm_networks import calibration_of, check_sorting, made
 
 MODELS = (
     "vit_tiny_patch16_224?img_size=32&depth=3&embed_dim=48&num_heads=3",
@@ -21,39 +21,9 @@ MODELS = (
 )
 
 
-def made(model: str) -> Supernet:
-    supernet = load_timm_supernet(model, classes=10)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for tensor in supernet.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(0.03 * torch.randn(tensor.shape, generator=generator))
-    return supernet
-
-
-def calibration_of(supernet: Supernet, count: int = 8) -> Calibration:
-    side = supernet.space.image_side
-    generator = torch.Generator().manual_seed(2)
-    images_BCHW = torch.randn(count, 3, side, side, generator=generator)
-    return Calibration.of(supernet, images_BCHW, torch.randint(10, (count,), generator=generator))
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_sorting_leaves_the_function_unchanged(model: str) -> None:
-    supernet = made(model)
-    calibration = calibration_of(supernet)
-    with torch.no_grad():
-        expected = supernet.network(calibration.images_BCHW)
-    for axis in SORTED:
-        moved = 0
-        for criterion in CRITERIA:
-            again = sorted_along(supernet, axis, criterion, calibration)
-            with torch.no_grad():
-                found = again.network(calibration.images_BCHW)
-            assert torch.allclose(found, expected, atol=1e-5), (axis, criterion)
-            states = zip(supernet.state_dict().values(), again.state_dict().values(), strict=True)
-            moved += any(not torch.equal(before, after) for before, after in states)
-        assert moved, axis
+    check_sorting(model)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.mobilenetv3 import _create_mnv3
 from torch import nn
 
-import tests.supernets.timm_models.test_timm_supernets_importance as importance
 from nas.exporting.formats.checkpoint import make_checkpoint
 from search_spaces import get_space
 from search_spaces.timm_models import TimmModelError
@@ -28,11 +26,7 @@ from supernets.timm_models.convolutions import channels_per_group, convolution
 from supernets.timm_models.export import plain_timm_config, subnet_config, timm_state_dict
 from supernets.timm_models.loading import load_timm_supernet
 from supernets.timm_models.tables import AxesTable, NotElastic
-from tests.supernets.timm_models.test_timm_supernets import images, timm_space
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from timm_models import check_model
+from tests.support.timm_networks import check_promises, check_sorting, images, timm_space
 
 STAGES = [
     ["er_r1_k3_s2_e2_c16", "cn_r1_k1_s1_c24"],
@@ -70,17 +64,13 @@ def small() -> Supernet:
 
 
 def test_all_that_is_promised_holds() -> None:
-    record = check_model(WIDER, "mobilenetv3", networks=2, whole=True)
-    assert not record.reason
-    assert record.holds, record
+    check_promises(WIDER)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_models_of_timm_hold_on_small_images(name: str) -> None:
-    record = check_model(f"{name}?img_size=64", "mobilenetv3", whole=True)
-    assert not record.reason
-    assert record.holds, record
+    check_promises(f"{name}?img_size=64")
 
 
 def test_what_is_searched(small: Supernet) -> None:
@@ -150,7 +140,7 @@ def test_rebuilt_network_takes_another_classifier(small: Supernet) -> None:
 
 @pytest.mark.parametrize("model", [SMALL])
 def test_sorting_leaves_the_function_unchanged(model: str) -> None:
-    importance.test_sorting_leaves_the_function_unchanged(model)
+    check_sorting(model)
 
 
 def test_a_step_moves_the_statistics_of_active_channels() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm_models import macs_without_constants
 from torch.nn import functional as F
 
 from search_spaces import get_space
@@ -18,18 +17,17 @@ from supernets.networks.timm_subnet import build_subnet
 from supernets.timm_models.chain import create
 from supernets.timm_models.export import subnet_config, timm_state_dict
 from supernets.timm_models.loading import load_timm_supernet
-from tests.supernets.timm_models.test_timm_supernets import TINY, images, timm_space
-from tests.supernets.timm_models.test_timm_supernets import (
-    test_borrowed_gradients_equal_those_through_the_narrowing as check_gradients,
-)
-from tests.supernets.timm_models.test_timm_supernets import test_counts_are_those_of_the_module as check_counts
-from tests.supernets.timm_models.test_timm_supernets import (
-    test_extracted_is_active_and_is_what_timm_builds as check_extracted,
-)
-from tests.supernets.timm_models.test_timm_supernets import test_largest_network_is_the_model as check_largest
-from tests.supernets.timm_models.test_timm_supernets_importance import made
-from tests.supernets.timm_models.test_timm_supernets_importance import (
-    test_sorting_leaves_the_function_unchanged as check_sorting,
+from tests.support.timm_networks import (
+    TINY,
+    check_borrowed_gradients,
+    check_counts,
+    check_extracted_is_active,
+    check_largest_is_the_model,
+    check_sorting,
+    images,
+    macs_without_constants,
+    made,
+    timm_space,
 )
 
 SWIN_V2 = "swinv2_tiny_window8_256?img_size=64&depths=[2,1,1]&embed_dim=48&num_heads=[3,6,12]"
@@ -51,17 +49,17 @@ def supernet(request: pytest.FixtureRequest) -> Supernet:
 
 
 def test_largest_network_is_the_model(supernet: Supernet) -> None:
-    check_largest(supernet)
+    check_largest_is_the_model(supernet)
 
 
 def test_extracted_is_active_and_is_what_timm_builds(supernet: Supernet) -> None:
-    check_extracted(supernet)
+    check_extracted_is_active(supernet)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [SWIN_V2, PIT])
 def test_counts_are_those_of_the_module(model: str) -> None:
-    check_counts(model)
+    check_counts(load_timm_supernet(model, classes=10))
 
 
 def test_counts_are_those_of_the_module_with_two_blocks() -> None:
@@ -81,7 +79,7 @@ def test_sorting_leaves_the_function_unchanged(model: str) -> None:
 
 
 def test_gradients_go_back_through_resized_maps_of_positions() -> None:
-    check_gradients(load_timm_supernet(DISTILLED, classes=10))
+    check_borrowed_gradients(load_timm_supernet(DISTILLED, classes=10))
 
 
 def test_resized_maps_of_positions_are_those_of_the_interpolation() -> None:

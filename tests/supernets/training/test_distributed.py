@@ -9,15 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from search_spaces import get_space
 from supernets.checkpoint import read_checkpoint
 from supernets.data.image_data import ImageData
-from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
 from supernets.training.distributed import Workers, join_workers
@@ -27,23 +24,6 @@ from tests.support import distributed_training
 
 SCRIPT = Path(distributed_training.__file__)
 SETTINGS = TrainingSettings(epochs=1, batch_size=15, learning_rate=2e-3, checkpoint_every_seconds=0, log_every_steps=1)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(images: Path) -> ImageData:
-    return load_data(str(images), 32, workers=0)
 
 
 def launch(images: Path, folder: Path, processes: int = 2, **asked: Any) -> subprocess.CompletedProcess[str]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.func import functional_call
 
 from search_spaces import get_space
 from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data.image_data import ImageData
-from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
 from supernets.training.losses import class_logits, label_loss
@@ -27,18 +24,6 @@ RANK = 2
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=1e-2, policy="uniform", low_rank=RANK, checkpoint_every_seconds=0.0
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    """Two classes of noise: 30 images to train on, so three steps an epoch."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return load_data(str(root), 32, workers=0)
 
 
 def new_supernet(space: str) -> Supernet:

@@ -6,16 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet
 from supernets.data.image_data import ImageData
-from supernets.data.sources import load_data
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import TrainingProgress, train_supernet
 
@@ -32,18 +29,6 @@ SETTINGS = TrainingSettings(
 
 class Crash(Exception):
     """Stands for whatever ends a process without warning."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    """Two classes of noise: 30 images to train on, three steps of 8 in an epoch."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return load_data(str(root), 32, workers=0)
 
 
 def trained(data: ImageData, folder: Path, settings: TrainingSettings, *stops: int) -> dict[str, torch.Tensor]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 import nas
@@ -20,7 +19,6 @@ from search_spaces.asvit_progressive import coarse_dilation
 from supernets import Supernet, SupernetError
 from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data.image_data import ImageData
-from supernets.data.sources import load_data
 from supernets.errors import CheckpointError
 from supernets.training.progressive import PROGRESSIVE, mean_of_rest, phase_at, phase_costs
 from supernets.training.settings import TrainingSettings
@@ -31,23 +29,6 @@ SETTINGS = TrainingSettings(
     epochs=4, batch_size=8, policy="uniform", progressive=True, checkpoint_every_seconds=1000, log_every_steps=1
 )
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(images: Path) -> ImageData:
-    return load_data(str(images), 32, workers=0)
 
 
 # -- cost ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from search_spaces import UnknownNameError, get_space
 from supernets.batch_norm import reestimate_batch_norm
@@ -39,23 +38,6 @@ STEPS = 6
 
 class Crash(Exception):
     """Stands for whatever ends a process without warning."""
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of noise, a darker and a brighter one: 30 images to train on."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, level in (("dark", 0), ("light", 90)):
-        (root / name).mkdir()
-        for number in range(24):
-            pixels = rng.integers(level, level + 160, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(images: Path) -> ImageData:
-    return load_data(str(images), 32, workers=0)
 
 
 @dataclasses.dataclass(frozen=True)

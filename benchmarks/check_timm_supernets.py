@@ -1,7 +1,7 @@
 """Which timm models become supernets, and whether all that is promised of them holds.
 
-    python benchmarks/timm_models.py --records timm.jsonl        # every transformer of timm; goes on where it stopped
-    python benchmarks/timm_models.py --records timm.jsonl --write docs/timm-models.md
+    python benchmarks/check_timm_supernets.py --records timm.jsonl  # all transformers; goes on where it stopped
+    python benchmarks/check_timm_supernets.py --records timm.jsonl --write docs/timm-models.md
 
 For every name, with random weights: the largest network is the model itself, five random networks and the smallest
 give the same logits when they run on shared tensors and when they are extracted, the extracted ones as timm objects
