@@ -9,13 +9,29 @@ import typer
 
 from nas.cli.units import parse_duration
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+OUTPUT = "Output"
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=OUTPUT)]
 
-Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder to write.")]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")]
-Force = Annotated[bool, typer.Option("--force", help="Throw away what the run folder holds.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML file with settings, such as RUN/settings.toml of an earlier run. Options come before it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder to write. Default: a new one.", rich_help_panel=OUTPUT)
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="RUN", help="Run folder of a run to go on with.", rich_help_panel=OUTPUT),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Throw away first what the run folder holds.", rich_help_panel=OUTPUT)
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")]
 
 TrainingDevice = Annotated[str | None, typer.Option(help="For example cuda; the first GPU if there is one.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")]

@@ -25,6 +25,7 @@ from search_spaces import SearchSpace
 SCHEMA = 1
 OWN_FILES = (
     "settings.json",
+    "settings.toml",
     "environment.json",
     "trials.jsonl",
     "running.jsonl",

@@ -14,7 +14,7 @@ from nas.errors import NasError, UsageError
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
-from nas.executors.base import EvaluatorBlueprint, ExecutorName
+from nas.executors.base import EvaluatorBlueprint
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.objectives.bounds import Bounds
@@ -25,10 +25,13 @@ from nas.result import SearchResult, front_document, with_many
 from nas.runs.folder import check_same, original_checkpoint, recorded_settings, supernet_checkpoint
 from nas.runs.interruption import deferred_interrupt
 from nas.runs.run import Run, next_run_folder
-from nas.searching.execution import Workplace
+from nas.runs.settings import Given, folder_to_resume, verb
+from nas.runs.settings_file import write_settings
+from nas.searching.execution import default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
 from nas.searching.loop import Budget, Plan, SearchLoop
-from nas.searching.settings import SearchSettings, resolve_settings, resume_settings, split_names
+from nas.searching.resolution import resolve_settings, resume_settings
+from nas.searching.settings import SearchSettings
 from nas.searching.training import check_training, search_training
 from nas.training.options import recordable_options
 from nas.training.pretrained import PRETRAINED, OwnModel, find_model, folder_name, keep_original
@@ -40,96 +43,14 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
 
 
-def search(
-    space: str | None = None,
-    target: str | None = None,
-    limit_ms: float | None = None,
-    *,
-    data: str | None = None,
-    supernet: Path | str | None = None,
-    score: str | None = None,
-    objectives: Sequence[str] | str | None = None,
-    limits: Mapping[str, float] | None = None,
-    macs: float | None = None,
-    params: float | None = None,
-    window: float | None = None,
-    evaluations: int | None = None,
-    budget_seconds: float | None = None,
-    patience: int | None = None,
-    seed: int | None = None,
-    controller: str | None = None,
-    batch: int | None = None,
-    fidelity: str | None = None,
-    model: str | None = None,
-    weights: Path | str | None = None,
-    policy: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    output: Path | str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    device: str | None = None,
-    workers: int = 1,
-    executor: ExecutorName | None = None,
-    ray_address: str | None = None,
-    gpus_per_trial: float = 0.0,
-    progress: Progress | None = None,
-) -> SearchResult:
+@verb(SearchSettings)
+def search(given: Given) -> SearchResult:
     """Find the networks of a space with the best trade-offs between quality and latency on a device, or several.
 
     Without images networks are ranked untrained, by a score. With ``data`` a supernet is
     trained first, networks are ranked by accuracy on the images' search part, and the front's knee is exported and
     verified: test accuracy of the exported file, and measured beside predicted latency where the target is this
     machine. With ``supernet`` its weights are used. Every reported network satisfies all bounds at once.
-
-    Args:
-        space: Name of the search space; that of ``supernet``, else ``elastic``, unless given.
-        target: Device whose latency counts; the first that ``objectives`` or ``limits`` name, else ``pixel6``.
-        limit_ms: Hard limit on the upper end of the predicted latency on ``target``, in milliseconds; none unless
-            given.
-        data: ``digits``, a folder of images, or a dataset of timm.data.
-        supernet: Run folder or checkpoint with trained weights of the space.
-        score: What ranks untrained networks, see `nas.scores.registry`; ``capacity``, or what the controller's paper
-            searches with, unless given. Where
-            it comes from a table, networks of the front are given their length distortion as well.
-        objectives: What is optimised, as a list or with commas: ``accuracy`` or a score, which are maximised;
-            ``latency:TARGET``, ``params`` and ``macs``, which are minimised. The quality and the latency on ``target``
-            unless given. Without the first kind nothing is evaluated.
-        limits: Further limits on latency by target, in milliseconds.
-        macs: Multiply-accumulates of the networks: at most so many, and at least the share ``window`` of them.
-        params: Their parameters, likewise.
-        window: Lower end of ``macs`` and ``params``; 0.975 as in ViT-ResNAS unless given, 0 for none.
-        evaluations: Networks to evaluate; 150, or 1,000 where a score comes from a table or nothing is evaluated, or
-            what the controller's paper takes, unless this or ``budget_seconds`` is given. Networks out of bounds are
-            free.
-        budget_seconds: Time for everything: most of it goes to training where there is any. 600 where a supernet is
-            trained and nothing is given.
-        patience: Evaluations in a row without a new network on the front, and the search ends; none unless given.
-        seed: Of everything random; 0 unless given.
-        controller: Name of the controller; ``predictor``, or ``nsga2`` where a score comes from a table,
-            ``evolution-resnas`` where sizes have a window, ``local`` where nothing is evaluated, unless given.
-            ``reinforce`` is As-ViT's, with its 500 evaluations, its seed 8 and its two metrics unless others are given.
-        batch: Networks that the controller proposes at once; 1 unless given, more where nothing is evaluated. Results
-            depend on seed and batch, not on how many workers there are.
-        fidelity: ``halving`` evaluates all networks of a batch a little and the best of them more, see
-            `nas.executors.successive_halving`; ``full`` unless given.
-        model: A vision transformer of timm, ``NAME`` or ``NAME?argument=value``, in place of ``space``: the networks
-            inside it are searched, from its own weights, sorted by importance, and it teaches them. Needs ``data``.
-        weights: Of ``model``: ``pretrained`` for those that timm downloads, which is what is taken unless given; a file
-            or folder of one's own; or ``random``.
-        policy: Which networks a step of the training trains, see `nas.train`; ``uniform`` unless given.
-        options: Further settings of the training by name, see `supernets.training.settings.TrainingSettings`. Teachers
-            among them take the place of ``model`` as the teacher.
-        output: Run folder; ``runs/<space>-<target>-<n>`` unless given.
-        resume: Go on in ``output``. Whatever is not given is taken from there; of what is given only ``evaluations``,
-            ``budget_seconds`` and ``patience`` may differ.
-        force: Throw away what ``output`` holds first.
-        device: Where networks run, for example ``cuda``; the first GPU if there is one, else the CPU.
-        workers: Processes that evaluate networks at the same time, twice as many of which are then a batch unless
-            ``batch`` is given; where ``score`` is ``as-vit`` they share the draws of each network instead.
-        executor: ``in-process``, ``local`` or ``ray``; ``local`` for more than one worker unless given.
-        ray_address: Cluster to join, see `nas.executors.make_executor`.
-        gpus_per_trial: Share of a GPU for each worker on a cluster.
-        progress: Receives the events of `nas.events` and those of training and table building.
 
     Returns:
         The front and what can be done with it.
@@ -142,44 +63,18 @@ def search(
         UnknownNameError: There is no such space, target, score or controller.
         DataError: The images cannot be used.
     """
-    given: dict[str, Any] = {
-        "space": space,
-        "target": target,
-        "limit_ms": limit_ms,
-        "data": data,
-        "supernet": None if supernet is None else str(supernet),
-        "score": score,
-        "controller": controller,
-        "seed": seed,
-        "evaluations": evaluations,
-        "budget_seconds": budget_seconds,
-        "patience": patience,
-        "objectives": None if objectives is None else split_names(objectives),
-        "limits": None if limits is None else dict(limits),
-        "macs": macs,
-        "params": params,
-        "window": window,
-        "batch": batch,
-        "fidelity": fidelity,
-        "model": model,
-        "weights": None if weights is None else str(weights),
-        "policy": policy,
-        "options": recordable_options(options) if options else None,
-    }
-    if resume and output is None:
-        raise UsageError("`resume` without `output`, expected the run folder to go on in")
-    folder = None if output is None else Path(output)
-    workplace = Workplace(device, workers, executor, ray_address, gpus_per_trial)
-    recorded = recorded_settings(folder) if resume and folder else None
-    if supernet is not None and space is None and recorded is None:
-        given["space"] = _space_of(Path(supernet))
+    if given.get("options"):
+        given = {**given, "options": recordable_options(given["options"])}
+    folder = folder_to_resume(given)
+    recorded = None if folder is None else recorded_settings(folder)
     if recorded is not None and folder is not None:
-        settings = resume_settings(given, recorded, folder)
-    else:
-        settings = resolve_settings(given)
-        if batch is None and settings.evaluates and settings.fidelity == "full":
-            settings = replace(settings, batch=workplace.default_batch(settings))
-    return _Search(settings, workplace, progress or ignore)(folder, resume, force)
+        return _Search(resume_settings(given, recorded, folder))()
+    if "supernet" in given and "space" not in given:
+        given = {**given, "space": _space_of(Path(given["supernet"]))}
+    settings = resolve_settings(given)
+    if "batch" not in given and settings.evaluates and settings.fidelity == "full":
+        settings = replace(settings, batch=default_batch(settings))
+    return _Search(settings)()
 
 
 @dataclass(frozen=True)
@@ -199,23 +94,22 @@ class _Question:
 class _Search:
     """One call of `search`."""
 
-    def __init__(self, settings: SearchSettings, workplace: Workplace, progress: Progress) -> None:
+    def __init__(self, settings: SearchSettings) -> None:
         self.settings = settings
-        self.workplace = workplace
-        self.progress = progress
+        self.progress: Progress = settings.progress or ignore
 
-    def __call__(self, folder: Path | None, resume: bool, force: bool) -> SearchResult:
+    def __call__(self) -> SearchResult:
         make_controller = get_controller(self.settings.controller)
-        own = None
+        own, folder = None, self.settings.folder
         if self.settings.model is not None:
-            device = choose_device(self.workplace.device)
+            device = choose_device(self.settings.device)
             assert self.settings.data is not None
             own = find_model(
                 self.settings.model,
                 self.settings.weights or PRETRAINED,
                 self.settings.data,
                 seed=self.settings.seed,
-                folder=folder if resume else None,
+                folder=folder if self.settings.resume else None,
                 device=device,
                 progress=self.progress,
             )
@@ -225,8 +119,9 @@ class _Search:
         if folder is None:
             folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
         time_plan = self._divide_time(question.spent_seconds, question)
-        document = {"command": "search", **settings.to_dict(), **asdict(time_plan), **question.identity}
-        with Run(folder, document, seed=settings.seed, resume=resume, force=force) as run:
+        document = {"command": "search", **settings.recorded(), **asdict(time_plan), **question.identity}
+        with Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run:
+            write_settings(run.path, "search", settings.to_repeat())
             if run.is_resumed:
                 self._take_up(run, question)
             elif time_plan.is_cut_short(usual := self._divide_time(0.0, question)):
@@ -235,13 +130,13 @@ class _Search:
                 keep_original(own, question.images, run.path)
             evaluator, training = self._evaluator(run, question)
             objectives = make_objectives(settings.objective_names, None if evaluator is None else evaluator.name)
-            workers = 1 if self.workplace.executor_name(settings) == "in-process" else self.workplace.workers
+            workers = 1 if executor_name(settings) == "in-process" else settings.workers
             plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers)
             problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
             with (
-                self.workplace.open_executor(settings, evaluator, lambda: self._blueprint(run, question)) as executor,
+                open_executor(settings, evaluator, lambda: self._blueprint(run, question)) as executor,
                 deferred_interrupt() as interrupted,
             ):
                 controller, stop = make_controller(problem), interrupted.is_set
@@ -290,7 +185,7 @@ class _Search:
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
         return (
-            AsvitEvaluator(space, self.workplace.workers)
+            AsvitEvaluator(space, self.settings.workers)
             if score == AsvitEvaluator.score
             else ScoreEvaluator(space, score)
         )
@@ -300,7 +195,7 @@ class _Search:
         from supernets.data.sources import load_data
 
         checkpoint = supernet_checkpoint(path)
-        supernet, metadata = load_supernet(checkpoint, choose_device(self.workplace.device))
+        supernet, metadata = load_supernet(checkpoint, choose_device(self.settings.device))
         if metadata["space"] != self.settings.space:
             raise UsageError(
                 f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
@@ -342,7 +237,7 @@ class _Search:
         training = search_training(settings, run.settings["training_seconds"])
         start = None if question.own is None else question.own.start(training)
         trained, supernet = train_in_run(
-            run, settings.space, images, training, self.workplace.device, self.progress, start=start
+            run, settings.space, images, training, self.settings.device, self.progress, start=start
         )
         return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
 
@@ -355,7 +250,7 @@ class _Search:
             return score_blueprint(settings.space, settings.score)
         assert images is not None, "a run without a score has images"
         checkpoint = supernet_checkpoint(run.path if settings.supernet is None else Path(settings.supernet))
-        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, self.workplace.device)
+        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, self.settings.device)
 
     def _result(
         self,

@@ -17,7 +17,7 @@ from nas.controllers.proposals import within_bound
 from nas.objectives.pareto import hypervolume, pareto_mask
 from nas.predictors import FewLabelPredictor
 from nas.records.trial import State
-from nas.searching.settings import resolve_settings, resume_settings
+from nas.searching.resolution import resolve_settings, resume_settings
 from nas.testing import toy_problem
 from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
@@ -220,7 +220,7 @@ def test_the_predictor_leads_where_evaluations_cost_something(tmp_path: Path) ->
 
 def test_resumed_run_keeps_its_controller(tmp_path: Path) -> None:
     given = dict.fromkeys(("space", "controller", "evaluations", "budget_seconds"))
-    recorded = {**resolve_settings({"data": "digits", "controller": "nsga2"}).to_dict(), "command": "search"}
+    recorded = {**resolve_settings({"data": "digits", "controller": "nsga2"}).recorded(), "command": "search"}
     assert resume_settings(given, recorded, tmp_path).controller == "nsga2"
 
 

@@ -26,7 +26,7 @@ from nas.evaluation.evaluators import AsvitEvaluator, EvaluationResult
 from nas.records.trial import State
 from nas.scores.asvit import asvit_scores
 from nas.searching import search as run_search
-from nas.searching.settings import resolve_settings
+from nas.searching.resolution import resolve_settings
 from nas.testing import toy_problem
 from search_spaces import Architecture, Genotypes, get_space
 from supernets import build_network

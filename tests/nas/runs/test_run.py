@@ -17,7 +17,7 @@ from nas.errors import RunError, UsageError
 from nas.records.trial import Trial
 from nas.records.trial_record import read_trials
 from nas.runs.run import Run, next_run_folder
-from nas.searching.settings import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
+from nas.searching.resolution import DEFAULT_FREE_EVALUATIONS, resolve_settings, resume_settings
 from tests.support.trials import SPACE, make_trial
 
 SETTINGS = {"command": "search", "space": "elastic-mini"}
@@ -266,7 +266,7 @@ def test_fresh_settings_take_defaults() -> None:
     ("name", "value"), [("space", "elastic-mini"), ("limit_ms", 3.0), ("seed", 1), ("controller", "random")]
 )
 def test_only_the_budget_may_change_on_resume(tmp_path: Path, name: str, value: object) -> None:
-    recorded = {"command": "search", **resolve_settings({**NOTHING_GIVEN, "limit_ms": 12.0}).to_dict()}
+    recorded = {"command": "search", **resolve_settings({**NOTHING_GIVEN, "limit_ms": 12.0}).recorded()}
     same = {**NOTHING_GIVEN, "limit_ms": 12.0, "evaluations": 500}
     assert resume_settings(same, recorded, tmp_path).evaluations == 500
     assert resume_settings(NOTHING_GIVEN, recorded, tmp_path).evaluations == DEFAULT_FREE_EVALUATIONS
@@ -275,5 +275,5 @@ def test_only_the_budget_may_change_on_resume(tmp_path: Path, name: str, value: 
 
 
 def test_other_commands_run_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds a `train` run, expected a search"):
+    with pytest.raises(RunError, match="holds a `train` run, expected a `search` run"):
         resume_settings(NOTHING_GIVEN, {"command": "train"}, tmp_path)

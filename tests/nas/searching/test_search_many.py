@@ -30,7 +30,7 @@ from nas.records.trial import State
 from nas.result import SearchResult, front_document, with_many
 from nas.runs.run import Run
 from nas.searching.loop import Budget, Plan, SearchLoop
-from nas.searching.settings import resolve_settings, resume_settings
+from nas.searching.resolution import resolve_settings, resume_settings
 from search_spaces import Architecture, population_cost
 from tests.support.searches import (
     SPACE,
@@ -257,7 +257,7 @@ def test_what_is_asked_becomes_settings(tmp_path: Path) -> None:
         ("latency:pixel6", 12.0),
         ("latency:local", 3.0),
     ]
-    recorded = {**settings.to_dict(), "command": "search"}
+    recorded = {**settings.recorded(), "command": "search"}
     assert resume_settings(asked, recorded, tmp_path) == settings
     assert resume_settings({"evaluations": 7}, recorded, tmp_path).evaluations == 7
     window = resolve_settings({"macs": 1.7944e9})

@@ -1,0 +1,124 @@
+"""Commands made from the settings of their verb: one option for each, read from the line or from a file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from nas.cli.errors import run_folder
+from nas.cli.options import Config, Force, Output, Resume
+from nas.cli.units import parse_count, parse_duration, parse_limits
+from nas.runs.settings import Declared, Given, declared
+
+PARSERS: Mapping[str, Callable[[str], float]] = {"duration": parse_duration, "count": parse_count}
+RUN_FOLDER: Mapping[str, Any] = {"config": Config, "output": Output, "resume": Resume, "force": Force}
+
+
+def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of what is given into a command with the options of a class of settings.
+
+    The function receives the settings that were given, those of ``--config`` included, and after them its own options.
+
+    Args:
+        settings: Class of the verb.
+    """
+    known = declared(settings)
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            own = {name: values.pop(name) for name in list(values) if name in extra}
+            function(_given(settings, values), **own)
+
+        hints = get_type_hints(function, include_extras=True)
+        extra = [each for each in inspect.signature(function).parameters if each != "given"]
+        annotations = {
+            **{name: _option(entry, known) for name, entry in known.items() if entry.setting.panel},
+            **RUN_FOLDER,
+            **{name: hints[name] for name in extra},
+        }
+        flags = {name for name, annotation in annotations.items() if get_args(annotation)[0] is bool}
+        parameters = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=False if name in flags else None,
+            )
+            for name, annotation in annotations.items()
+        ]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__annotations__ = {**annotations, "return": None}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _option(entry: Declared, known: Mapping[str, Declared]) -> Any:
+    """The annotation from which an option, or an argument, is made."""
+    setting = entry.setting
+    text = re.sub(r"`(\w+)`", lambda name: f"`{known[name[1]].option}`" if name[1] in known else name[0], entry.doc)
+    if setting.kind == "argument":
+        return Annotated[_plain_type(entry) | None, typer.Argument(help=text, rich_help_panel=setting.panel)]
+    details: dict[str, Any] = {"help": text, "rich_help_panel": setting.panel, "metavar": setting.metavar}
+    names = [entry.option] if setting.option or _plain_type(entry) is bool else []
+    if setting.kind in PARSERS:
+        return Annotated[float | None, typer.Option(*names, parser=PARSERS[setting.kind], **details)]
+    if setting.kind in ("limits", "assignments"):
+        return Annotated[list[str] | None, typer.Option(*names, **details)]
+    if _plain_type(entry) is bool:
+        return Annotated[bool, typer.Option(*names, **details)]
+    return Annotated[_plain_type(entry) | None, typer.Option(*names, min=setting.least, **details)]
+
+
+def _plain_type(entry: Declared) -> type:
+    """The type of the words on the command line; names with commas are one word."""
+    kinds = get_args(entry.type) or (entry.type,)
+    return next((kind for kind in (Path, bool, int, float) if kind in kinds), str)
+
+
+def _given(settings: type, values: dict[str, Any]) -> Given:
+    """What was given: by a file, and before that by options.
+
+    Raises:
+        RunError, UsageError: The file cannot be read, or there is no run to go on with.
+        typer.BadParameter: Options contradict each other.
+    """
+    config, output, resume, force = (values.pop(name) for name in RUN_FOLDER)
+    given: Given = {}
+    if config is not None:
+        from nas.runs.settings_file import read_settings
+
+        given = read_settings(config, settings)
+    known = declared(settings)
+    for name, value in values.items():
+        if value is None or value is False or value == []:
+            continue
+        if known[name].setting.kind == "limits":
+            limit_ms, limits = parse_limits(value)
+            given |= {"limit_ms": limit_ms} if limit_ms is not None else {}
+            given |= {name: limits} if limits else {}
+        elif known[name].setting.kind == "assignments":
+            given[name] = {**given.get(name, {}), **_assignments(known[name].option, value)}
+        else:
+            given[name] = value
+    folder = run_folder(output, resume)
+    return given | {
+        name: value for name, value in {"output": folder, "resume": resume is not None, "force": force}.items() if value
+    }
+
+
+def _assignments(option: str, texts: list[str]) -> dict[str, str]:
+    """`learning_rate=1e-4` and so on as texts by name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"`{option} {text}`, expected NAME=VALUE, for example weight_decay=0.02")
+        found[name.strip()] = value.strip()
+    return found

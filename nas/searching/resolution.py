@@ -1,0 +1,208 @@
+"""What a search is asked, with defaults for the rest, and what a resumed one may be asked instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UsageError
+from nas.executors.base import EXECUTORS
+from nas.executors.successive_halving import FIDELITIES, RUNGS
+from nas.objectives.objective import ACCURACY, Objective, is_known, parse_names
+from nas.runs.settings import Given, check_command, check_unchanged, recorded_names, session_settings
+from nas.scores.registry import DEFAULT_SCORE, get_score
+from nas.searching.settings import DEFAULT_WINDOW, SearchSettings
+
+DEFAULT_EVALUATIONS = 150
+DEFAULT_FREE_EVALUATIONS = 1000
+"""Where a score is looked up in a table, or nothing is evaluated at all."""
+DEFAULT_CONTROLLER = "predictor"
+DEFAULT_FREE_CONTROLLER = "nsga2"
+"""Where an evaluation costs less than the predictor that would save it."""
+WINDOW_CONTROLLER = "evolution-resnas"
+"""Where parameters or MACs have a window, whose rules begin with networks inside it."""
+DEFAULT_BUDGET_SECONDS = 600.0
+"""Of a run that trains first and was given no budget."""
+TABLE_BATCHES = 25
+"""Batches that a search is divided into where nothing is evaluated."""
+TABLE_BATCH = (16, 4096)
+"""Least and most networks of one of them."""
+HALVING_BATCH = 27
+"""Networks of one bracket of successive halving."""
+_ASVIT: Mapping[str, Any] = {"score": "as-vit", "evaluations": 500, "seed": 8}
+CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "reinforce": _ASVIT,
+    "reinforce-value": _ASVIT,
+    "evolution-resnas": {"evaluations": 3350},
+}
+"""What a controller's paper searches with; all but the evaluations only where networks are ranked untrained."""
+
+
+def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
+    """The settings of a fresh run: what was given, and defaults for what is None.
+
+    Raises:
+        UsageError: A value is out of range, or values contradict each other.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if {"model", "weights"} & set(chosen):
+        from nas.training.pretrained import check_model
+
+        chosen = check_model(chosen)
+    chosen = _with_devices(_with_objectives(chosen))
+    is_trained = bool({"data", "supernet"} & set(chosen))
+    ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)
+    has_window = bool({"macs", "params"} & set(chosen)) and chosen.get("window", DEFAULT_WINDOW) > 0
+    if has_window and chosen.get("objectives") is None:
+        chosen.setdefault("controller", WINDOW_CONTROLLER)
+    if ranks_untrained:
+        defaults = dict(CONTROLLER_DEFAULTS.get(chosen.get("controller", ""), {}))
+        if "budget_seconds" in chosen:
+            defaults.pop("evaluations", None)
+        chosen = {"score": DEFAULT_SCORE, **defaults, **chosen}
+    settings = _checked(SearchSettings(**chosen))
+    is_free = not settings.evaluates or (settings.score is not None and get_score(settings.score).is_free)
+    if settings.fidelity != "full" and (is_free or settings.score == "as-vit"):
+        what = f"score `{settings.score}`" if settings.score else "what is known beforehand"
+        raise UsageError(
+            f"`fidelity` is {settings.fidelity!r}, but {what} cannot be evaluated by halves",
+            hint="leave `fidelity` out",
+        )
+    if "controller" not in chosen:
+        settings = replace(settings, controller=_default_controller(settings, is_free))
+    if "batch" not in chosen:
+        settings = replace(settings, batch=_default_batch(settings))
+    if settings.fidelity == "halving" and settings.batch < len(RUNGS) ** 2:
+        raise UsageError(
+            f"`batch` is {settings.batch}, but successive halving needs at least {len(RUNGS) ** 2} at once",
+            hint=f"leave it out for {HALVING_BATCH}",
+        )
+    if settings.evaluations is None and settings.budget_seconds is None:
+        if settings.trains:
+            return replace(settings, budget_seconds=DEFAULT_BUDGET_SECONDS)
+        published = CONTROLLER_DEFAULTS.get(settings.controller, {}).get("evaluations")
+        usual = DEFAULT_FREE_EVALUATIONS if is_free else DEFAULT_EVALUATIONS
+        settings = replace(settings, evaluations=published or usual)
+    return settings
+
+
+def _default_batch(settings: SearchSettings) -> int:
+    if settings.fidelity == "halving":
+        return HALVING_BATCH
+    if settings.evaluates:
+        return 1
+    least, most = TABLE_BATCH
+    return max(least, min(most, (settings.evaluations or DEFAULT_FREE_EVALUATIONS) // TABLE_BATCHES))
+
+
+def _default_controller(settings: SearchSettings, is_free: bool) -> str:
+    if not settings.evaluates:
+        return "local"
+    return DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER
+
+
+def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Check what is to be optimised against what is to be evaluated; a score that is named there is the score."""
+    if chosen.get("objectives") is None:
+        return chosen
+    names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
+    is_trained = bool({"data", "supernet"} & set(chosen))
+    evaluated = next((name for name in names if not is_known(name)), None)
+    if is_trained and evaluated != ACCURACY:
+        raise UsageError(
+            f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{ACCURACY}` among them, since"
+            " networks with trained weights are ranked by it"
+        )
+    if evaluated == ACCURACY and not is_trained:
+        raise UsageError(
+            f"objectives: `{ACCURACY}` needs trained weights", hint="add `data` or `supernet`, or name a score instead"
+        )
+    chosen = {**chosen, "objectives": names}
+    if evaluated is None and "score" in chosen:
+        raise UsageError(
+            f"`score` is {chosen['score']!r}, but is not among the objectives {', '.join(names)}",
+            hint="name it there as well, or leave it out",
+        )
+    if evaluated is None or is_trained:
+        return chosen
+    score = evaluated.replace("_", "-")
+    if chosen.setdefault("score", score) != score:
+        raise UsageError(f"`score` is {chosen['score']!r}, but the objectives name `{evaluated}`, expected the same")
+    get_score(score)
+    return chosen
+
+
+def _with_devices(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The first device that is named is the target, unless one is given."""
+    limits = dict(chosen.get("limits") or {})
+    named = [Objective(name).target for name in chosen.get("objectives") or ()]
+    first = next((target for target in (*named, *limits) if target is not None), None)
+    target = chosen.get("target") or first or SearchSettings.target
+    if target in limits:
+        if chosen.get("limit_ms") not in (None, limits[target]):
+            raise UsageError(f"two limits for `{target}`: {chosen['limit_ms']:g} ms and {limits[target]:g} ms")
+        chosen = {**chosen, "limit_ms": limits.pop(target)}
+    return {**chosen, "target": target, "limits": limits}
+
+
+def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> SearchSettings:
+    """The settings of a resumed run: the recorded ones, with what was given of the budget in place of theirs.
+
+    Raises:
+        RunError: Something else was given and differs from what is recorded, or the record is of another command.
+    """
+    check_command(recorded, "search", folder)
+    kept = {name: recorded[name] for name in recorded_names(SearchSettings) if name in recorded}
+    settings = SearchSettings(**kept, **session_settings(SearchSettings, given))
+    check_unchanged(SearchSettings, _comparable(given, settings.target), settings.recorded(), folder)
+    if given.get("patience") is not None:
+        settings = replace(settings, patience=given["patience"])
+    evaluations, seconds = given.get("evaluations"), given.get("budget_seconds")
+    if evaluations is None and seconds is None:
+        return settings
+    return _checked(replace(settings, evaluations=evaluations, budget_seconds=seconds))
+
+
+def _comparable(given: Given, target: str) -> Given:
+    """What was given, in the form that it is recorded in."""
+    found = dict(given)
+    if found.get("objectives") is not None:
+        found["objectives"] = parse_names(found["objectives"], target)
+    if found.get("limits"):
+        limits = dict(found["limits"])
+        found["limit_ms"] = limits.pop(target, found.get("limit_ms"))
+        found["limits"] = limits
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _checked(settings: SearchSettings) -> SearchSettings:
+    """The settings, if they make sense."""
+    for name in ("limit_ms", "macs", "params", "batch", "evaluations", "budget_seconds", "patience"):
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"`{name}` is {value}, expected more than 0")
+    for target, limit_ms in settings.limits.items():
+        if not limit_ms > 0:
+            raise UsageError(f"the limit on `{target}` is {limit_ms} ms, expected more than 0")
+    if not 0 <= settings.window < 1:
+        raise UsageError(f"`window` is {settings.window}, expected a share from 0 (no lower end) to below 1")
+    if settings.score is not None and (settings.data is not None or settings.supernet is not None):
+        raise UsageError(
+            f"`score` is {settings.score!r}, but networks with trained weights are ranked by accuracy",
+            hint="leave `score` out, or `data` and `supernet`",
+        )
+    if (settings.policy is not None or settings.options) and not settings.trains:
+        raise UsageError(
+            f"{'`policy`' if settings.policy is not None else 'training settings'} given, but nothing is trained",
+            hint="add `data`, without `supernet`, for a search that trains",
+        )
+    if settings.seed < 0:
+        raise UsageError(f"`seed` is {settings.seed}, expected 0 or more")
+    if settings.fidelity not in FIDELITIES:
+        raise UsageError(f"`fidelity` is {settings.fidelity!r}, expected {' or '.join(map(repr, FIDELITIES))}")
+    if settings.executor is not None and settings.executor not in EXECUTORS:
+        known = ", ".join(f"`{name}`" for name in EXECUTORS)
+        raise UsageError(f"executor is `{settings.executor}`, expected one of {known}")
+    return settings
