@@ -1,0 +1,45 @@
+"""A run is repeated by the file of settings that its folder keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nas
+from nas.runs.settings_file import read_settings
+from nas.searching.settings import SearchSettings
+
+
+def front(run: Path) -> list[dict[str, Any]]:
+    """What a run found, without what it took."""
+    return [
+        {name: value for name, value in entry.items() if name != "seconds"}
+        for entry in json.loads((run / "front.json").read_text())["front"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"limits": {"pixel6": 0.9}, "evaluations": 60, "seed": 3},
+        {"objectives": "latency:pixel6,params", "evaluations": 400},
+        {"macs": 2e7, "window": 0.5, "evaluations": 40, "controller": "evolution-resnas"},
+    ],
+    ids=str,
+)
+def test_a_run_is_repeated_by_its_own_file(tmp_path: Path, asked: dict[str, Any]) -> None:
+    first = nas.search("elastic-mini", output=tmp_path / "first", **asked)
+    kept = read_settings(first.run / "settings.toml", SearchSettings)
+    again = nas.search(**kept, output=tmp_path / "again")
+    assert front(again.run) == front(first.run)
+    assert (again.run / "settings.toml").read_text() == (first.run / "settings.toml").read_text()
+
+
+def test_raised_budgets_stand_in_the_file(tmp_path: Path) -> None:
+    run = nas.search("elastic-mini", evaluations=20, output=tmp_path / "run").run
+    nas.search(output=run, resume=True, evaluations=30)
+    assert read_settings(run / "settings.toml", SearchSettings)["evaluations"] == 30
