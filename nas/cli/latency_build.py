@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SHARES = {"write networks": (0.0, 0.4), "measure networks": (0.4, 0.85), "profile networks": (0.85, 1.0)}
 """Begin and end of each stage as shares of a build's time on a quiet machine; a phone's stages have none."""
-BAR_WIDTH = 20
 PRECISION = "fp32"
 
 
@@ -98,17 +97,14 @@ class BuildProgress(ProgressPrinter):
         self._share = 0.0
         self._start: tuple[float, float] | None = None
 
-    def _on_StageProgress(self, event: object) -> None:
-        stage = cast("StageProgress", event)
-        if stage.name not in SHARES:
+    def _on_StageProgress(self, event: StageProgress) -> None:
+        if event.name not in SHARES:
             super()._on_StageProgress(event)
             return
-        share = self._share = max(share_done(stage), self._share)  # rounds that are added would set it back
-        filled = round(share * BAR_WIDTH)
-        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-        text = f"{bar} {share:4.0%}  {stage.name} {stage.done}/{stage.total}{self._left(share)}"
-        self._update(text, is_new=stage.name != self._stage)
-        self._stage = stage.name
+        share = self._share = max(share_done(event), self._share)  # rounds that are added would set it back
+        text = f"{share:4.0%}  {event.name} {event.done}/{event.total}{self._left(share)}"
+        self._update(text, share, is_new=event.name != self._stage)
+        self._stage = event.name
 
     def _left(self, share: float) -> str:
         now = time.monotonic()
