@@ -52,8 +52,8 @@ def build(
     if precision != PRECISION:
         raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
     from latency_tables.targets import user_table_path
-    from nas.latency.build import BuildRequest
     from nas.latency.build import build as build_table
+    from nas.latency.request import BuildRequest
 
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(

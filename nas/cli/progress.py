@@ -64,7 +64,7 @@ class ProgressPrinter:
         self._stage = event.name
 
     def _on_TrainingCutShort(self, event: TrainingCutShort) -> None:
-        seconds, usual = (format_duration(plan.training_seconds) for plan in (event.plan, event.usual))
+        seconds, usual = (format_duration(plan.training_seconds or 0.0) for plan in (event.plan, event.usual))
         self._say(
             f"preparations took much of the budget: {seconds} instead of {usual} are left to training; a latency table"
             " that was built is kept, so starting over with --force trains longer"

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from latency_tables.table import LatencyTable
 from latency_tables.targets import LOCAL, load_target, staleness, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
+from nas.latency.request import BuildRequest
 from nas.records.files import write_failed
 from search_spaces import SearchSpace
 from search_spaces.files import cache_dir
@@ -30,51 +31,10 @@ from search_spaces.files import cache_dir
 if TYPE_CHECKING:
     from latency_tables.build import SampledNetwork
     from latency_tables.runtimes import Runtime
-    from nas.latency.samples import Sample
+    from nas.latency.sample import Sample
     from nas.latency.write_networks import ExportJob
 
-NETWORKS_PER_SPACE = 12
-"""On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
 FEWEST_NETWORKS = 6
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """A table to build.
-
-    Attributes:
-        groups: Groups of networks to measure (`nas.latency.samples.group_names`).
-        device: ``local``, ``ssh:user@host[:port]`` or ``adb:SERIAL``.
-        runtime: Name of a runtime (`latency_tables.runtimes`); empty takes ONNX Runtime, and LiteRT on a phone.
-        threads: Threads that compute.
-        networks: Networks to measure of each group, a space's smallest and largest among them.
-        name: Of the target; empty derives it from device, runtime and threads.
-        python: The Python on the device that has the runtime; empty takes the one that has it here, ``python3`` there.
-        program: For a phone, the ``benchmark_model`` program on this machine.
-        seed: Of the sample.
-        allow_busy: Whether to accept that other programs run all the time; the table then says so.
-    """
-
-    groups: tuple[str, ...]
-    device: str = LOCAL
-    runtime: str = ""
-    threads: int = 1
-    networks: int = NETWORKS_PER_SPACE
-    name: str = ""
-    python: str = ""
-    program: Path | None = None
-    seed: int = 0
-    allow_busy: bool = False
-
-    @property
-    def is_phone(self) -> bool:
-        """Whether the device is reached over adb."""
-        return self.device.partition(":")[0] == "adb"
-
-    def completed(self) -> BuildRequest:
-        """The same request with everything spelt out that it left open."""
-        runtime = self.runtime or ("litert" if self.is_phone else "onnxruntime")
-        return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
 
 
 def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) -> LatencyTable:
@@ -239,13 +199,6 @@ def _titled(progress: Progress) -> Progress:
         progress(event)
 
     return tell
-
-
-def _default_name(device: str, runtime: str, threads: int) -> str:
-    kind, _, address = device.partition(":")
-    base = LOCAL if kind == LOCAL else address.rpartition("@")[2].partition(":")[0] or kind
-    parts = [base, *([] if runtime == "onnxruntime" else [runtime]), *([] if threads == 1 else [f"{threads}-threads"])]
-    return "-".join(parts)
 
 
 def _settings(request: BuildRequest) -> dict[str, Any]:

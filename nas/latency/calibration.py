@@ -51,7 +51,7 @@ def calibrate_target(
 
     Args:
         figures_path: As `latency_tables.figures.read_figures` takes it.
-        name: Of the new target.
+        name: Name of the new target.
         conditions: Any of device, processor, runtime, precision and threads, where the file does not say them; empty
             texts say nothing.
         progress: Receives `nas.events.StageProgress`.

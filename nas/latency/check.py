@@ -91,7 +91,7 @@ class CheckResult:
     """A table's predictions beside measurements.
 
     Attributes:
-        statistic: Of the measurements, the same as the table's.
+        statistic: What of the runs is compared, the same as in the table.
         skipped: Names of networks that were left out because the table was fitted to them.
     """
 
@@ -151,7 +151,7 @@ def check_target(
         models: Names of networks, as `nas.networks.resolve.resolve_network` understands them.
         groups: Groups of networks to sample (`nas.latency.samples`).
         networks: Networks of each group.
-        seed: Of the sample; another one than the table's.
+        seed: Seed of the sample; another one than the table's.
         progress: Receives `nas.events.StageProgress`.
 
     Raises:

@@ -15,7 +15,7 @@ from latency_tables.table import SCHEMA, LatencyTable
 from latency_tables.transports import Transport
 from latency_tables.visit_journal import VisitJournal
 from nas.events import Progress, StageProgress
-from nas.latency.build import BuildRequest
+from nas.latency.request import BuildRequest
 
 
 def build_phone_table(

@@ -15,7 +15,8 @@ class Prediction:
     """What a table says about one network.
 
     Attributes:
-        params: Learned numbers; macs multiply-accumulates of one image.
+        params: Learned numbers.
+        macs: Multiply-accumulates of one image.
         classes: The predicted time by kernel class, the largest first.
     """
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from latency_tables.trace import trace
-from nas.latency.samples import PROBES, Sample
+from nas.latency.sample import PROBES, Sample
 
 SIDES = (64, 96, 128, 160)
 WIDTHS = (32, 48, 64, 96)

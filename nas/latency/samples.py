@@ -6,40 +6,23 @@ A table is fitted to such networks and checked on others of the same groups, dra
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.latency.sample import PROBES, Sample
 from search_spaces import Architecture, SearchSpace, get_space, population_cost, space_kinds, space_names
 from search_spaces.errors import UnknownNameError
-from search_spaces.graph import OpGraph
 
 if TYPE_CHECKING:
     from torch import nn
 
-VIT, PROBES = "vit", "probes"
+VIT = "vit"
 CANDIDATES = 4000
 """Networks that are drawn for a spread sample to be chosen from."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A network to measure.
-
-    Attributes:
-        name: ``group/number``.
-        build: Gives a freshly initialised module on the default device.
-        graph: Its op graph.
-        image_side: Side of the image that it computes on, in pixels.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    graph: OpGraph
-    image_side: int
 
 
 def group_names() -> list[str]:
@@ -72,7 +55,7 @@ def latency_samples(group: str, count: int, seed: int) -> list[Sample]:
             random width, depth, heads, ratio, patch and resolution; or ``probes`` for small networks that mix operators
             which no space of ours uses.
         count: Number of networks.
-        seed: Of the draw; equal arguments give equal networks. A space's smallest and largest network come first,
+        seed: Seed of the draw; equal arguments give equal networks. A space's smallest and largest network come first,
             whatever the seed.
 
     Raises:

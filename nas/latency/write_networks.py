@@ -20,7 +20,8 @@ from typing import Any
 
 from latency_tables.errors import ProfileError
 from nas.events import Progress, StageProgress
-from nas.latency.samples import Sample, latency_samples
+from nas.latency.sample import Sample
+from nas.latency.samples import latency_samples
 from nas.records.files import write_json
 
 PROCESSES = 2

@@ -20,7 +20,7 @@ from latency_tables.errors import ProfileError
 from nas.cli.latency_build import BuildProgress, share_done
 from nas.cli.main import app
 from nas.events import StageProgress, ignore
-from nas.latency.build import BuildRequest
+from nas.latency.request import BuildRequest
 from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
 
 
@@ -83,7 +83,7 @@ def test_the_bar_covers_the_whole_build_and_never_goes_back(capsys: pytest.Captu
         progress(StageProgress("profile networks", 0, 10))
         progress(StageProgress("measure networks", 10, 20))
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["85%", "85%", "85%"]
+    assert [line.split()[0] for line in lines] == ["85%", "85%", "85%"]
 
 
 def test_a_second_build_of_the_same_device_is_refused(cache: Path) -> None:

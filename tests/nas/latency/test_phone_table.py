@@ -16,8 +16,8 @@ from latency_tables.phone import measure_on_phone
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
 from nas.events import StageProgress
-from nas.latency.build import BuildRequest
 from nas.latency.phone import build_phone_table
+from nas.latency.request import BuildRequest
 from search_spaces import get_space
 from tests.support.recorded_phone import RECORDED, RecordedPhone, make_phone
 
