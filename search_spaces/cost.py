@@ -85,7 +85,8 @@ class CostTables:
         strides = tuple(prod(sizes[position + 1 :]) for position in range(len(sizes)))
         if slot.repeats is None:
             return _SlotTable(columns, strides, tuple(rows.T.copy()), None, np.empty(0, dtype=np.int64))
-        repeats = np.array(space.choices[space.columns[slot.repeats]].values, dtype=np.int64) - slot.start
+        depths = np.array(space.choices[space.columns[slot.repeats]].values, dtype=np.int64)
+        repeats = np.clip(depths, slot.start, slot.stop) - slot.start
         if self._combine is np.maximum:
             repeats = np.minimum(repeats, 1)  # many equal blocks need no more than one of them
         return _SlotTable(columns, strides, tuple(rows.T.copy()), space.columns[slot.repeats], repeats)

@@ -38,7 +38,11 @@ class SingleSpace(SearchSpace):
     @property
     def choices(self) -> tuple[Choice, ...]:
         """The choices of ``base``, each with the network's value."""
-        return tuple(Choice(name, (value,)) for name, value in self.architecture.settings)
+        values = dict(self.architecture.settings)
+        return tuple(
+            Choice(choice.name, (values[choice.name],), choice.labels and (choice.label(values[choice.name]),))
+            for choice in self._base.choices
+        )
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -25,16 +25,48 @@ Genotypes = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Choice:
-    """One searchable dimension: a name and its candidate values in ascending order."""
+    """One searchable dimension: a name and its candidate values in ascending order.
+
+    Attributes:
+        name: Name of the choice.
+        values: Candidate values. In a choice with labels they are codes, whose order means nothing.
+        labels: Names of the codes of an unordered choice, such as the kinds of an operator; empty where the values are
+            sizes.
+    """
 
     name: str
     values: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.values) <= 127:
             raise ValueError(f"choice `{self.name}`: {len(self.values)} values, expected 1 to 127")
         if list(self.values) != sorted(set(self.values)):
             raise ValueError(f"choice `{self.name}`: values must ascend without repetition, found {self.values}")
+        if self.labels and len(set(self.labels)) != len(self.values):
+            raise ValueError(
+                f"choice `{self.name}`: {len(self.values)} values need as many labels, found {self.labels}"
+            )
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the values are sizes, so that neighbouring ones give similar networks."""
+        return not self.labels
+
+    def label(self, value: int) -> str:
+        """The name of a value: its label, or the number itself."""
+        return self.labels[self.values.index(value)] if self.labels else str(value)
+
+    def code(self, label: str) -> int:
+        """The value that ``label`` names.
+
+        Raises:
+            ArchitectureError: The choice has no such label.
+        """
+        if label not in self.labels:
+            expected = ", ".join(self.labels) or "a whole number"
+            raise ArchitectureError(f"choice `{self.name}` is `{label}`, expected one of: {expected}")
+        return self.values[self.labels.index(label)]
 
 
 class BlockSpec(Hashable, Protocol):
@@ -53,18 +85,23 @@ class Slot:
     """A place in the network that holds a run of equal blocks.
 
     Attributes:
-        name: Where the blocks stand. A slot without ``repeats`` holds one block of this name; a slot with it holds
-            blocks named ``name.start``, ``name.start+1``, and so on.
+        name: Name of the slot. A slot without ``repeats`` holds one block of this name; a slot with it holds blocks
+            named ``name.start``, ``name.start+1``, and so on.
         choices: Names of the choices that fix the block's size.
         repeats: The choice that says how many blocks of this name stand in a row, counted from ``name.0``.
         start: Number of the slot's first block: 1 where the first of the row is of another size and has a slot of
             its own.
+        stop: Number before which the slot's row ends, however large ``repeats`` is; None where nothing ends it.
+        row: Name that the blocks of a row have in place of ``name``, where several slots share one row: every second
+            block has another choice of its operator, say.
     """
 
     name: str
     choices: tuple[str, ...]
     repeats: str | None = None
     start: int = 0
+    stop: int | None = None
+    row: str = ""
 
 
 class SearchSpace(ABC):
@@ -162,7 +199,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def smallest(self) -> Architecture:
-        """The architecture with every choice at its smallest value."""
+        """The architecture with every choice at its smallest value, labelled ones at their first."""
         return self.decode(self.repair(np.zeros((1, len(self.choices)), dtype=np.int8)))[0]
 
     @cached_property
@@ -172,7 +209,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def largest(self) -> Architecture:
-        """The architecture with every choice at its largest value."""
+        """The architecture with every choice at its largest value, labelled ones at their last."""
         return self.decode(self.repair((self.cardinalities - 1).astype(np.int8)[None]))[0]
 
     # -- architectures -------------------------------------------------------------------------------------------
@@ -208,16 +245,19 @@ class SearchSpace(ABC):
         return genotypes
 
     def parse(self, data: Mapping[str, object]) -> Architecture:
-        """Read and check an architecture of this space from its JSON form.
+        """Read and check an architecture of this space from its JSON form, which may have labels in place of codes.
 
         Raises:
             ArchitectureError: It cannot be read, or is not a valid architecture of this space.
         """
+        given = data.get("choices")
+        if isinstance(given, Mapping):
+            data = {**data, "choices": {name: self._code(name, value) for name, value in given.items()}}
         architecture = Architecture.from_dict(data)
         return self.decode(self.encode([architecture]))[0]
 
-    def from_values(self, values: Mapping[str, int]) -> Architecture:
-        """The architecture with the given value for every choice."""
+    def from_values(self, values: Mapping[str, int | str]) -> Architecture:
+        """The architecture with the given value, or label, for every choice."""
         return self.parse({"space": self.name, "version": self.version, "choices": dict(values)})
 
     def find(self, name: str) -> Architecture:
@@ -235,6 +275,11 @@ class SearchSpace(ABC):
             ArchitectureError: The space has no such form, or the text names no network of it.
         """
         raise ArchitectureError(f"space `{self.name}` has no short form for architectures, found `{text}`")
+
+    def _code(self, name: str, value: object) -> object:
+        if not isinstance(value, str) or name not in self.columns:
+            return value
+        return self.choices[self.columns[name]].code(value)
 
     def _indices(self, architecture: Architecture) -> list[int]:
         if (architecture.space, architecture.version) != (self.name, self.version):
@@ -268,8 +313,18 @@ class SearchSpace(ABC):
             if slot.repeats is None:
                 yield slot.name, spec
                 continue
-            for number in range(slot.start, values[slot.repeats]):
-                yield f"{slot.name}.{number}", spec
+            end = values[slot.repeats] if slot.stop is None else min(values[slot.repeats], slot.stop)
+            for number in range(slot.start, end):
+                yield f"{slot.row or slot.name}.{number}", spec
+
+    def shared_blocks(self) -> Iterator[tuple[str, BlockSpec]]:
+        """The named blocks that hold the tensors which the networks share: by default those of the largest network.
+
+        Where a labelled choice decides what a block is, no network has the tensors of all alternatives. A space with
+        such a slot gives the slot's union instead: a spec with every alternative's tensors, each at its largest, which
+        is built as a module and never run.
+        """
+        return self.blocks(self.largest)
 
     def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
         """The blocks with the same weights on patches that are ``coarseness`` times as far apart; 1 changes nothing.

@@ -41,7 +41,7 @@ def rewire(
         rewired: Names of the axes to sort along; blocks without them stay as they are.
     """
     followers = list(followers)
-    for block, spec in supernet.space.blocks(supernet.space.largest):
+    for block, spec in supernet.space.shared_blocks():
         axes, sizes = supernet.family.axes(spec), supernet.family.sizes(spec)
         module = supernet.network.get_submodule(block)
         parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}

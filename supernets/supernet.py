@@ -1,8 +1,9 @@
 """Shared weights of a whole search space, and subnets that borrow views of them.
 
-The shared tensors are those of the space's largest network, an ordinary module. A subnet's blocks are ordinary
-modules too, built once per size on the meta device and run on narrowed views of the shared tensors. So the largest
-subnet is that network, the active subnet is the extracted one, and a step costs what the subnet costs.
+The shared tensors are those of the space's largest network, an ordinary module; where a slot holds alternatives, those
+of all of them (`SearchSpace.shared_blocks`). A subnet's blocks are ordinary modules too, built once per size on the
+meta device and run on narrowed views of the shared tensors. So the largest subnet is that network, the active subnet is
+the extracted one, and a step costs what the subnet costs. A tensor that no network of a step has gets no gradient.
 
 Borrowing happens for every network of every step. Shared tensors are therefore found by the dictionaries that hold
 them, and blocks take in views by theirs, which takes a fraction of the time of `torch.func.functional_call`.
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from search_spaces import Architecture, BlockSpec, SearchSpace
 from supernets.axes import Narrowing
 from supernets.errors import SupernetError
-from supernets.family import NetworkFamily, family_of, network_config
+from supernets.family import NetworkFamily, blocks_config, family_of, network_config
 from supernets.narrowing import make_narrowing
 
 _Holder = tuple[dict[str, Any], str]
@@ -98,11 +99,14 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.family = family_of(space)
-        self._largest_blocks = dict(space.blocks(space.largest))
+        self._shared_blocks = dict(space.shared_blocks())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = self.family.build_network(network_config(space, space.largest))
-        self._holders = {name: _holders(self.network.get_submodule(name)) for name in self._largest_blocks}
+            input_side = space.input_shape(dict(space.largest.settings))[-1]
+            self.network = self.family.build_network(
+                blocks_config(input_side, space.classes, self._shared_blocks.items())
+            )
+        self._holders = {name: _holders(self.network.get_submodule(name)) for name in self._shared_blocks}
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +196,7 @@ class Supernet(nn.Module):
                 hint=f"train a supernet with `nas train --space {self.space.name}`",
             )
         for name, spec in self.space.coarse_blocks(architecture, coarseness):
-            yield name, _plan_block(self.family, self._largest_blocks[name], spec)
+            yield name, _plan_block(self.family, self._shared_blocks[name], spec)
 
     def shared_tensors(
         self, block: str, plan: BlockPlan, constants: bool = True

@@ -252,6 +252,7 @@ class Variation:
         self._options = options
         self._generator = generator
         self._sizes = np.array([len(choice.values) for choice in choices], dtype=np.int64)
+        self._is_ordered_c = np.array([choice.is_ordered for choice in choices])
         self._is_switch_c = np.array([is_switch(choice) for choice in choices])
         kinds = [kind_of(choice) for choice in choices]
         self._is_depth_c = np.array([kind == "depth" for kind in kinds])
@@ -266,7 +267,8 @@ class Variation:
             redraws_depths_n = generator.random(len(parents)) < options.depth_probability
             is_redrawn = np.where(self._is_depth_c, redraws_depths_n[:, None], is_redrawn)
         uniform = generator.integers(0, self._sizes, size=parents.shape)
-        drawn = np.where(generator.random(parents.shape) < options.uniform_share, uniform, 0)
+        draws_any = (generator.random(parents.shape) < options.uniform_share) | ~self._is_ordered_c
+        drawn = np.where(draws_any, uniform, 0)
         drawn = np.where(self._is_switch_c, 1 - parents, drawn)
         mutants: Genotypes = np.where(is_redrawn, drawn, parents).astype(np.int8)
         return mutants

@@ -25,11 +25,14 @@ def lowered_population(
 ) -> Genotypes:
     """Up to ``count`` distinct genotypes ``[n, c]`` just below the bound, as ViT-ResNAS makes its first population.
 
-    Widths, depths and switches are drawn at random and all other choices at their largest, until the window's lower
-    end is reached; then one random choice after another is lowered to its next smaller value until the bound holds.
+    Widths, depths, switches and labels are drawn at random and all other choices at their largest, until the window's
+    lower end is reached; then one random choice after another is lowered to its next smaller value until the bound
+    holds.
     """
     space, choices = problem.space, problem.space.choices
-    is_coarse_c = np.array([kind_of(choice) in ("width", "depth") or is_switch(choice) for choice in choices])
+    is_coarse_c = np.array(
+        [kind_of(choice) in ("width", "depth") or is_switch(choice) or not choice.is_ordered for choice in choices]
+    )
     found = np.empty((0, len(choices)), dtype=np.int8)
     for _ in range(ROUNDS):
         sampled = space.sample(count, generator)
@@ -67,7 +70,7 @@ def kind_of(choice: Choice) -> str:
 
 def is_switch(choice: Choice) -> bool:
     """Whether a choice says that something is there or not."""
-    return choice.values == (0, 1)
+    return choice.is_ordered and choice.values == (0, 1)
 
 
 def _lower_one(rows: Genotypes, is_coarse_c: Mask, lowers_coarse: bool, generator: np.random.Generator) -> Genotypes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,7 +61,8 @@ class SpaceEncoder:
         self._space = space
         self._tables = [np.array(choice.values, dtype=np.float64) for choice in space.choices]
         ends = _log_sizes(space, space.encode([space.smallest, space.largest]))
-        self._features = _Features([choice.name for choice in space.choices], self._tables, ends)
+        unordered = frozenset(choice.name for choice in space.choices if not choice.is_ordered)
+        self._features = _Features([choice.name for choice in space.choices], self._tables, ends, unordered)
 
     def __call__(self, genotypes: Genotypes) -> EncodedArchitectures:
         """Encode valid genotypes ``[n, c]``."""
@@ -108,34 +109,58 @@ class SettingsEncoder:
         return self._features(values_nc, _or_none(quantities_nq, len(settings)))
 
 
+@dataclass(frozen=True)
+class _Sequence:
+    columns: tuple[int, ...]
+    values_v: Floats
+    is_ordered: bool
+
+    def one_hot(self, values_nc: Floats) -> Floats:
+        equal_npv: Floats = (values_nc[:, self.columns, None] == self.values_v).astype(np.float64)
+        return equal_npv
+
+    def ordinal(self, values_nc: Floats) -> Floats:
+        ends = self.values_v[0], self.values_v[-1]
+        return np.nan_to_num(_unit_range(values_nc[:, self.columns], *ends))[:, :, None]
+
+
 class _Features:
     """Turns the values of columns into groups of features.
 
-    Columns whose names differ in numbers only are the places of one sequence, in the order given.
+    Columns whose names differ in numbers only are the places of one sequence, in the order given. Those that
+    ``unordered`` names have codes for values, whose order means nothing.
     """
 
-    def __init__(self, names: Sequence[str], values: Sequence[Floats], quantities_nq: Floats) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        values: Sequence[Floats],
+        quantities_nq: Floats,
+        unordered: Collection[str] = (),
+    ) -> None:
         kinds: dict[str, list[int]] = {}
         for column, name in enumerate(names):
             kinds.setdefault(re.sub(r"\d+", "#", name), []).append(column)
         sequences = [
-            (tuple(columns), np.unique(np.concatenate([values[column] for column in columns])))
+            _Sequence(
+                tuple(columns),
+                np.unique(np.concatenate([values[column] for column in columns])),
+                all(names[column] not in unordered for column in columns),
+            )
             for columns in kinds.values()
         ]
-        self._single = [each for each in sequences if len(each[0]) == 1 < len(each[1])]
-        self._repeated = [each for each in sequences if len(each[0]) > 1]
+        self._single = [each for each in sequences if len(each.columns) == 1 < len(each.values_v)]
+        self._repeated = [each for each in sequences if len(each.columns) > 1]
         self._quantity_range_2q = np.stack([quantities_nq.min(axis=0), quantities_nq.max(axis=0)])
 
     def __call__(self, values_nc: Floats, quantities_nq: Floats) -> EncodedArchitectures:
         """Encode the values of all columns, NaN where an architecture has no such place."""
-        single = [(values_nc[:, columns], values_v) for columns, values_v in self._single]
-        repeated = [(values_nc[:, columns], values_v) for columns, values_v in self._repeated]
-        one_hot = [_one_hot(*each) for each in repeated]
-        ordinal = [_ordinal(*each) for each in repeated]
+        one_hot = [each.one_hot(values_nc) for each in self._repeated]
+        ordinal = [each.ordinal(values_nc) for each in self._repeated if each.is_ordered]
         quantities = _unit_range(quantities_nq, *self._quantity_range_2q)
         groups = [
-            [_one_hot(*each) for each in single],
-            [_ordinal(*each) for each in single],
+            [each.one_hot(values_nc) for each in self._single],
+            [each.ordinal(values_nc) for each in self._single if each.is_ordered],
             [quantities[:, :, None]],
             one_hot,
             ordinal,
@@ -171,15 +196,6 @@ def _log_sizes(space: SearchSpace, genotypes: Genotypes) -> Floats:
     cost = population_cost(space, genotypes)
     logs_n2: Floats = np.log(np.stack([cost.params, cost.macs], axis=1).astype(np.float64))
     return logs_n2
-
-
-def _one_hot(values_np: Floats, values_v: Floats) -> Floats:
-    equal_npv: Floats = (values_np[:, :, None] == values_v).astype(np.float64)
-    return equal_npv
-
-
-def _ordinal(values_np: Floats, values_v: Floats) -> Floats:
-    return np.nan_to_num(_unit_range(values_np, values_v[0], values_v[-1]))[:, :, None]
 
 
 def _unit_range(values: Floats, low: Floats, high: Floats) -> Floats:

@@ -18,7 +18,7 @@ _PUBLISHED_BOUNDS = ("side", "width", "depth", "v_scale")
 
 
 class Floor:
-    """The networks of a space whose bounded choices have no smaller value than in ``smallest``.
+    """The networks of a space whose bounded choices have no smaller value than in ``smallest``; labels are free.
 
     In the ElasticViT family the input side, widths, depths and widths of values are bounded, as published; kernels and
     the ratios of expansions and feed-forward layers are free, and widths are drawn as the space draws them. Elsewhere
@@ -36,6 +36,8 @@ class Floor:
             return
         lowest_c = space.encode([smallest])[0]
         for name, column in space.columns.items():
+            if not space.choices[column].is_ordered:
+                continue
             if not isinstance(space, ElasticSpace) or name.rpartition(".")[2] in _PUBLISHED_BOUNDS:
                 self.lowest_c[column] = lowest_c[column]
 

@@ -94,7 +94,8 @@ class MultiArchitectureSampler:
         generator = step_generator(self.seed, step)
         genotypes_gc: Genotypes = np.empty((self.groups, len(self._values)), dtype=np.int8)
         for column, (values, groups) in enumerate(zip(self._values, self._groups, strict=True)):
-            enabled = enabled_values(len(values), progress, self.policy.warmup)
+            warmup = self.policy.warmup if self.space.choices[column].is_ordered else 0.0
+            enabled = enabled_values(len(values), progress, warmup)
             genotypes_gc[:, column] = deal(values[:enabled], groups, generator)
         networks = self.space.decode(self.space.repair(genotypes_gc))
         if self.groups == 1:

@@ -68,7 +68,7 @@ def _spared(supernet: Supernet) -> frozenset[str]:
     family, space = supernet.family, supernet.space
     return frozenset(
         f"network.{block}.{name}"
-        for block, spec in space.blocks(space.largest)
+        for block, spec in space.shared_blocks()
         for name, _ in supernet.network.get_submodule(block).named_parameters()
         if family.is_spared(spec, name)
     )
