@@ -1,7 +1,7 @@
 """Search spaces by name: ours, and those that other packages register as entry points `nas.search_spaces`.
 
 A name ``KIND:TEXT`` is of a kind of spaces without end, such as those inside timm models. A kind is an entry point
-`nas.search_space_kinds`, or stands here; it is imported when a space of it is asked for, not before.
+`nas.search_space_kinds` of an installed package, our own included; it is imported when a space of it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from search_spaces.architecture import Architecture
 from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
-from search_spaces.errors import UnknownNameError
+from search_spaces.errors import SearchSpaceError, UnknownNameError
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
 from search_spaces.space import SearchSpace
@@ -33,7 +33,6 @@ _factories: dict[str, SpaceFactory] = {
     "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),
     "resnas-tiny": lambda classes: ResnasSpace(RESNAS_TINY, classes),
 }
-_OWN_KINDS = (EntryPoint("timm", "nas.networks.timm_space:timm_space", "nas.search_space_kinds"),)
 _spaces: dict[tuple[str, int | None], SearchSpace] = {}
 
 
@@ -85,7 +84,7 @@ def find_architecture(reference: str, classes: int | None = None) -> tuple[Searc
         UnknownNameError: There is no such space, or no architecture of that name in it.
         ArchitectureError: The text names no network.
     """
-    if reference.partition(":")[0] in _kinds():
+    if ":" in reference and reference.partition(":")[0] in _kinds():
         space_name, _, name = reference.partition("/")
         space = get_space(space_name, classes)
         return space, space.find(name or "largest")
@@ -96,13 +95,23 @@ def find_architecture(reference: str, classes: int | None = None) -> tuple[Searc
 
 
 def space_kinds() -> list[str]:
-    """The kinds of spaces that take a text, for example ``timm``."""
+    """The kinds of spaces that take a text, for example ``timm``.
+
+    Raises:
+        SearchSpaceError: The installation declares none.
+    """
     return sorted(_kinds())
 
 
 @cache
 def _kinds() -> dict[str, EntryPoint]:
-    return {point.name: point for point in (*entry_points(group="nas.search_space_kinds"), *_OWN_KINDS)}
+    kinds = {point.name: point for point in entry_points(group="nas.search_space_kinds")}
+    if not kinds:
+        raise SearchSpaceError(
+            "no installed package declares a kind of search space, expected `timm` at least",
+            "the installation is older than the code; renew it: `pip install -e .`",
+        )
+    return kinds
 
 
 @cache

@@ -13,11 +13,13 @@ from search_spaces import (
     Architecture,
     ArchitectureError,
     SearchSpace,
+    SearchSpaceError,
     UnknownNameError,
     find_architecture,
     get_space,
     population_cost,
     population_peak_memory,
+    registry,
     space_names,
 )
 
@@ -119,6 +121,18 @@ def test_foreign_architectures_are_refused(space: SearchSpace, change: object, m
     change(data)  # type: ignore[operator]
     with pytest.raises(ArchitectureError, match=message):
         space.parse(data)
+
+
+def test_an_installation_without_entry_points_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: ())
+    registry._kinds.cache_clear()
+    try:
+        assert get_space("elastic").name == "elastic"
+        with pytest.raises(SearchSpaceError, match="no installed package declares a kind") as caught:
+            get_space("timm:vit_tiny_patch16_224")
+        assert "pip install -e ." in caught.value.hint
+    finally:
+        registry._kinds.cache_clear()
 
 
 def test_unknown_space_suggests_the_nearest() -> None:
