@@ -146,7 +146,7 @@ def _one_thread() -> None:
 
 
 def _evaluate(job: Job, settings: Settings, scores: list[str]) -> dict[str, Outcome]:
-    from nas.scores.base import evaluate_scores
+    from nas.scores.measure import evaluate_scores
 
     network = subject(f"{job.set_name}/{job.network}", settings, job.setting.image_side)
     results = evaluate_scores(network, scores, seed=job.seed, repeats=1, batch_size=job.setting.batch_size)

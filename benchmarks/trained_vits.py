@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from latency_tables.trace import trace
-from nas.scores.base import ScoreSubject
+from nas.scores.subject import ScoreSubject
 from search_spaces.graph import SOURCE, Op, OpGraph, OpList
 
 Floats = npt.NDArray[np.float64]

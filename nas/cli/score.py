@@ -46,8 +46,9 @@ def score(
     """Score untrained networks; higher is better, always. Parameters and MACs are given beside every score."""
     from nas.events import StageProgress
     from nas.networks.resolve import resolve_network
-    from nas.scores.base import ScoreSubject, evaluate_scores
+    from nas.scores.measure import evaluate_scores
     from nas.scores.registry import get_score
+    from nas.scores.subject import ScoreSubject
 
     names = _names(scores)
     for name in names:

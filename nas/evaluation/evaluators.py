@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
 from nas.networks.named import space_network
-from nas.scores.base import ScoreSubject, evaluate_score
+from nas.scores.measure import evaluate_score
 from nas.scores.registry import DEFAULT_SCORE, get_score
+from nas.scores.subject import ScoreSubject
 from search_spaces import Architecture, SearchSpace
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
 """Executors: where evaluations run. In this process, in worker processes of this machine, or on a Ray cluster."""
 
 from nas.executors.base import (
-    EXECUTORS,
     Evaluation,
     EvaluatorBlueprint,
     Executor,
     ExecutorError,
     Task,
     evaluate_tasks,
-    make_executor,
 )
+from nas.executors.factory import EXECUTORS, make_executor
 
 __all__ = [
     "EXECUTORS",

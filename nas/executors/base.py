@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from nas.errors import EvaluationError, NasError, UsageError
 from nas.evaluation.evaluators import EvaluationResult, Evaluator
@@ -21,8 +21,6 @@ from search_spaces import Architecture
 if TYPE_CHECKING:
     from supernets.checkpoint import Checkpoint
 
-ExecutorName: TypeAlias = Literal["in-process", "local", "ray"]
-EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
 Plain: TypeAlias = str | int | float | bool | None
 
 
@@ -161,53 +159,6 @@ def evaluate_tasks(evaluator: Evaluator, tasks: Sequence[Task]) -> Iterator[tupl
         except (EvaluationError, ArithmeticError) as error:
             outcome = error
         yield task.number, _judged(evaluator.name, outcome, time.perf_counter() - started)
-
-
-def make_executor(
-    name: ExecutorName,
-    blueprint: EvaluatorBlueprint,
-    workers: int | None = None,
-    ray_address: str | None = None,
-    gpus_per_trial: float = 0.0,
-) -> Executor:
-    """The executor of that name; workers are started with its first tasks.
-
-    Args:
-        name: One of `EXECUTORS`.
-        blueprint: What workers build their evaluator from.
-        workers: Processes that evaluate at the same time; None for one per processor of this machine, or for as many
-            as the cluster has room for.
-        ray_address: Cluster to join, for example ``auto`` or ``ray://head:10001``; a cluster of this machine alone
-            unless given.
-        gpus_per_trial: Share of a GPU that each worker gets, for Ray alone.
-
-    Raises:
-        UsageError: A value is out of range, or is of no use to this executor.
-    """
-    if name not in EXECUTORS:
-        raise UsageError(f"executor is `{name}`, expected one of {', '.join(f'`{known}`' for known in EXECUTORS)}")
-    if workers is not None and workers < 1:
-        raise UsageError(f"`workers` is {workers}, expected 1 or more")
-    if name != "ray" and (ray_address is not None or gpus_per_trial):
-        option = "--ray-address" if ray_address is not None else "--gpus-per-trial"
-        raise UsageError(f"`{option}` is of no use to executor `{name}`", hint="add `--executor ray`, or leave it out")
-    if name == "in-process":
-        from nas.executors.in_process import InProcessExecutor
-
-        if workers not in (None, 1):
-            raise UsageError(
-                f"`workers` is {workers}, but executor `in-process` has one", hint="name executor `local` or `ray`"
-            )
-        return InProcessExecutor(blueprint.build())
-    from nas.executors.pool import PoolExecutor
-
-    if name == "local":
-        from nas.executors.local import LocalPool
-
-        return PoolExecutor(LocalPool(blueprint, workers))
-    from nas.executors.ray import RayPool
-
-    return PoolExecutor(RayPool(blueprint, workers, ray_address, gpus_per_trial))
 
 
 def _judged(objective: str, outcome: EvaluationResult | Exception, seconds: float) -> Evaluation:

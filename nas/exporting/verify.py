@@ -16,10 +16,10 @@ from latency_tables.measure import Measurement
 from latency_tables.predictor import Latency
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
+from nas.evaluation.accuracy import accuracy_of, top1_accuracy
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.names import parse_formats
-from nas.finishing.teacher import accuracy_of
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
@@ -246,12 +246,7 @@ def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architectur
     """Top-1 accuracy in [0, 1] of an ONNX file on the test part, and the number of images."""
     network, family = OnnxNetwork(path), family_of(space)
     side = space.input_shape(dict(architecture.settings))[-1]
-    correct, count = 0, 0
-    for x_BCHW, labels_B in images.batches("test", BATCH_SIZE):
-        logits_BK = network(family.prepare(x_BCHW, side))
-        correct += int((logits_BK.argmax(axis=1) == labels_B.numpy()).sum())
-        count += len(labels_B)
-    return correct / count, count
+    return top1_accuracy(lambda x_BCHW: network(family.prepare(x_BCHW, side)), images.batches("test", BATCH_SIZE))
 
 
 def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nas.errors import UsageError
+from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, ignore
 from nas.finishing.plan import FinishPlan, make_plan
 from nas.finishing.source import take_over
-from nas.finishing.teacher import accuracy_of, make_teacher
+from nas.finishing.teacher import make_teacher
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.run import Run, next_run_folder

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import UsageError
-from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
+from nas.evaluation.evaluators import calibration_batches
 from nas.finishing.source import Inherited, Source
 from nas.runs.folder import checkpoint_header
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
-    from supernets.data.image_data import ImageData, Part
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
     from supernets.training.targets import Teach
@@ -87,27 +86,6 @@ def make_teacher(
         network = _largest(supernet, images, training.seed)
         return NetworkTeacher(network.to(device), training.temperature, precision)
     return make_teach(training, images, device)
-
-
-def accuracy_of(
-    network: Callable[[Tensor], Tensor], images: ImageData, part: Part, device: torch.device | str
-) -> float:
-    """Top-1 accuracy of a network or teacher on a part of the images, in [0, 1].
-
-    Args:
-        network: Images ``(B, 3, H, W)`` to logits or probabilities ``(B, K)``.
-        images: To judge it on.
-        part: Of the images.
-        device: Where it runs.
-    """
-    import torch
-
-    correct, count = 0, 0
-    with torch.inference_mode():
-        for x_BCHW, labels_B in images.batches(part, BATCH_SIZE):
-            correct += int((network(x_BCHW.to(device)).argmax(dim=1).cpu() == labels_B).sum())
-            count += len(labels_B)
-    return correct / count
 
 
 def _largest(supernet: Supernet, images: ImageData, seed: int) -> nn.Module:

@@ -132,8 +132,9 @@ def correlate(
     Raises:
         UnknownNameError: A score is not registered.
     """
-    from nas.scores.base import ScoreSubject, evaluate_scores
+    from nas.scores.measure import evaluate_scores
     from nas.scores.registry import get_score
+    from nas.scores.subject import ScoreSubject
 
     names = list(dict.fromkeys([*SIZES, *scores]))
     for name in names:

@@ -13,8 +13,8 @@ from nas.errors import EvaluationError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nas.scores.base import ScoreSubject
     from nas.scores.passes import ForwardPass, Gradients, LinearisedPass
+    from nas.scores.subject import ScoreSubject
     from search_spaces.graph import OpGraph
 
 # Nothing heavy is imported before it is needed: scores of the op graph alone must not wait for torch.

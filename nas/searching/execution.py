@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import cast
 
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator
-from nas.executors.base import EvaluatorBlueprint, Executor, ExecutorName, make_executor
+from nas.executors.base import EvaluatorBlueprint, Executor
+from nas.executors.factory import ExecutorName, make_executor
 from nas.executors.in_process import InProcessExecutor
 from nas.scores.registry import get_score
 from nas.searching.settings import SearchSettings

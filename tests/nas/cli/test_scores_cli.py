@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from nas.cli.main import app
 from nas.cli.score import score
 from nas.networks.resolve import resolve_network
-from nas.scores.base import DEFAULT_BATCH_SIZE, DEFAULT_REPEATS, ScoreSubject, evaluate_scores
+from nas.scores.measure import DEFAULT_BATCH_SIZE, DEFAULT_REPEATS, evaluate_scores
+from nas.scores.subject import ScoreSubject
 from nas.scores.untrained import MINIMUM_IMAGES
 
 SMALL = "elastic-mini/smallest"

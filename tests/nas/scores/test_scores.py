@@ -18,8 +18,10 @@ from nas.errors import EvaluationError, UsageError
 from nas.evaluation.evaluators import ScoreEvaluator
 from nas.networks.named import space_network
 from nas.scores import registry
-from nas.scores.base import Score, ScoreSubject, evaluate_score, evaluate_scores
+from nas.scores.base import Score
+from nas.scores.measure import evaluate_score, evaluate_scores
 from nas.scores.registry import get_score, register_score, score_names
+from nas.scores.subject import ScoreSubject
 from nas.scores.untrained import UntrainedNetwork
 from search_spaces import UnknownNameError, get_space
 from search_spaces.graph import SOURCE, Op, OpGraph

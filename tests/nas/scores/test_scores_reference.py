@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from nas.scores.activation_ranks import near, w_pca
 from nas.scores.az_nas import combine_ranks, expressivity, progressivity, trainability
-from nas.scores.base import ScoreSubject, evaluate_score
 from nas.scores.dss import dss
 from nas.scores.gradients import gradient_norm, snip
 from nas.scores.length_distortion import length_distortion
+from nas.scores.measure import evaluate_score
 from nas.scores.naswot import naswot
 from nas.scores.ntk import ntk_condition_number
 from nas.scores.size import depth, width
 from nas.scores.spectra import effective_rank, nuclear_norm, principal_components
+from nas.scores.subject import ScoreSubject
 from nas.scores.synflow import synflow
 from nas.scores.untrained import UntrainedNetwork
 from nas.scores.zico import zico

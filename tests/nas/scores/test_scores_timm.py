@@ -7,8 +7,9 @@ import math
 import pytest
 
 from nas.networks.named import timm_network
-from nas.scores.base import ScoreSubject, evaluate_scores
+from nas.scores.measure import evaluate_scores
 from nas.scores.registry import get_score, score_names
+from nas.scores.subject import ScoreSubject
 from search_spaces.graph import SOURCE, Op, OpGraph
 
 QUICK = {"deit_tiny_patch16_224": 32, "levit_128s": 224, "mobilenetv4_conv_small": 64, "xcit_nano_12_p16_224": 64}
