@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError
-from nas.executors.base import EXECUTORS
+from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
 from nas.objectives.objective import ACCURACY, Objective, is_known, parse_names
 from nas.runs.settings import Given, check_command, check_unchanged, recorded_names, session_settings
