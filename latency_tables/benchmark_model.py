@@ -45,7 +45,7 @@ _IGNORED = re.compile(r"(?:Unconsumed cmdline flags|unrecognized commandline fla
 
 
 @dataclass(frozen=True)
-class VisitSettings:
+class RepeatSettings:
     """What one start of a program is asked for.
 
     Attributes:
@@ -104,13 +104,13 @@ class Tool:
     """
 
     name: str
-    command: Callable[[str, PurePosixPath, PurePosixPath, VisitSettings], list[str]]
-    parse: Callable[[str, str, VisitSettings], Timing]
+    command: Callable[[str, PurePosixPath, PurePosixPath, RepeatSettings], list[str]]
+    parse: Callable[[str, str, RepeatSettings], Timing]
     writes_results: bool
 
 
 def benchmark_model_command(
-    program: str, model: PurePosixPath, results: PurePosixPath, settings: VisitSettings
+    program: str, model: PurePosixPath, results: PurePosixPath, settings: RepeatSettings
 ) -> list[str]:
     """The command line of ``benchmark_model``."""
     return [
@@ -123,7 +123,7 @@ def benchmark_model_command(
     ]
 
 
-def parse_benchmark_model(output: str, results: str, settings: VisitSettings) -> Timing:
+def parse_benchmark_model(output: str, results: str, settings: RepeatSettings) -> Timing:
     """Read what ``benchmark_model`` printed: microseconds, in any of the forms that its versions know.
 
     Raises:
@@ -161,7 +161,7 @@ def parse_benchmark_model(output: str, results: str, settings: VisitSettings) ->
 
 
 def litert_benchmark_command(
-    program: str, model: PurePosixPath, results: PurePosixPath, settings: VisitSettings
+    program: str, model: PurePosixPath, results: PurePosixPath, settings: RepeatSettings
 ) -> list[str]:
     """The command line of ``litert-benchmark``.
 
@@ -181,7 +181,7 @@ def litert_benchmark_command(
     ]
 
 
-def parse_litert_benchmark(output: str, results: str, settings: VisitSettings) -> Timing:
+def parse_litert_benchmark(output: str, results: str, settings: RepeatSettings) -> Timing:
     """Read the JSON file that ``litert-benchmark`` wrote; its milliseconds have two decimals.
 
     Raises:

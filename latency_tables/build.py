@@ -15,24 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from latency_tables import campaign
+from latency_tables import device_runner
 from latency_tables.calibrate import mac_line, summary
-from latency_tables.campaign import PROFILE_WARM_UP, Bench, NetworkFile
+from latency_tables.device_runner import PROFILE_WARM_UP, DeviceRunner, NetworkFile
 from latency_tables.errors import BusyMachineError, CalibrationError
 from latency_tables.kernels import Fusion, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
+from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.profile import match, read_nodes
+from latency_tables.repeats import QUICK, Measurement, MeasurementSession, Progress, Protocol
 from latency_tables.table import SCHEMA, Interval, LatencyTable, ValidationRow
 from latency_tables.targets import LOCAL
-from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import QUICK, Campaign, Measurement, Progress, Protocol
 from search_spaces.graph import OpGraph
 
 FOLDS = 6
 LEAST_UNDISTURBED = 0.1
-"""Share of undisturbed visits below which not even the fastest runs of a network say what it takes."""
+"""Share of undisturbed repeats below which not even the fastest runs of a network say what it takes."""
 MOSTLY = 0.5
-"""Share of visits with idle neighbours below which a table says so."""
+"""Share of repeats with idle neighbours below which a table says so."""
 _COVERAGE = 0.9
 
 
@@ -71,12 +71,12 @@ class Conditions:
 
 def build_table(
     networks: Sequence[SampledNetwork],
-    bench: Bench,
+    runner: DeviceRunner,
     folder: Path,
     *,
     conditions: Conditions = Conditions(),
     protocol: Protocol = QUICK,
-    journal: VisitJournal | None = None,
+    journal: MeasurementJournal | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure and profile the networks and fit a table.
@@ -84,7 +84,7 @@ def build_table(
     Args:
         networks: At least 6, better 20 or more, sampled from the space that the table is for; where the smallest and
             largest network are among them, few predictions extrapolate.
-        bench: Where, and with what.
+        runner: Where, and with what.
         folder: Where to keep profiles while the table is being built.
         conditions: What the table says about how it came about.
         protocol: How long and how often to measure.
@@ -98,24 +98,24 @@ def build_table(
         TransportError: The device has gone.
     """
     require_enough(networks)
-    journal = journal or VisitJournal()
-    facts = bench.facts()
+    journal = journal or MeasurementJournal()
+    facts = runner.facts()
     files = [NetworkFile(network.path, (1, *network.graph.source_shape), network.expected) for network in networks]
     least_undisturbed = 0.0 if conditions.allow_busy else LEAST_UNDISTURBED
-    measured = campaign.measure(
-        bench, files, protocol, journal=journal, progress=progress, least_undisturbed=least_undisturbed
+    measured = device_runner.measure(
+        runner, files, protocol, journal=journal, progress=progress, least_undisturbed=least_undisturbed
     )
     if not conditions.allow_busy:
         _require_quiet(measured, journal)
     profiles: list[tuple[Path, Path] | None] = [None] * len(files)
-    if bench.runtime.profiles:
-        profiles = list(campaign.profile(bench, files, folder / "profiles", journal, progress))
+    if runner.runtime.profiles:
+        profiles = list(device_runner.profile(runner, files, folder / "profiles", journal, progress))
     observations, unmatched = [], set()
     for network, measurement, profile in zip(networks, measured.measurements, profiles, strict=True):
-        observation, missing = observe(network, measurement, bench.runtime.fusion, profile)
+        observation, missing = observe(network, measurement, runner.runtime.fusion, profile)
         observations.append(observation)
         unmatched |= missing
-    header = _header(conditions, bench, protocol, measured, facts, journal, len(unmatched))
+    header = _header(conditions, runner, protocol, measured, facts, journal, len(unmatched))
     return table_from_observations(observations, header)
 
 
@@ -196,7 +196,7 @@ def held_out_rows(observations: Sequence[Observation]) -> list[ValidationRow]:
     return [row for row in rows if row is not None]
 
 
-def _require_quiet(measured: Campaign, journal: VisitJournal) -> None:
+def _require_quiet(measured: MeasurementSession, journal: MeasurementJournal) -> None:
     share = measured.undisturbed_share
     if share is not None and share < LEAST_UNDISTURBED:
         journal.clear()
@@ -209,17 +209,17 @@ def _require_quiet(measured: Campaign, journal: VisitJournal) -> None:
 
 def _header(
     conditions: Conditions,
-    bench: Bench,
+    runner: DeviceRunner,
     protocol: Protocol,
-    measured: Campaign,
+    measured: MeasurementSession,
     facts: Mapping[str, Any],
-    journal: VisitJournal,
+    journal: MeasurementJournal,
     unmatched: int,
 ) -> dict[str, Any]:
     measurements = measured.measurements
     steady = sum(measurement.steady for measurement in measurements)
     statistic = measurements[0].statistic
-    runtime = bench.runtime
+    runtime = runner.runtime
     how = (
         "median of round medians" if statistic == "median" else "5th percentile of the runs, since the machine was busy"
     )
@@ -275,7 +275,7 @@ def _where(conditions: Conditions) -> str:
     return f"through {conditions.transport}" if conditions.transport else "on this machine"
 
 
-def _state(journal: VisitJournal) -> dict[str, Any]:
+def _state(journal: MeasurementJournal) -> dict[str, Any]:
     """Governor, and clock and temperature at the start and at the end, where the device tells them."""
     first, last = journal.of_kind("facts")[0], journal.of_kind("done")[-1]
     state: dict[str, Any] = {name: first[name] for name in ("governor", "highest_clock_khz") if name in first}

@@ -1,4 +1,4 @@
-"""Measured latency of ONNX files on this machine, each campaign in a process of its own.
+"""Measured latency of ONNX files on this machine, each session in a subprocess.
 
 A process that has trained for minutes runs the same network about 5 % slower than a fresh one (seen with ONNX Runtime
 on x86-64; its memory is in pieces by then), and nothing that ships runs in such a process.
@@ -10,37 +10,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import ProfileError
-from latency_tables.runtimes import get_runtime, onnx_runtime
-from latency_tables.transports.local import LocalTransport
-from latency_tables.visits import (
+from latency_tables.repeats import (
     ONE,
     QUICK,
     STANDARD,
-    Campaign,
     Clock,
     Measurement,
+    MeasurementSession,
     Progress,
     Protocol,
+    Repeat,
     Statistic,
-    Visit,
     is_clean,
     mostly_steady,
     summarise,
     summarise_all,
 )
+from latency_tables.runtimes import get_runtime, onnx_runtime
+from latency_tables.transports.local import LocalTransport
 
 __all__ = [
     "ONE",
     "QUICK",
-    "Campaign",
     "Clock",
     "Measurement",
+    "MeasurementSession",
     "Progress",
     "Protocol",
+    "Repeat",
     "Statistic",
-    "Visit",
     "is_clean",
     "make_session",
     "measure_network",
@@ -60,7 +60,7 @@ def measure_network(
     Args:
         path: Its ONNX file.
         protocol: How long and how often to measure.
-        progress: Told of every visit.
+        progress: Told of every repeat.
         statistic: That of the table it is compared with; None chooses by how steady the machine is.
 
     Raises:
@@ -75,13 +75,13 @@ def measure_networks(
     protocol: Protocol = STANDARD,
     progress: Progress | None = None,
     statistic: Statistic | None = None,
-) -> Campaign:
+) -> MeasurementSession:
     """Measure networks with ONNX Runtime in interleaved rounds; the first one is the anchor.
 
     Args:
         paths: Their ONNX files.
         protocol: How long and how often to measure.
-        progress: Told of every visit.
+        progress: Told of every repeat.
         statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
 
     Raises:
@@ -89,8 +89,8 @@ def measure_networks(
         ProfileError: ONNX Runtime cannot run one of the files.
     """
     with LocalTransport() as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport, threads=protocol.threads)
-        return measure(bench, [NetworkFile(path) for path in paths], protocol, progress=progress, statistic=statistic)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport, threads=protocol.threads)
+        return measure(runner, [NetworkFile(path) for path in paths], protocol, progress=progress, statistic=statistic)
 
 
 def make_session(

@@ -1,10 +1,10 @@
-"""Measuring networks on a phone: rounds of short visits, kept only where the phone was cool and its clock steady.
+"""Measuring networks on a phone: rounds of short repeats, kept only where the phone was cool and its clock steady.
 
-A phone that is warm, or was just busy, is another device than the one in its data sheet. Before every visit we wait
-until it throttles nothing and its battery is cool; between visits it rests as long as it worked. Visits during which
-throttling began, or after which the clock was not the one of most visits, are not used, and neither are rounds in
-which an anchor network, visited first and last, drifted. What is missing is visited again in further rounds. Every
-visit becomes a record of plain values as soon as it ends.
+A phone that is warm, or was just busy, is another device than the one in its data sheet. Before every repeat we wait
+until it throttles nothing and its battery is cool; between repeats it rests as long as it worked. Repeats during which
+throttling began, or after which the clock was not the one of most repeats, are not used, and neither are rounds in
+which an anchor network, timed first and last, drifted. What is missing is timed again in further rounds. Every repeat
+becomes a record of plain values as soon as it ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latency_tables.benchmark_model import TOOLS, WHERE_TO_GET, Tool, VisitSettings
+from latency_tables.benchmark_model import TOOLS, WHERE_TO_GET, RepeatSettings, Tool
 from latency_tables.device_facts import (
     CONDITIONS_SCRIPT,
     Conditions,
@@ -33,15 +33,23 @@ from latency_tables.device_facts import (
 )
 from latency_tables.errors import BusyMachineError, CommandTimeoutError, LatencyError, ProfileError, TransportError
 from latency_tables.measure import Measurement, Progress
-from latency_tables.phone_visits import Coverage, PhoneVisit, Rounds, anchor_drift, plan_round, summarise_visits, usable
+from latency_tables.phone_repeats import (
+    Coverage,
+    PhoneRepeat,
+    Rounds,
+    anchor_drift,
+    plan_round,
+    summarise_repeats,
+    usable,
+)
 from latency_tables.transports.base import Transport
 from search_spaces.errors import UnknownNameError
 
-OnVisit = Callable[[str, int, Mapping[str, Any]], None]
-"""Called with a network's name, the round, and the visit's record, as soon as a visit ends."""
+OnRepeat = Callable[[str, int, Mapping[str, Any]], None]
+"""Called with a network's name, the round, and the repeat's record, as soon as a repeat ends."""
 
 WAIT_STEP_S = 10.0
-VISIT_TIMEOUT_S = 600.0
+REPEAT_TIMEOUT_S = 600.0
 _FIXED_MODE = "cmd power set-fixed-performance-mode-enabled"
 
 
@@ -64,14 +72,14 @@ class PhoneOptions:
         mask: Cores to run on, in hex; None asks the device for its fastest class.
         fixed_performance: Whether to ask Android for a clock that it can sustain. It is lower than the free one:
             times with and without do not compare.
-        rounds: How many rounds of visits.
+        rounds: How many rounds of repeats.
         battery_limit: Degrees Celsius above which to wait.
         wait_limit_s: How long to wait for a phone to cool down.
     """
 
     program: Path | None
     tool: str = "benchmark_model"
-    visit: VisitSettings = field(default_factory=VisitSettings)
+    repeat: RepeatSettings = field(default_factory=RepeatSettings)
     mask: str | None = None
     fixed_performance: bool = True
     rounds: Rounds = field(default_factory=Rounds)
@@ -90,7 +98,7 @@ class PhoneCampaign:
         device: What the phone is.
         facts: What a table's provenance should tell about how it was measured.
         anchor_drift: Largest relative drift of the anchor within a used round.
-        discarded: Number of visits that were not used.
+        discarded: Number of repeats that were not used.
     """
 
     measurements: tuple[Measurement, ...]
@@ -113,7 +121,7 @@ def measure_on_phone(
     options: PhoneOptions,
     progress: Progress | None = None,
     *,
-    on_visit: OnVisit | None = None,
+    on_repeat: OnRepeat | None = None,
     done: Sequence[Mapping[str, Any]] = (),
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
@@ -124,9 +132,9 @@ def measure_on_phone(
         transport: The way there.
         models: The networks, with distinct names; the first one is the anchor.
         options: How to measure.
-        progress: Told of every visit, and of waiting.
-        on_visit: Told of every visit's record, to be kept.
-        done: The records of an earlier campaign with the same networks, options and device.
+        progress: Told of every repeat, and of waiting.
+        on_repeat: Told of every repeat's record, to be kept.
+        done: The records of an earlier session with the same networks, options and device.
         sleep: Waits for seconds; now tells them.
 
     Raises:
@@ -142,28 +150,28 @@ def measure_on_phone(
         raise LatencyError(f"{len(models)} networks, expected at least one and distinct names")
     device = read_facts(transport)
     cores = fastest_cores(device.cores) if options.mask is None else masked_cores(device.cores, options.mask)
-    if options.visit.threads > len(cores):
+    if options.repeat.threads > len(cores):
         raise LatencyError(
-            f"{options.visit.threads} threads, but {len(cores)} core(s) in `{affinity_mask(cores)}`:"
+            f"{options.repeat.threads} threads, but {len(cores)} core(s) in `{affinity_mask(cores)}`:"
             f" {describe_cores(cores)}",
             "use fewer threads, or name more cores by a mask",
         )
     phone = _Phone(transport, device, cores, options, progress or _ignore, sleep, now)
     phone.install(models)
-    visits = [PhoneVisit.from_record(record) for record in done]
+    repeats = [PhoneRepeat.from_record(record) for record in done]
     before = read_conditions(transport)
     with _fixed_performance(transport, options.fixed_performance) as mode:
         for number in range(options.rounds.limit):
-            plan = plan_round([model.name for model in models], visits, number, options.rounds)
+            plan = plan_round([model.name for model in models], repeats, number, options.rounds)
             rounds_left = max(0, options.rounds.needed - number - 1)
-            total = len(visits) + len(plan) + rounds_left * (len(models) + (len(models) > 1))
+            total = len(repeats) + len(plan) + rounds_left * (len(models) + (len(models) > 1))
             for name in plan:
-                phone.progress("measure", len(visits), total)
-                visits.append(phone.visit(name, number, len(visits)))
-                if on_visit is not None:
-                    on_visit(name, number, asdict(visits[-1]))
+                phone.progress("measure", len(repeats), total)
+                repeats.append(phone.repeat(name, number, len(repeats)))
+                if on_repeat is not None:
+                    on_repeat(name, number, asdict(repeats[-1]))
         after = read_conditions(transport)
-    return _campaign(models, visits, options, device, _facts(cores, options, mode, before, after))
+    return _session(models, repeats, options, device, _facts(cores, options, mode, before, after))
 
 
 class _Phone:
@@ -196,19 +204,19 @@ class _Phone:
             self.files[model.name] = f"{position}{model.path.suffix}"
             self.transport.push(model.path, self.transport.scratch / self.files[model.name])
 
-    def visit(self, name: str, number: int, position: int) -> PhoneVisit:
+    def repeat(self, name: str, number: int, position: int) -> PhoneRepeat:
         before = self._wait_until_cool()
         start = self.now()
         try:
             printed, told, written = self._run_tool(name)
-            timing = self.tool.parse(printed, written, self.options.visit)
+            timing = self.tool.parse(printed, written, self.options.repeat)
         except (ProfileError, CommandTimeoutError) as error:
-            return PhoneVisit(name, number, position, failed=str(error))
+            return PhoneRepeat(name, number, position, failed=str(error))
         finally:
             self.sleep(max(1.0, self.now() - start))
         after = parse_conditions(told)
         clocks = [after.clocks_khz[core.number] for core in self.cores if core.number in after.clocks_khz]
-        return PhoneVisit(
+        return PhoneRepeat(
             model=name,
             round=number,
             number=position,
@@ -228,13 +236,13 @@ class _Phone:
         """What the program printed, the conditions right after it, and what it wrote."""
         results = self.transport.scratch / "results.json"
         model = self.transport.scratch / self.files[name]
-        command = self.tool.command(self.program, model, results, self.options.visit)
+        command = self.tool.command(self.program, model, results, self.options.repeat)
         # One round trip: the clock is read while the cores still run at what the program ended with.
         script = f'"$@" 2>&1; echo "nas-status=$?"; {CONDITIONS_SCRIPT}; true'
         if self.tool.writes_results:
             script = f"rm -f {results}; {script}; echo nas-results; cat {results} 2>/dev/null; true"
         argv = ["sh", "-c", script, "sh", "taskset", affinity_mask(self.cores), *command]
-        printed, mark, rest = self.transport.run(argv, timeout=VISIT_TIMEOUT_S).stdout.rpartition("nas-status=")
+        printed, mark, rest = self.transport.run(argv, timeout=REPEAT_TIMEOUT_S).stdout.rpartition("nas-status=")
         status, _, rest = rest.partition("\n")
         if not mark:
             raise ProfileError("the device stopped the program, as Android does where memory runs out")
@@ -255,7 +263,7 @@ class _Phone:
                 raise BusyMachineError(
                     f"the phone is still too warm after {self.options.wait_limit_s / 60:.0f} min: {heat}",
                     "take it out of its case, turn off its screen, let it lie on something cool, and start again;"
-                    " finished visits are kept",
+                    " finished repeats are kept",
                 )
             self.progress(f"wait: {heat}", 0, 1)
             self.sleep(WAIT_STEP_S)
@@ -267,36 +275,38 @@ class _Phone:
         return f"get {WHERE_TO_GET.format(abi=abi)} and name it with `--program`"
 
 
-def _campaign(
+def _session(
     models: Sequence[PhoneModel],
-    visits: Sequence[PhoneVisit],
+    repeats: Sequence[PhoneRepeat],
     options: PhoneOptions,
     device: DeviceFacts,
     facts: Mapping[str, str | int | float],
 ) -> PhoneCampaign:
     anchor = models[0].name
-    kept = usable(visits, anchor, options.rounds)
-    failures = {visit.model: visit.failed for visit in visits if visit.failed}
+    kept = usable(repeats, anchor, options.rounds)
+    failures = {repeat.model: repeat.failed for repeat in repeats if repeat.failed}
     measurements, coverage = [], {}
     for model in models:
         if model.name in failures:
             continue
-        own = [visit for visit in kept if visit.model == model.name]
-        rounds = len({visit.round for visit in own})
+        own = [repeat for repeat in kept if repeat.model == model.name]
+        rounds = len({repeat.round for repeat in own})
         if rounds < options.rounds.needed:
-            reasons = sorted({visit.disturbed for visit in visits if visit.model == model.name and visit.disturbed})
+            reasons = sorted(
+                {repeat.disturbed for repeat in repeats if repeat.model == model.name and repeat.disturbed}
+            )
             raise BusyMachineError(
                 f"network `{model.name}`: {rounds} of {options.rounds.limit} rounds can be used, expected"
                 f" {options.rounds.needed}: {'; '.join(reasons) or 'the clock or the anchor drifted'}",
                 "close other apps, turn off battery saving, keep the phone cool, and start again",
             )
-        measurements.append(summarise_visits(model.name, own))
+        measurements.append(summarise_repeats(model.name, own))
         coverage[model.name] = own[-1].coverage
     if not measurements:
         name, reason = next(iter(failures.items()))
         raise ProfileError(f"none of {len(models)} networks can be measured; `{name}`: {reason}")
     told: dict[str, str | int | float] = {
-        "visit_statistic": "median" if all(visit.median for visit in kept) else "mean"
+        "visit_statistic": "median" if all(repeat.median for repeat in kept) else "mean"
     }
     shares = [nodes / total for taken in coverage.values() for _, nodes, total, _ in taken[:1] if total]
     if shares:
@@ -307,8 +317,8 @@ def _campaign(
         coverage=coverage,
         device=device,
         facts={**facts, **told},
-        anchor_drift=max(anchor_drift(kept, anchor, visit.round) for visit in kept),
-        discarded=len(visits) - len(kept) - len(failures),
+        anchor_drift=max(anchor_drift(kept, anchor, repeat.round) for repeat in kept),
+        discarded=len(repeats) - len(kept) - len(failures),
     )
 
 
@@ -324,14 +334,14 @@ def _facts(
     return {
         "tool": options.tool,
         "program_sha256": program_digest(options.program),
-        "delegate": options.visit.delegate,
+        "delegate": options.repeat.delegate,
         "mask": affinity_mask(cores),
         "cores": describe_cores(cores),
         "governor": ", ".join(sorted({core.governor for core in cores if core.governor})) or "not told",
         "fixed_performance": mode,
         "rounds": options.rounds.needed,
-        "runs": options.visit.runs,
-        "warm_up_runs": options.visit.warm_up_runs,
+        "runs": options.repeat.runs,
+        "warm_up_runs": options.repeat.warm_up_runs,
         **{name: value for name, value in told.items() if value is not None},
     }
 
@@ -346,7 +356,7 @@ def _heat(conditions: Conditions, battery_limit: float) -> str:
 
 
 def _disturbance(before: Conditions, after: Conditions, cores: Sequence[Core]) -> str:
-    """What happened during a visit that makes it unusable; empty where nothing did."""
+    """What happened during a repeat that makes it unusable; empty where nothing did."""
     if (after.thermal_status or 0) > (before.thermal_status or 0):
         return f"thermal status rose to {after.thermal_status}"
     for core in cores:

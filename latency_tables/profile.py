@@ -131,7 +131,7 @@ def profile_networks(
 
     Args:
         paths: ONNX files.
-        rounds: Number of visits to each network, of ``runs`` runs each.
+        rounds: Number of repeats to each network, of ``runs`` runs each.
         progress: Told of every profile that was read.
 
     Raises:

@@ -1,10 +1,10 @@
 """The measuring worker: one file that runs on the device, with Python 3.8 or later, numpy and the runtime.
 
 ``python worker.py request.json`` does what the request says and prints one JSON object per line: ``facts`` about the
-device, ``loaded`` for every network, ``visit`` for every visit with the wall and CPU time of each run, ``profile`` for
-every profiled network, ``error`` where a network fails, and ``done`` at the end. What to visit and what the times mean
-is decided by whoever asks; here they are only taken. Nothing else of the project is imported, so that a board needs no
-more than this file and the runtime's own functions beside it (`latency_tables.runtimes.base`).
+device, ``loaded`` for every network, ``visit`` for every repeat, a block of runs, with the wall and CPU time of each,
+``profile`` for every profiled network, ``error`` where one fails, and ``done`` at the end. What is to be timed and
+what the times mean is decided by whoever asks; here they are only taken. Nothing else of the project is imported, so
+that a board needs no more than this file and the runtime's own functions beside it (`latency_tables.runtimes.base`).
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _number(text: str | None) -> int | None:
 
 
 class Network:
-    """One network, loaded when it is first visited."""
+    """One network, loaded for its first repeat."""
 
     def __init__(self, name: str, entry: dict[str, Any], threads: int, runtime: Any) -> None:
         self.name = name
@@ -195,7 +195,7 @@ class Network:
         self.loader = runtime.load
         self.clock = runtime.clock
         self.run: Run | None = None
-        self.visited = False
+        self.has_run = False
 
     def load(self) -> None:
         """Load the network and compute once."""
@@ -205,7 +205,7 @@ class Network:
         self.run, precision = self.loader(self.path, self.threads, self.shape)
         self.image = None if self.shape is None else random_image(self.shape)
         output = np.asarray(self.run(self.image), dtype=np.float64)
-        self.visited = False
+        self.has_run = False
         seconds = round(time.perf_counter() - start, 3)
         say("loaded", network=self.name, seconds=seconds, precision=precision, output=digest(output))
 
@@ -214,10 +214,10 @@ class Network:
         self.run = None
         gc.collect()
 
-    def visit(self, request: dict[str, Any]) -> tuple[list[float], list[float]]:
+    def repeat(self, request: dict[str, Any]) -> tuple[list[float], list[float]]:
         """Warm up, then time runs until there are enough: wall and CPU times in milliseconds."""
-        share = 0.1 if self.visited else 1.0
-        self.visited = True
+        share = 0.1 if self.has_run else 1.0
+        self.has_run = True
         warm_ups = max(1, int(share * request["warm_up_runs"]))
         self.timed(warm_ups, share * request["warm_up_seconds"], request["seconds_limit"])
         return self.timed(request["runs"], request["seconds"], request["seconds_limit"])
@@ -225,7 +225,7 @@ class Network:
     def timed(self, runs: int, seconds: float, limit: float) -> tuple[list[float], list[float]]:
         """At least so many runs and seconds, at most ``limit`` seconds."""
         run, image, clock = self.run, self.image, self.clock
-        assert run is not None  # loaded before it is visited
+        assert run is not None  # loaded before
         wall, cpu = [], []
         start = time.perf_counter()
         while True:
@@ -245,7 +245,7 @@ def digest(output: Any) -> dict[str, Any]:
 
 
 def measure(request: dict[str, Any]) -> None:
-    """Visit networks in the order of the request's steps; a network that fails is reported and left out."""
+    """Time networks in the order of the request's steps; a network that fails is reported and left out."""
     cores = Cores(request["threads"])
     if request["pin"]:
         cores.choose()
@@ -262,7 +262,7 @@ def measure(request: dict[str, Any]) -> None:
                 network.load()
                 kept_bytes += network.bytes
             before = busy_ticks()
-            wall, cpu = network.visit(request)
+            wall, cpu = network.repeat(request)
         except Exception as error:
             failed.add(name)
             say("error", network=name, message=f"{type(error).__name__}: {error}")

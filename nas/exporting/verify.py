@@ -11,8 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from latency_tables.apart import measure_network_apart
-from latency_tables.measure import Measurement
+from latency_tables.measure import Measurement, measure_network
 from latency_tables.predictor import Latency
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
@@ -235,7 +234,7 @@ def deliver(result: SearchResult, images: ImageData, pick: str = "knee") -> Sear
         )
     if result.target == LOCAL:
         statistic = load_target(LOCAL).provenance.protocol.get("statistic")
-        measurement = measure_network_apart(export.onnx, "p5" if statistic == "p5" else "median")
+        measurement = measure_network(export.onnx, statistic="p5" if statistic == "p5" else "median")
         verified |= compare_latency(member.latency[LOCAL], measurement, result.document["limit_ms"])
     document = {**result.document, "verified": verified}
     write_json(result.run / "front.json", document)

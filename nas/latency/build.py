@@ -1,6 +1,6 @@
 """Latency tables measured by their user: this machine's is built on first use, others on request.
 
-A build works in a folder of its own in the cache, named after its settings: exported networks, a journal of visits, and
+A build works in a folder of its own in the cache, named after its settings: exported networks, a journal, and
 profiles. Killed at any moment and started again, it goes on where it was; when the table is written, the folder goes.
 """
 
@@ -106,25 +106,25 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
             networks = _networks(request, runtime, folder, progress)
             return build_phone_table(request, runtime, networks, transport, folder, progress)
         from latency_tables.build import Conditions, build_table
-        from latency_tables.campaign import Bench
-        from latency_tables.visit_journal import VisitJournal
-        from latency_tables.visits import QUICK
+        from latency_tables.device_runner import DeviceRunner
+        from latency_tables.measurement_journal import MeasurementJournal
+        from latency_tables.repeats import QUICK
 
         is_local = request.device == LOCAL
         python = runtime.python(request.python or None) if is_local else request.python or "python3"
-        bench = Bench(runtime, transport, python, request.threads)
-        facts = bench.facts()  # before minutes go into exporting
+        runner = DeviceRunner(runtime, transport, python, request.threads)
+        facts = runner.facts()  # before minutes go into exporting
         networks = _networks(request, runtime, folder, progress)
         protocol = replace(QUICK, threads=request.threads)
         identity = {name: facts[name] for name in ("host", "processor", "runtime_version")}
         settings = {**_settings(request), **identity, "protocol": asdict(protocol)}
         return build_table(
             networks,
-            bench,
+            runner,
             folder,
             conditions=Conditions(request.name, "" if is_local else request.device, allow_busy=request.allow_busy),
             protocol=protocol,
-            journal=VisitJournal(folder / "journal.jsonl", settings),
+            journal=MeasurementJournal(folder / "journal.jsonl", settings),
             progress=lambda stage, done, total: progress(StageProgress(f"{stage} networks", done, total)),
         )
 

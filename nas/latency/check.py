@@ -11,9 +11,9 @@ from typing import Any
 from latency_tables.errors import TableError
 from latency_tables.measure import measure_networks
 from latency_tables.predictor import LatencyPredictor
+from latency_tables.repeats import QUICK, Measurement
 from latency_tables.table import LatencyTable, Validation, ValidationRow
 from latency_tables.targets import load_target, provenance_line, staleness
-from latency_tables.visits import QUICK, Measurement
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.latency.predict import Prediction, predict_graph, predict_network
@@ -303,8 +303,8 @@ def _measure(paths: Sequence[Path], table: LatencyTable, progress: Progress) -> 
 
     statistic = table.provenance.protocol.get("statistic")
     protocol = replace(QUICK, threads=table.threads)
-    campaign = measure_networks(paths, protocol, tell, "p5" if statistic == "p5" else "median")
-    return campaign.measurements
+    session = measure_networks(paths, protocol, tell, "p5" if statistic == "p5" else "median")
+    return session.measurements
 
 
 def _mac_line(table: LatencyTable) -> Callable[[float], float]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.build import SampledNetwork, observe, require_enough, table_from_observations
+from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.phone import PhoneCampaign, PhoneModel, PhoneOptions, measure_on_phone, program_digest
 from latency_tables.runtimes import Runtime
 from latency_tables.table import SCHEMA, LatencyTable
 from latency_tables.transports import Transport
-from latency_tables.visit_journal import VisitJournal
 from nas.events import Progress, StageProgress
 from nas.latency.request import BuildRequest
 
@@ -29,7 +29,7 @@ def build_phone_table(
     """Measure the networks on a phone and fit a table whose kernels are priced by their classes alone.
 
     Args:
-        folder: Where the journal of visits lies.
+        folder: Folder of the journal.
 
     Raises:
         BusyMachineError: The phone stays too warm, or its clock too unsteady.
@@ -37,24 +37,24 @@ def build_phone_table(
         ProfileError: None of them does.
         TransportError: The phone has gone; what was measured so far is kept.
     """
-    from latency_tables.benchmark_model import VisitSettings
+    from latency_tables.benchmark_model import RepeatSettings
 
     require_enough(networks)
-    options = PhoneOptions(request.program, visit=VisitSettings(threads=request.threads))
+    options = PhoneOptions(request.program, repeat=RepeatSettings(threads=request.threads))
     settings = {
         "device": request.device,
         "threads": request.threads,
         "program": program_digest(request.program),
         "names": [network.name for network in networks],
     }
-    journal = VisitJournal(folder / "journal.jsonl", settings)
+    journal = MeasurementJournal(folder / "journal.jsonl", settings)
     done = [record["visit"] for record in journal.of_kind("phone_visit")]
     measured = measure_on_phone(
         transport,
         [PhoneModel(network.name, network.path) for network in networks],
         options,
         lambda stage, count, total: progress(StageProgress(f"phone: {stage}", count, total)),
-        on_visit=lambda name, number, record: journal.append({"kind": "phone_visit", "visit": dict(record)}),
+        on_repeat=lambda name, number, record: journal.append({"kind": "phone_visit", "visit": dict(record)}),
         done=done,
     )
     by_name = {measurement.name: measurement for measurement in measured.measurements}

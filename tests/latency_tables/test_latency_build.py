@@ -9,15 +9,15 @@ import pytest
 
 from latency_tables import LatencyPredictor, LatencyTable, fuse
 from latency_tables.build import FOLDS, Conditions, SampledNetwork, build_table, table_from_observations
-from latency_tables.campaign import Bench
+from latency_tables.device_runner import DeviceRunner
 from latency_tables.errors import BusyMachineError, CalibrationError
 from latency_tables.kernels import ONNX_RUNTIME, Kernel
 from latency_tables.local_fit import Observation, fit_local
 from latency_tables.measure import Protocol
+from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.profile import KernelSample
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
-from latency_tables.visit_journal import VisitJournal
 from search_spaces import OpGraph, get_space
 from tests.support.onnx_networks import network_ops, save_network
 from tests.support.tables import document
@@ -85,10 +85,10 @@ def test_too_few_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="2 measured networks, expected at least 4"):
         fit_local(made_up(2))
     with open_transport("local") as transport, pytest.raises(CalibrationError, match=f"0 networks.* least {FOLDS}"):
-        build_table([], Bench(get_runtime("onnxruntime"), transport), tmp_path)
+        build_table([], DeviceRunner(get_runtime("onnxruntime"), transport), tmp_path)
 
 
-def _other_programs_are_running(journal: VisitJournal) -> None:
+def _other_programs_are_running(journal: MeasurementJournal) -> None:
     for record in journal.of_kind("visit"):
         record["others_busy"] = 1.0
         record["cpu_ms"] = [ms / 2 for ms in record["wall_ms"]]
@@ -102,17 +102,17 @@ def test_the_whole_way_on_this_machine(tmp_path: Path) -> None:
         graph = OpGraph([("network", network_ops(width, depth))], (8, 16, 16))
         networks.append(SampledNetwork(path.stem, graph, path))
     protocol = Protocol(rounds=3, warm_up_runs=3, warm_up_seconds=0.0, runs=10, seconds=0.01, restarts=0)
-    journal = VisitJournal(tmp_path / "journal.jsonl")
+    journal = MeasurementJournal(tmp_path / "journal.jsonl")
     with open_transport("local") as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
         table = build_table(
-            networks, bench, tmp_path, conditions=Conditions(allow_busy=True), protocol=protocol, journal=journal
+            networks, runner, tmp_path, conditions=Conditions(allow_busy=True), protocol=protocol, journal=journal
         )
         _other_programs_are_running(journal)
         with pytest.raises(BusyMachineError, match="all processors busy during 100% of the measurements") as caught:
-            build_table(networks, bench, tmp_path, protocol=protocol, journal=journal)
+            build_table(networks, runner, tmp_path, protocol=protocol, journal=journal)
     assert "--allow-busy" in caught.value.hint
-    assert journal.records == VisitJournal(tmp_path / "journal.jsonl").records == []  # to be measured again
+    assert journal.records == MeasurementJournal(tmp_path / "journal.jsonl").records == []  # to be measured again
     table.save(tmp_path / "local.json")
     assert LatencyTable.load(tmp_path / "local.json") == table
     assert (table.name, table.provenance.kind, table.precision) == ("local", "measured", "fp32")

@@ -11,7 +11,7 @@ from latency_tables.errors import BusyMachineError, ProfileError
 from latency_tables.kernels import ONNX_RUNTIME, fuse
 from latency_tables.measure import (
     Protocol,
-    Visit,
+    Repeat,
     is_clean,
     measure_network,
     measure_networks,
@@ -25,8 +25,8 @@ from tests.support.onnx_networks import network_ops, save_network
 TINY = Protocol(rounds=2, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0)
 
 
-def visit(wall_ms: Sequence[float], cpu_ms: Sequence[float] | None = None) -> Visit:
-    return Visit(tuple(wall_ms), tuple(cpu_ms if cpu_ms is not None else wall_ms))
+def repeat(wall_ms: Sequence[float], cpu_ms: Sequence[float] | None = None) -> Repeat:
+    return Repeat(tuple(wall_ms), tuple(cpu_ms if cpu_ms is not None else wall_ms))
 
 
 def test_a_run_is_clean_when_both_clocks_agree() -> None:
@@ -37,7 +37,7 @@ def test_a_run_is_clean_when_both_clocks_agree() -> None:
 
 
 def test_a_quiet_machine_gives_the_median_of_round_medians() -> None:
-    result = summarise("a", [visit([1.0, 1.01, 1.02]), visit([1.03, 1.02, 1.01]), visit([0.99, 1.0, 1.5])])
+    result = summarise("a", [repeat([1.0, 1.01, 1.02]), repeat([1.03, 1.02, 1.01]), repeat([0.99, 1.0, 1.5])])
     assert (result.ms, result.statistic, result.clock) == (1.01, "median", "wall")
     assert (result.rounds, result.runs, result.clean_share, result.min_ms) == (3, 9, 1.0, 0.99)
     assert result.round_spread == pytest.approx(0.02 / 1.01)
@@ -45,12 +45,12 @@ def test_a_quiet_machine_gives_the_median_of_round_medians() -> None:
 
 
 def test_runs_that_lost_the_core_are_left_out() -> None:
-    result = summarise("a", [visit([1.0, 9.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])])
+    result = summarise("a", [repeat([1.0, 9.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])])
     assert (result.ms, result.clock, result.clean_share, result.p95_ms) == (1.0, "wall", 0.75, 1.0)
 
 
 def test_a_contended_core_falls_back_to_cpu_time() -> None:
-    result = summarise("a", [visit([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])])
+    result = summarise("a", [repeat([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])])
     assert result.clock == "thread_cpu"
     assert result.clean_share == 0.25
     assert result.ms == pytest.approx(1.005)
@@ -58,13 +58,13 @@ def test_a_contended_core_falls_back_to_cpu_time() -> None:
 
 def test_several_threads_on_a_busy_machine_are_refused() -> None:
     with pytest.raises(BusyMachineError, match="25% of runs were undisturbed, expected at least half with 4") as caught:
-        summarise("a", [visit([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])], threads=4)
+        summarise("a", [repeat([2.0, 2.1, 2.2, 1.0], [1.0, 1.01, 1.02, 1.0])], threads=4)
     assert "stop other programs" in caught.value.hint
 
 
-def test_unsteady_campaigns_are_given_by_their_fastest_runs() -> None:
-    slow_then_fast = [visit([1.0, 1.1, 1.8, 1.9]), visit([1.0, 1.05, 1.1, 1.9]), visit([1.7, 1.8, 1.9, 2.0])]
-    steady = [visit([1.0, 1.0, 1.0]), visit([1.01, 1.01, 1.01])]
+def test_unsteady_sessions_are_given_by_their_fastest_runs() -> None:
+    slow_then_fast = [repeat([1.0, 1.1, 1.8, 1.9]), repeat([1.0, 1.05, 1.1, 1.9]), repeat([1.7, 1.8, 1.9, 2.0])]
+    steady = [repeat([1.0, 1.0, 1.0]), repeat([1.01, 1.01, 1.01])]
     mixed = summarise_all(["a", "b", "c"], [slow_then_fast, slow_then_fast, steady])
     assert {result.statistic for result in mixed} == {"p5"}
     assert mixed[0].ms == mixed[0].p5_ms == 1.0
@@ -83,9 +83,9 @@ def network(tmp_path: Path) -> Path:
 
 def test_measuring_a_real_network(network: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    campaign = measure_networks([network, network], TINY, lambda *step: steps.append(step))
-    assert len(campaign.measurements) == 2
-    for result in campaign.measurements:
+    session = measure_networks([network, network], TINY, lambda *step: steps.append(step))
+    assert len(session.measurements) == 2
+    for result in session.measurements:
         assert 0 < result.min_ms <= result.ms <= result.p95_ms
         assert result.rounds >= TINY.rounds  # more where this machine is unsteady
     name, done, total = steps[-1]
@@ -144,11 +144,9 @@ def test_a_product_with_a_weight_is_a_linear_layer() -> None:
     assert node_signature(attention) != kernel_signature(kernel)
 
 
-def test_a_process_of_its_own_measures_the_same_network(network: Path, tmp_path: Path) -> None:
-    from latency_tables.apart import measure_network_apart
-
-    apart = measure_network_apart(network, "p5")
-    assert apart.statistic == "p5"
-    assert 0 < apart.min_ms <= apart.ms <= apart.p95_ms
-    with pytest.raises(ProfileError, match="measuring it failed"):
-        measure_network_apart(tmp_path / "nothing.onnx", "p5")
+def test_one_network_is_measured_by_the_statistic_that_is_asked_for(network: Path, tmp_path: Path) -> None:
+    measurement = measure_network(network, statistic="p5")
+    assert measurement.statistic == "p5"
+    assert 0 < measurement.min_ms <= measurement.ms <= measurement.p95_ms
+    with pytest.raises(ProfileError, match="there is no file"):
+        measure_network(tmp_path / "nothing.onnx", statistic="p5")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from latency_tables.benchmark_model import VisitSettings
+from latency_tables.benchmark_model import RepeatSettings
 from latency_tables.errors import BusyMachineError, LatencyError, ProfileError, TransportError
 from latency_tables.phone import PhoneCampaign, PhoneModel, PhoneOptions, measure_on_phone
-from latency_tables.phone_visits import PhoneVisit, Rounds, plan_round, summarise_visits, usable
+from latency_tables.phone_repeats import PhoneRepeat, Rounds, plan_round, summarise_repeats, usable
 from latency_tables.transports import open_transport
 from search_spaces.errors import UnknownNameError
 from tests.support.recorded_phone import RECORDED, RecordedPhone, make_phone
@@ -69,21 +69,21 @@ def measure(
             transport,
             networks,
             options,
-            on_visit=lambda name, number, record: kept.append(json.loads(json.dumps(record))),
+            on_repeat=lambda name, number, record: kept.append(json.loads(json.dumps(record))),
             sleep=clock.sleep,
             now=clock.now,
             **more,
         )
 
 
-def test_a_campaign_from_facts_to_statistics(phone: RecordedPhone) -> None:
+def test_a_session_from_facts_to_statistics(phone: RecordedPhone) -> None:
     clock = Clock()
     records: list[Mapping[str, Any]] = []
     told: list[tuple[str, int, int]] = []
     networks = models(phone, small="older", large="newer")
-    campaign = measure(networks, clock=clock, records=records, progress=lambda *step: told.append(step))
+    session = measure(networks, clock=clock, records=records, progress=lambda *step: told.append(step))
 
-    small, large = campaign.measurements
+    small, large = session.measurements
     assert (small.name, small.ms, small.clock, small.rounds, small.runs) == (
         "small",
         pytest.approx(3.78835),
@@ -94,11 +94,11 @@ def test_a_campaign_from_facts_to_statistics(phone: RecordedPhone) -> None:
     assert (large.ms, large.min_ms, large.p5_ms, large.p95_ms) == pytest.approx((23.467, 23.204, 23.266, 23.829))
     assert small.steady
     assert large.steady
-    assert (campaign.anchor_drift, campaign.discarded, campaign.failures) == (0.0, 0, {})
-    assert campaign.coverage["large"] == (("TfLiteXNNPackDelegate", 412, 412, 1),)
+    assert (session.anchor_drift, session.discarded, session.failures) == (0.0, 0, {})
+    assert session.coverage["large"] == (("TfLiteXNNPackDelegate", 412, 412, 1),)
 
-    assert (campaign.device.name, campaign.device.soc) == ("Pixel 6", "GS101")
-    facts = campaign.facts
+    assert (session.device.name, session.device.soc) == ("Pixel 6", "GS101")
+    facts = session.facts
     assert (facts["mask"], facts["cores"], facts["governor"]) == ("c0", "2 x Cortex-X1 2.80 GHz", "sched_pixel")
     assert (facts["fixed_performance"], facts["visit_statistic"]) == ("on", "mean")
     assert facts["lowest_delegated_share"] == 1.0
@@ -110,10 +110,10 @@ def test_a_campaign_from_facts_to_statistics(phone: RecordedPhone) -> None:
     assert "--warmup_runs=30 --num_runs=100 --use_xnnpack=true" in phone.lines("started")[0]
     assert phone.lines("commands") == [f"{MODE} true", f"{MODE} false"]
     assert clock.sleeps == [1.0] * 6
-    assert told == [("send", 0, 2), ("send", 1, 2), *(("measure", visit, 6) for visit in range(6))]
+    assert told == [("send", 0, 2), ("send", 1, 2), *(("measure", repeat, 6) for repeat in range(6))]
 
 
-def test_a_killed_campaign_goes_on_where_it_was(phone: RecordedPhone) -> None:
+def test_a_killed_session_goes_on_where_it_was(phone: RecordedPhone) -> None:
     networks = models(phone, a="older", b="newer")
     phone.change(gone_after_visits=4)
     records: list[Mapping[str, Any]] = []
@@ -128,9 +128,9 @@ def test_a_killed_campaign_goes_on_where_it_was(phone: RecordedPhone) -> None:
     assert [record["number"] for record in records] == list(range(6))
     assert phone.lines("commands")[-1] == f"{MODE} false"
     assert [measurement.rounds for measurement in whole.measurements] == [2, 2]
-    nothing_left = phone.visits
+    nothing_left = phone.repeats
     assert measure(networks, done=records) == whole
-    assert phone.visits == nothing_left
+    assert phone.repeats == nothing_left
 
 
 def test_a_visit_that_was_throttled_is_taken_again_after_a_wait(phone: RecordedPhone) -> None:
@@ -143,11 +143,11 @@ def test_a_visit_that_was_throttled_is_taken_again_after_a_wait(phone: RecordedP
     clock = Clock(cool)
     told: list[str] = []
     records: list[Mapping[str, Any]] = []
-    campaign = measure(
+    session = measure(
         models(phone, only="newer"), clock=clock, records=records, progress=lambda what, *_: told.append(what)
     )
     assert [record["disturbed"] for record in records] == ["", "thermal status rose to 2", ""]
-    assert (campaign.discarded, campaign.measurements[0].rounds) == (1, 2)
+    assert (session.discarded, session.measurements[0].rounds) == (1, 2)
     assert clock.sleeps == [1.0, 1.0, *[10.0] * 5, 1.0]
     assert told.count("wait: thermal status 2, expected 0") == 5
 
@@ -168,9 +168,9 @@ def test_a_visit_at_another_clock_does_not_count(phone: RecordedPhone) -> None:
     clock = Clock(lambda: phone.set_limit(2802000))
     records: list[Mapping[str, Any]] = []
     options = PhoneOptions(PROGRAM, rounds=Rounds(needed=3, limit=6))
-    campaign = measure(models(phone, only="newer"), options, clock=clock, records=records)
+    session = measure(models(phone, only="newer"), options, clock=clock, records=records)
     assert [record["clock_khz"] for record in records] == [2802000, 2802000, 2000000, 2802000]
-    assert (campaign.discarded, campaign.measurements[0].rounds) == (1, 3)
+    assert (session.discarded, session.measurements[0].rounds) == (1, 3)
 
 
 def test_a_phone_that_stays_warm_is_refused(phone: RecordedPhone) -> None:
@@ -179,21 +179,21 @@ def test_a_phone_that_stays_warm_is_refused(phone: RecordedPhone) -> None:
     message = r"still too warm after 1 min: battery at 36\.7 °C, expected less than 35 °C"
     with pytest.raises(BusyMachineError, match=message) as caught:
         measure(models(phone, only="newer"), PhoneOptions(PROGRAM, wait_limit_s=60), clock=clock)
-    assert "finished visits are kept" in caught.value.hint
+    assert "finished repeats are kept" in caught.value.hint
     assert clock.seconds == 60
-    assert phone.visits == 0
+    assert phone.repeats == 0
     assert phone.lines("commands") == [f"{MODE} true", f"{MODE} false"]
 
 
 def test_a_phone_that_throttles_again_and_again_is_refused(phone: RecordedPhone) -> None:
-    for visit in range(1, 5):
-        phone.write(f"heat_at_{visit}", 'echo 1 > "$RECORDED_DEVICE/thermal"\n')
+    for repeat in range(1, 5):
+        phone.write(f"heat_at_{repeat}", 'echo 1 > "$RECORDED_DEVICE/thermal"\n')
     clock = Clock(lambda: phone.write("thermal", "0\n"))
     with pytest.raises(
         BusyMachineError, match="`only`: 0 of 4 rounds can be used, expected 2: thermal status rose to 1"
     ):
         measure(models(phone, only="newer"), clock=clock)
-    assert phone.visits == 4
+    assert phone.repeats == 4
 
 
 def test_ctrl_c_leaves_the_phone_as_it_was(phone: RecordedPhone) -> None:
@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_the_phone_as_it_was(phone: RecordedPhone) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), open_transport("adb") as transport:
-        measure_on_phone(transport, models(phone, only="newer"), OPTIONS, on_visit=interrupt, sleep=Clock().sleep)
+        measure_on_phone(transport, models(phone, only="newer"), OPTIONS, on_repeat=interrupt, sleep=Clock().sleep)
     assert phone.lines("commands") == [f"{MODE} true", f"{MODE} false"]
     assert not (phone.folder / "data/local/tmp/nas").exists()
 
@@ -217,16 +217,16 @@ def test_a_phone_without_the_mode_is_measured_and_says_so(phone: RecordedPhone) 
 
 
 def test_a_network_that_does_not_run_does_not_stop_the_others(phone: RecordedPhone) -> None:
-    campaign = measure(models(phone, good="newer", bad="unloadable"))
-    assert [measurement.name for measurement in campaign.measurements] == ["good"]
-    assert "Didn't find op for builtin opcode 'GELU'" in campaign.failures["bad"]
+    session = measure(models(phone, good="newer", bad="unloadable"))
+    assert [measurement.name for measurement in session.measurements] == ["good"]
+    assert "Didn't find op for builtin opcode 'GELU'" in session.failures["bad"]
     assert sum("1.tflite" in line for line in phone.lines("started")) == 1
     with pytest.raises(ProfileError, match="none of 1 networks can be measured; `bad`: "):
         measure(models(phone, bad="unloadable"))
 
 
 def test_a_delegate_that_declines_is_a_failure(phone: RecordedPhone) -> None:
-    options = PhoneOptions(PROGRAM, visit=VisitSettings(delegate="edgetpu"), rounds=OPTIONS.rounds)
+    options = PhoneOptions(PROGRAM, repeat=RepeatSettings(delegate="edgetpu"), rounds=OPTIONS.rounds)
     with pytest.raises(ProfileError, match="the NNAPI delegate declined the graph"):
         measure(models(phone, only="declined"), options)
     assert "--nnapi_accelerator_name=google-edgetpu" in phone.lines("started")[0]
@@ -258,7 +258,7 @@ def test_a_program_that_does_not_run_there_says_what_to_get(
     assert phone.lines("commands")[-1] == f"{MODE} false"
 
 
-def test_campaigns_that_make_no_sense_are_refused_before_the_phone_is_touched(phone: RecordedPhone) -> None:
+def test_sessions_that_make_no_sense_are_refused_before_the_phone_is_touched(phone: RecordedPhone) -> None:
     twice = models(phone, only="newer") * 2
     for networks in ([], twice):
         with pytest.raises(LatencyError, match="expected at least one and distinct names"):
@@ -269,33 +269,33 @@ def test_campaigns_that_make_no_sense_are_refused_before_the_phone_is_touched(ph
 
 
 def test_more_threads_than_fast_cores_are_refused(phone: RecordedPhone) -> None:
-    options = PhoneOptions(PROGRAM, visit=VisitSettings(threads=4), rounds=Rounds(needed=1))
+    options = PhoneOptions(PROGRAM, repeat=RepeatSettings(threads=4), rounds=Rounds(needed=1))
     with pytest.raises(LatencyError, match=r"4 threads, but 2 core\(s\) in `c0`: 2 x Cortex-X1"):
         measure(models(phone, only="newer"), options)
-    wider = PhoneOptions(PROGRAM, visit=VisitSettings(threads=4), rounds=Rounds(needed=1), mask="f0")
+    wider = PhoneOptions(PROGRAM, repeat=RepeatSettings(threads=4), rounds=Rounds(needed=1), mask="f0")
     assert measure(models(phone, only="newer"), wider).facts["mask"] == "f0"
 
 
-def seen(model: str, number: int, ms: float = 10.0, **more: Any) -> PhoneVisit:
-    return PhoneVisit(model, number, 0, ms=ms, min_ms=ms, p5_ms=ms, p95_ms=ms, runs=100, **more)
+def seen(model: str, number: int, ms: float = 10.0, **more: Any) -> PhoneRepeat:
+    return PhoneRepeat(model, number, 0, ms=ms, min_ms=ms, p5_ms=ms, p95_ms=ms, runs=100, **more)
 
 
 def test_a_round_whose_anchor_drifted_does_not_count() -> None:
-    visits = [seen("a", 0), seen("b", 0), seen("a", 0, 10.6), seen("a", 1), seen("b", 1), seen("a", 1, 10.4)]
-    assert {visit.round for visit in usable(visits, "a", Rounds())} == {1}
+    repeats = [seen("a", 0), seen("b", 0), seen("a", 0, 10.6), seen("a", 1), seen("b", 1), seen("a", 1, 10.4)]
+    assert {repeat.round for repeat in usable(repeats, "a", Rounds())} == {1}
     rounds = Rounds(needed=1)
-    assert plan_round(["a", "b"], visits[:3], 1, rounds) == ["a", "b", "a"]
-    assert plan_round(["a", "b"], visits, 2, rounds) == []
+    assert plan_round(["a", "b"], repeats[:3], 1, rounds) == ["a", "b", "a"]
+    assert plan_round(["a", "b"], repeats, 2, rounds) == []
 
 
 def test_an_unsteady_network_gets_more_rounds() -> None:
-    visits = [
+    repeats = [
         seen(name, number, ms)
         for number in range(3)
         for name, ms in (("a", 10), ("b", 20 + 2 * number), ("c", 5), ("a", 10))
     ]
-    assert plan_round(["a", "b", "c"], visits, 3, Rounds()) == ["a", "b", "a"]
-    assert not summarise_visits("b", [visit for visit in visits if visit.model == "b"]).steady
+    assert plan_round(["a", "b", "c"], repeats, 3, Rounds()) == ["a", "b", "a"]
+    assert not summarise_repeats("b", [repeat for repeat in repeats if repeat.model == "b"]).steady
 
 
 def test_a_round_that_was_broken_off_is_finished() -> None:

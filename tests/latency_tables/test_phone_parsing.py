@@ -10,7 +10,7 @@ import pytest
 from latency_tables.benchmark_model import (
     TOOLS,
     Coverage,
-    VisitSettings,
+    RepeatSettings,
     parse_benchmark_model,
     parse_litert_benchmark,
 )
@@ -40,7 +40,7 @@ def recorded(name: str) -> str:
 
 
 def test_newer_programs_give_a_median() -> None:
-    timing = parse_benchmark_model(recorded("newer"), "", VisitSettings())
+    timing = parse_benchmark_model(recorded("newer"), "", RepeatSettings())
     assert (timing.runs, timing.ms, timing.median_ms) == (100, 23.467, 23.467)
     assert timing.mean_ms == pytest.approx(23.5028)
     assert (timing.min_ms, timing.max_ms, timing.p5_ms, timing.p95_ms, timing.std_ms) == pytest.approx(
@@ -50,32 +50,32 @@ def test_newer_programs_give_a_median() -> None:
 
 
 def test_older_programs_give_a_mean() -> None:
-    timing = parse_benchmark_model(recorded("older"), "", VisitSettings())
+    timing = parse_benchmark_model(recorded("older"), "", RepeatSettings())
     assert (timing.runs, timing.median_ms, timing.p5_ms, timing.p95_ms, timing.coverage) == (264, None, None, None, ())
     assert timing.ms == timing.mean_ms == pytest.approx(3.78835)
 
 
 def test_slow_networks_are_given_in_scientific_notation() -> None:
-    timing = parse_benchmark_model(recorded("scientific"), "", VisitSettings())
+    timing = parse_benchmark_model(recorded("scientific"), "", RepeatSettings())
     assert (timing.runs, timing.ms) == (51, 2950.0)
     assert timing.coverage == (Coverage("TfLiteXNNPackDelegate", 88, 90, 3),)
 
 
 def test_a_single_run_has_no_statistics() -> None:
-    timing = parse_benchmark_model(recorded("one_run"), "", VisitSettings())
+    timing = parse_benchmark_model(recorded("one_run"), "", RepeatSettings())
     assert (timing.runs, timing.std_ms) == (1, 0.0)
     assert timing.ms == timing.min_ms == timing.max_ms == pytest.approx(159880.121)
 
 
 def test_litert_programs_have_another_summary() -> None:
-    timing = parse_benchmark_model(recorded("litert"), "", VisitSettings())
+    timing = parse_benchmark_model(recorded("litert"), "", RepeatSettings())
     assert (timing.runs, timing.ms) == (2112, pytest.approx(0.462))
 
 
 def test_other_ends_of_line_change_nothing() -> None:
     text = recorded("newer")
-    assert parse_benchmark_model(text.replace("\n", "\r\n"), "", VisitSettings()) == parse_benchmark_model(
-        text, "", VisitSettings()
+    assert parse_benchmark_model(text.replace("\n", "\r\n"), "", RepeatSettings()) == parse_benchmark_model(
+        text, "", RepeatSettings()
     )
 
 
@@ -90,18 +90,18 @@ def test_other_ends_of_line_change_nothing() -> None:
 )
 def test_what_would_be_another_number_is_refused(name: str, delegate: str, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
-        parse_benchmark_model(recorded(name), "", VisitSettings(delegate=delegate))  # type: ignore[arg-type]
+        parse_benchmark_model(recorded(name), "", RepeatSettings(delegate=delegate))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "Segmentation fault\n", "INFO: count=1 curr=5\n", recorded("newer")[:-700]])
 def test_output_that_breaks_off_is_no_number(text: str) -> None:
     with pytest.raises(ProfileError, match="measured nothing"):
-        parse_benchmark_model(text, "", VisitSettings())
+        parse_benchmark_model(text, "", RepeatSettings())
 
 
 def test_command_lines() -> None:
     model, results = PurePosixPath("/data/local/tmp/nas/0.tflite"), PurePosixPath("/data/local/tmp/nas/results.json")
-    settings = VisitSettings(delegate="xnnpack-fp16", threads=2, warm_up_runs=3, runs=7)
+    settings = RepeatSettings(delegate="xnnpack-fp16", threads=2, warm_up_runs=3, runs=7)
     command = TOOLS["benchmark_model"].command("/data/local/tmp/nas/benchmark_model", model, results, settings)
     assert command[1:] == [
         "--graph=/data/local/tmp/nas/0.tflite",
@@ -111,9 +111,9 @@ def test_command_lines() -> None:
         "--use_xnnpack=true",
         "--xnnpack_force_fp16=true",
     ]
-    assert "--use_gpu" in TOOLS["litert-benchmark"].command("p", model, results, VisitSettings(delegate="gpu"))
+    assert "--use_gpu" in TOOLS["litert-benchmark"].command("p", model, results, RepeatSettings(delegate="gpu"))
     with pytest.raises(ProfileError, match="has no delegate `edgetpu`"):
-        TOOLS["litert-benchmark"].command("p", model, results, VisitSettings(delegate="edgetpu"))
+        TOOLS["litert-benchmark"].command("p", model, results, RepeatSettings(delegate="edgetpu"))
 
 
 LITERT = {
@@ -135,13 +135,13 @@ LITERT = {
 
 
 def test_litert_benchmark_writes_json() -> None:
-    timing = parse_litert_benchmark("noise", json.dumps(LITERT), VisitSettings())
+    timing = parse_litert_benchmark("noise", json.dumps(LITERT), RepeatSettings())
     assert (timing.runs, timing.ms, timing.mean_ms, timing.p95_ms) == (20, 2.39, 2.41, 2.63)
     with pytest.raises(ProfileError, match="left a part of the graph to the CPU"):
-        parse_litert_benchmark("", json.dumps({**LITERT, "fully_accelerated": False}), VisitSettings(delegate="gpu"))
+        parse_litert_benchmark("", json.dumps({**LITERT, "fully_accelerated": False}), RepeatSettings(delegate="gpu"))
     for broken in ("", "[]", '{"latency": {}}', '{"latency": {"avg_ms": null}}'):
         with pytest.raises(ProfileError, match="measured nothing: ERROR: no such model"):
-            parse_litert_benchmark("ERROR: no such model\n", broken, VisitSettings())
+            parse_litert_benchmark("ERROR: no such model\n", broken, RepeatSettings())
 
 
 def test_the_fastest_class_is_asked_for_and_never_assumed() -> None:

@@ -36,7 +36,7 @@ class RecordedPhone:
         return path.read_text().splitlines() if path.exists() else []
 
     @property
-    def visits(self) -> int:
+    def repeats(self) -> int:
         return int((self.lines("visits") or ["0"])[0])
 
     def set_limit(self, khz: int) -> None:

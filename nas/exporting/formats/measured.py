@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import BusyMachineError
 from latency_tables.measure import ONE, Measurement, measure_networks
 from latency_tables.runtimes import get_runtime
@@ -76,10 +76,10 @@ def _logits(name: str, path: Path, images_BCHW: Tensor) -> Tensor:
 
 def _latencies(folder: Path, files: Mapping[str, str], shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     """The files of ONNX Runtime are measured in turns, so that what disturbs one disturbs all."""
-    sessions = [name for name in files if not is_program(name)]
+    onnx_files = [name for name in files if not is_program(name)]
     try:
-        campaign = measure_networks([folder / files[name] for name in sessions], ONE)
-        measured = dict(zip(sessions, campaign.measurements, strict=True))
+        taken = measure_networks([folder / files[name] for name in onnx_files], ONE)
+        measured = dict(zip(onnx_files, taken.measurements, strict=True))
         for name in files:
             if is_program(name):
                 measured[name] = _program_latency(name, folder / files[name], shape)
@@ -92,8 +92,8 @@ def _latencies(folder: Path, files: Mapping[str, str], shape: tuple[int, ...]) -
 def _program_latency(name: str, path: Path, shape: tuple[int, ...]) -> Measurement:
     runtime = get_runtime(name)
     with LocalTransport() as transport:
-        bench = Bench(runtime, transport, runtime.python(), threads=ONE.threads)
-        return measure(bench, [NetworkFile(path, (1, *shape))], ONE).measurements[0]
+        runner = DeviceRunner(runtime, transport, runtime.python(), threads=ONE.threads)
+        return measure(runner, [NetworkFile(path, (1, *shape))], ONE).measurements[0]
 
 
 def _described(name: str, measurement: Measurement, fp32: float) -> dict[str, Any]:

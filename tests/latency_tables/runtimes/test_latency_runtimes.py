@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import ProfileError, TableError
+from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.predictor import LatencyPredictor
+from latency_tables.repeats import Protocol
 from latency_tables.runtimes import RuntimeMissingError, get_runtime, register_runtime, registry, runtime_names
 from latency_tables.runtimes.onnx_file import write_onnx
 from latency_tables.runtimes.onnx_runtime import make_session
@@ -22,8 +24,6 @@ from latency_tables.runtimes.torch_eager import check_program
 from latency_tables.table import LatencyTable
 from latency_tables.targets import load_target
 from latency_tables.transports import open_transport
-from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import Protocol
 from latency_tables.worker import digest, random_image
 from search_spaces import UnknownNameError, get_space
 
@@ -71,15 +71,15 @@ def test_a_runtime_computes_what_pytorch_computes(name: str, network: nn.Module,
     path = tmp_path / f"mixed{runtime.suffix}"
     runtime.write(network, (3, 32, 32), path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing temporary is left
-    journal = VisitJournal()
+    journal = MeasurementJournal()
     with open_transport("local") as transport:
-        bench = Bench(runtime, transport, python)
-        assert bench.facts()["runtime_version"]
-        campaign = measure(bench, [NetworkFile(path, (1, 3, 32, 32), digest(output))], ONCE, journal=journal)
+        runner = DeviceRunner(runtime, transport, python)
+        assert runner.facts()["runtime_version"]
+        session = measure(runner, [NetworkFile(path, (1, 3, 32, 32), digest(output))], ONCE, journal=journal)
     (loaded,) = journal.of_kind("loaded")
     assert loaded["precision"] == "fp32"
     assert loaded["output"]["picked"] == pytest.approx(digest(output)["picked"], rel=1e-4, abs=1e-5)
-    assert campaign.measurements[0].ms > 0
+    assert session.measurements[0].ms > 0
 
 
 def test_a_missing_environment_is_told_with_the_commands_that_make_it(

@@ -127,9 +127,9 @@ def test_without_ssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_measuring_worker_runs_over_there(server: Server, tmp_path: Path) -> None:
     from onnx import TensorProto, helper, save
 
-    from latency_tables.campaign import Bench, NetworkFile, measure
+    from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
+    from latency_tables.repeats import Protocol
     from latency_tables.runtimes.registry import get_runtime
-    from latency_tables.visits import Protocol
 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "tiny", value[:1], value[1:])
@@ -137,8 +137,8 @@ def test_the_measuring_worker_runs_over_there(server: Server, tmp_path: Path) ->
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     protocol = Protocol(rounds=2, rounds_limit=2, warm_up_runs=1, warm_up_seconds=0, runs=5, seconds=0, drift_limit=1e9)
     with open_transport(server.target) as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport)
-        campaign = measure(bench, [NetworkFile(model)], protocol)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
+        session = measure(runner, [NetworkFile(model)], protocol)
         assert [found.name for found in Path(transport.scratch).glob("*.onnx")] != []
-    (measurement,) = campaign.measurements
+    (measurement,) = session.measurements
     assert (measurement.rounds, measurement.ms > 0) == (2, True)

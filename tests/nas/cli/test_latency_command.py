@@ -112,7 +112,7 @@ def test_a_network_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         export_samples("onnxruntime", [job], {}, ignore)
 
 
-def visits(journal: Path) -> list[tuple[int, int]]:
+def repeats(journal: Path) -> list[tuple[int, int]]:
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
     return [tuple(record["step"]) for record in map(json.loads, lines) if record["kind"] == "visit"]
 
@@ -134,14 +134,14 @@ def test_a_killed_build_goes_on_where_it_was(cache: Path) -> None:
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 300
     journals: list[Path] = []
-    while not journals or len(visits(journals[0])) < 10:
+    while not journals or len(repeats(journals[0])) < 10:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.1)
         journals = list(cache.glob("builds/*/journal.jsonl"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = visits(journals[0])
+    kept = repeats(journals[0])
     files = {path: path.stat().st_mtime_ns for path in cache.glob("builds/*/networks/*")}
     copy = cache / "journal.jsonl"
     process = subprocess.Popen(command)
@@ -151,7 +151,7 @@ def test_a_killed_build_goes_on_where_it_was(cache: Path) -> None:
             assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in files.items() if path.exists())
         time.sleep(0.05)
     assert process.returncode == 0
-    found = visits(copy)
+    found = repeats(copy)
     assert found[: len(kept)] == kept
     assert max(Counter(found).values()) == 1
     assert len(LatencyTable.load(cache / "latency" / "local.json").validation.rows) == 6

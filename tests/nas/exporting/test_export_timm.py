@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from latency_tables.repeats import Protocol
 from latency_tables.runtimes.base import RuntimeMissingError
-from latency_tables.visits import Protocol
 from nas.errors import UsageError
 from nas.exporting.export import Export, ExportRequest, export_subnet, load
 from nas.exporting.formats import measured, parse_formats

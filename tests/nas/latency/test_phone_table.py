@@ -69,7 +69,7 @@ def test_a_table_of_a_phone_bounds_a_search(phone: RecordedPhone, tmp_path: Path
         build()
     phone.change(gone_after_visits=None)
     build()
-    assert phone.visits == 3 * 7 + 1  # three rounds with the anchor once more; the visit that broke off is taken again
+    assert phone.repeats == 3 * 7 + 1  # three rounds, the anchor twice in each; one broke off and is taken again
     assert set(stages) == {"phone: send", "phone: measure"}
 
     table = load_target("recorded")

@@ -1,14 +1,14 @@
-"""A short campaign of measurements on this machine, long enough to be killed."""
+"""A short session of measurements on this machine, long enough to be killed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from latency_tables.campaign import Bench, NetworkFile, measure
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
+from latency_tables.measurement_journal import MeasurementJournal
+from latency_tables.repeats import Protocol
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
-from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import Protocol
 from tests.support.onnx_networks import save_network
 
 SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.2, restarts=0)
@@ -20,7 +20,9 @@ def network_files(folder: Path, count: int) -> list[NetworkFile]:
     return [NetworkFile(folder / f"{number}.onnx", (1, 8, 16, 16)) for number in range(count)]
 
 
-def run_campaign(folder: Path, protocol: Protocol) -> None:
+def run_session(folder: Path, protocol: Protocol) -> None:
     with open_transport("local") as transport:
-        journal = VisitJournal(folder / "journal.jsonl", {"protocol": "slow"})
-        measure(Bench(get_runtime("onnxruntime"), transport), network_files(folder, 3), protocol, journal=journal)
+        journal = MeasurementJournal(folder / "journal.jsonl", {"protocol": "slow"})
+        measure(
+            DeviceRunner(get_runtime("onnxruntime"), transport), network_files(folder, 3), protocol, journal=journal
+        )

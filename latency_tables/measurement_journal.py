@@ -1,4 +1,4 @@
-"""A campaign's record on disk: one JSON line per finished piece of work; a killed build goes on where it was."""
+"""A session's record on disk: one JSON line per finished piece of work; a killed build goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latency_tables.errors import LatencyError
 _HEADER = "settings"
 
 
-class VisitJournal:
+class MeasurementJournal:
     """What has been measured, in the order in which it was.
 
     Every record reaches the file before the next piece of work begins. A last line that a kill tore is dropped. A

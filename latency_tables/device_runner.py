@@ -1,7 +1,7 @@
 """Running the worker on a device: what it is asked, what it answers, and the record that survives a kill.
 
-The worker takes times and decides nothing; which visits are due follows from the record alone
-(`latency_tables.visits`), so that a campaign that was killed asks for what is missing, and for nothing twice.
+The worker takes times and decides nothing; which repeats are due follows from the record alone
+(`latency_tables.repeats`), so that a session that was killed asks for what is missing, and for nothing twice.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from latency_tables.errors import ProfileError
-from latency_tables.runtimes.base import Runtime, RuntimeMissingError
-from latency_tables.transports.base import Transport
-from latency_tables.transports.local import LocalTransport
-from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import (
-    Campaign,
+from latency_tables.measurement_journal import MeasurementJournal
+from latency_tables.repeats import (
+    MeasurementSession,
     Progress,
     Protocol,
+    Repeat,
     Round,
     Statistic,
-    Visit,
     accept_rounds,
     quiet_share,
     round_plan,
@@ -33,6 +30,9 @@ from latency_tables.visits import (
     summarise_all,
     undisturbed_share,
 )
+from latency_tables.runtimes.base import Runtime, RuntimeMissingError
+from latency_tables.transports.base import Transport
+from latency_tables.transports.local import LocalTransport
 
 _WORKER = Path(__file__).with_name("worker.py")
 PROFILE_GROUP = 12
@@ -59,7 +59,7 @@ class NetworkFile:
 
 
 @dataclass
-class Bench:
+class DeviceRunner:
     """Where networks are measured, and with what.
 
     Attributes:
@@ -162,25 +162,25 @@ class Bench:
 
 
 def measure(
-    bench: Bench,
+    runner: DeviceRunner,
     networks: Sequence[NetworkFile],
     protocol: Protocol,
     *,
-    journal: VisitJournal | None = None,
+    journal: MeasurementJournal | None = None,
     progress: Progress | None = None,
     statistic: Statistic | None = None,
     least_undisturbed: float = 0.0,
-) -> Campaign:
+) -> MeasurementSession:
     """Measure networks in interleaved rounds; the first one is the anchor.
 
     Args:
-        bench: Where, and with what.
+        runner: Where, and with what.
         networks: Their files, in the same order whenever the same journal is given.
         protocol: How long and how often to measure.
         journal: What has been measured already; what is measured now is added.
-        progress: Told of every visit.
+        progress: Told of every repeat.
         statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
-        least_undisturbed: Share of undisturbed visits below which no rounds are added: whoever asks will refuse.
+        least_undisturbed: Share of undisturbed repeats below which no rounds are added: whoever asks will refuse.
 
     Raises:
         BusyMachineError: With several threads, fewer than half of a network's runs were clean.
@@ -188,7 +188,7 @@ def measure(
         RuntimeMissingError: The runtime is not installed on the device.
         TransportError: The device has gone.
     """
-    journal = journal or VisitJournal()
+    journal = journal or MeasurementJournal()
     names = [network.path.stem for network in networks]
     plan = round_plan(len(networks))
     while True:
@@ -199,19 +199,19 @@ def measure(
             break
         steps = _due_steps(rounds, plan, wanted)
         known = len(journal.of_kind("visit"))
-        _visit(bench, networks, plan, steps, protocol, journal, progress)
+        _measure_steps(runner, networks, plan, steps, protocol, journal, progress)
         if len(journal.of_kind("visit")) < known + len(steps):
-            raise ProfileError("the measuring worker left visits out", "build again")
-    measurements = summarise_all(names, accepted.visits, protocol.threads, statistic)
-    shares = quiet_share(accepted.visits), undisturbed_share(accepted.visits)
-    return Campaign(measurements, accepted.drift, accepted.restarted, *shares)
+            raise ProfileError("the measuring worker left repeats out", "build again")
+    measurements = summarise_all(names, accepted.repeats, protocol.threads, statistic)
+    shares = quiet_share(accepted.repeats), undisturbed_share(accepted.repeats)
+    return MeasurementSession(measurements, accepted.drift, accepted.restarted, *shares)
 
 
 def profile(
-    bench: Bench,
+    runner: DeviceRunner,
     networks: Sequence[NetworkFile],
     folder: Path,
-    journal: VisitJournal,
+    journal: MeasurementJournal,
     progress: Progress | None = None,
 ) -> list[tuple[Path, Path]]:
     """Profile networks with ONNX Runtime.
@@ -232,43 +232,43 @@ def profile(
     due = [position for position in range(len(networks)) if position not in found]
     for start in range(0, len(due), PROFILE_GROUP):
         group = due[start : start + PROFILE_GROUP]
-        for record in _profile_group(bench, networks, group):
+        for record in _profile_group(runner, networks, group):
             position = int(record["network"])
             events, graph = _profile_files(folder, position)
-            bench.transport.pull(PurePosixPath(record["events"]), events)
-            bench.transport.pull(PurePosixPath(record["graph"]), graph)
+            runner.transport.pull(PurePosixPath(record["events"]), events)
+            runner.transport.pull(PurePosixPath(record["graph"]), graph)
             journal.append({"kind": "profiled", "position": position})
             if progress is not None:
                 progress("profile", len(networks) - len(due) + due.index(position) + 1, len(networks))
     return [_profile_files(folder, position) for position in range(len(networks))]
 
 
-def _rounds(journal: VisitJournal) -> dict[int, Round]:
-    visits: dict[int, dict[int, Visit]] = {}
+def _rounds(journal: MeasurementJournal) -> dict[int, Round]:
+    repeats: dict[int, dict[int, Repeat]] = {}
     for record in journal.of_kind("visit"):
         number, step = record["step"]
-        visit = Visit(tuple(record["wall_ms"]), tuple(record["cpu_ms"]), record["others_busy"])
-        visits.setdefault(number, {})[step] = visit
-    return {number: Round(steps) for number, steps in sorted(visits.items())}
+        repeat = Repeat(tuple(record["wall_ms"]), tuple(record["cpu_ms"]), record["others_busy"])
+        repeats.setdefault(number, {})[step] = repeat
+    return {number: Round(steps) for number, steps in sorted(repeats.items())}
 
 
 def _due_steps(rounds: Mapping[int, Round], plan: Sequence[int], wanted: int) -> list[tuple[int, int]]:
-    """Round and step of every visit that is due: what a kill left out first, then new rounds."""
+    """Round and step of every repeat that is due: what a kill left out first, then new rounds."""
     open_rounds = [number for number, each in rounds.items() if not each.is_complete(plan)]
     new = range(len(rounds), len(rounds) + max(0, wanted - len(open_rounds)))
-    taken = {(number, step) for number, each in rounds.items() for step in each.visits}
+    taken = {(number, step) for number, each in rounds.items() for step in each.repeats}
     return [
         (number, step) for number in [*open_rounds, *new] for step in range(len(plan)) if (number, step) not in taken
     ]
 
 
-def _visit(
-    bench: Bench,
+def _measure_steps(
+    runner: DeviceRunner,
     networks: Sequence[NetworkFile],
     plan: Sequence[int],
     steps: Sequence[tuple[int, int]],
     protocol: Protocol,
-    journal: VisitJournal,
+    journal: MeasurementJournal,
     progress: Progress | None,
 ) -> None:
     done = len(journal.of_kind("visit"))
@@ -277,9 +277,9 @@ def _visit(
     def on_record(record: dict[str, Any]) -> None:
         nonlocal done
         if record["kind"] == "error":
-            raise bench.problem(networks[int(record["network"])].path, record["message"])
+            raise runner.problem(networks[int(record["network"])].path, record["message"])
         if record["kind"] == "loaded":
-            _check_loaded(networks[int(record["network"])], record, bench.runtime)
+            _check_loaded(networks[int(record["network"])], record, runner.runtime)
         if record["kind"] in ("facts", "loaded", "visit", "done"):
             journal.append(record)
         if record["kind"] == "visit":
@@ -292,35 +292,35 @@ def _visit(
     request = {
         "task": "measure",
         **times,
-        "networks": {str(position): _entry(bench, networks[position]) for position in used},
+        "networks": {str(position): _entry(runner, networks[position]) for position in used},
         "steps": [[step, str(plan[step[1]])] for step in steps],
     }
-    bench.ask(request, on_record)
+    runner.ask(request, on_record)
 
 
-def _profile_group(bench: Bench, networks: Sequence[NetworkFile], group: Sequence[int]) -> list[dict[str, Any]]:
+def _profile_group(runner: DeviceRunner, networks: Sequence[NetworkFile], group: Sequence[int]) -> list[dict[str, Any]]:
     records = []
 
     def on_record(record: dict[str, Any]) -> None:
         if record["kind"] == "error":
-            raise bench.problem(networks[int(record["network"])].path, record["message"])
+            raise runner.problem(networks[int(record["network"])].path, record["message"])
         if record["kind"] == "profile":
             records.append(record)
 
     request = {
         "task": "profile",
-        "networks": {str(position): _entry(bench, networks[position]) for position in group},
-        "folder": str(bench.transport.scratch),
+        "networks": {str(position): _entry(runner, networks[position]) for position in group},
+        "folder": str(runner.transport.scratch),
         "turns": PROFILE_TURNS,
         "runs": PROFILE_RUNS,
         "warm_up": PROFILE_WARM_UP,
     }
-    bench.ask(request, on_record)
+    runner.ask(request, on_record)
     return records
 
 
-def _entry(bench: Bench, network: NetworkFile) -> dict[str, Any]:
-    return {"path": bench.send(network.path), "input_shape": network.input_shape}
+def _entry(runner: DeviceRunner, network: NetworkFile) -> dict[str, Any]:
+    return {"path": runner.send(network.path), "input_shape": network.input_shape}
 
 
 def _profile_files(folder: Path, position: int) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""Campaigns: which visits are due, what a kill leaves behind, and what the worker says about networks it cannot run."""
+"""Sessions: which repeats are due, what a kill leaves behind, and what the worker says about networks it cannot run."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ import numpy as np
 import pytest
 
 from latency_tables import worker
-from latency_tables.campaign import Bench, NetworkFile, measure, profile
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure, profile
 from latency_tables.errors import ProfileError
-from latency_tables.runtimes import RuntimeMissingError, get_runtime
-from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.transports import CommandResult, OnLine, open_transport
-from latency_tables.transports.local import LocalTransport
-from latency_tables.visit_journal import VisitJournal
-from latency_tables.visits import (
+from latency_tables.measurement_journal import MeasurementJournal
+from latency_tables.repeats import (
     Accepted,
     Protocol,
+    Repeat,
     Round,
-    Visit,
     accept_rounds,
     quiet_share,
     round_plan,
     rounds_wanted,
     undisturbed_share,
 )
-from tests.support.campaigns import SLOW, network_files, run_campaign
+from latency_tables.runtimes import RuntimeMissingError, get_runtime
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.transports import CommandResult, OnLine, open_transport
+from latency_tables.transports.local import LocalTransport
+from tests.support.sessions import SLOW, network_files, run_session
 
 TINY = Protocol(rounds=3, rounds_limit=3, warm_up_runs=2, warm_up_seconds=0.0, runs=5, seconds=0.0, restarts=0)
 
 
-def visit(ms: float, busy: float | None = None, ours: float = 1.0) -> Visit:
-    """A visit during which the other processors were busy, and ours was ours, for these shares of the time."""
-    return Visit((ms,) * 5, (ms * ours,) * 5, busy)
+def repeat(ms: float, busy: float | None = None, ours: float = 1.0) -> Repeat:
+    """A repeat during which the other processors were busy, and ours was ours, for these shares of the time."""
+    return Repeat((ms,) * 5, (ms * ours,) * 5, busy)
 
 
 def rounds(anchor_ms: Sequence[Sequence[float]], networks: int) -> list[Round]:
@@ -51,7 +51,7 @@ def rounds(anchor_ms: Sequence[Sequence[float]], networks: int) -> list[Round]:
     made = []
     for times in anchor_ms:
         waiting = list(times)
-        made.append(Round({step: visit(waiting.pop(0) if not network else 1.0) for step, network in enumerate(plan)}))
+        made.append(Round({step: repeat(waiting.pop(0) if not network else 1.0) for step, network in enumerate(plan)}))
     return made
 
 
@@ -64,7 +64,7 @@ def test_the_anchor_is_visited_first_last_and_in_between() -> None:
 
 
 def test_rounds_whose_anchor_drifts_start_again_until_there_are_no_restarts_left() -> None:
-    steady, drifting, unfinished = [1.0, 1.01], [1.0, 1.2], Round({0: visit(1.0)})
+    steady, drifting, unfinished = [1.0, 1.01], [1.0, 1.2], Round({0: repeat(1.0)})
     accepted = accept_rounds(
         [*rounds([drifting, steady, drifting], 2), unfinished], round_plan(2), Protocol(restarts=1)
     )
@@ -73,39 +73,39 @@ def test_rounds_whose_anchor_drifts_start_again_until_there_are_no_restarts_left
 
 
 def test_the_quiet_share_counts_visits_during_which_other_processors_idled() -> None:
-    assert quiet_share([[visit(1, 0.1), visit(1, 0.9)], [visit(1, 0.5), visit(1)]]) == pytest.approx(2 / 3)
-    assert quiet_share([[visit(1)]]) is None
+    assert quiet_share([[repeat(1, 0.1), repeat(1, 0.9)], [repeat(1, 0.5), repeat(1)]]) == pytest.approx(2 / 3)
+    assert quiet_share([[repeat(1)]]) is None
 
 
 def test_a_busy_neighbour_disturbs_only_where_our_processor_is_shared_too() -> None:
-    neighbour, crowd = visit(1, 0.9), visit(1, 0.9, ours=0.5)
-    assert undisturbed_share([[visit(1, 0.1), neighbour], [crowd, visit(1, 0.1, ours=0.5)]]) == 0.75
-    assert undisturbed_share([[visit(1)]]) is None
+    neighbour, crowd = repeat(1, 0.9), repeat(1, 0.9, ours=0.5)
+    assert undisturbed_share([[repeat(1, 0.1), neighbour], [crowd, repeat(1, 0.1, ours=0.5)]]) == 0.75
+    assert undisturbed_share([[repeat(1)]]) is None
 
 
 def test_unsteady_rounds_are_repeated_but_not_where_others_never_stop() -> None:
     protocol = Protocol(rounds=2, rounds_limit=5)
-    first, second = visit(1, 0.9, ours=0.5), visit(2, 0.9, ours=0.5)
+    first, second = repeat(1, 0.9, ours=0.5), repeat(2, 0.9, ours=0.5)
     assert rounds_wanted(["a"], Accepted([[first]], 0.0, 0), protocol, 0.1) == 1
     assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol) == 2
     assert rounds_wanted(["a"], Accepted([[first, second]], 0.0, 0), protocol, 0.1) == 0
-    assert rounds_wanted(["a"], Accepted([[visit(1, 0.9), visit(2, 0.9)]], 0.0, 0), protocol, 0.1) == 2
+    assert rounds_wanted(["a"], Accepted([[repeat(1, 0.9), repeat(2, 0.9)]], 0.0, 0), protocol, 0.1) == 2
 
 
 def test_a_journal_survives_a_torn_line_and_sets_other_settings_aside(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    journal = VisitJournal(path, {"seed": 1})
+    journal = MeasurementJournal(path, {"seed": 1})
     journal.append({"kind": "visit", "step": [0, 0]})
     with path.open("ab") as file:
         file.write(b'{"kind": "visit", "st')
-    again = VisitJournal(path, {"seed": 1})
+    again = MeasurementJournal(path, {"seed": 1})
     assert again.records == [{"kind": "visit", "step": [0, 0]}]
     again.append({"kind": "visit", "step": [0, 1]})
     assert len(path.read_bytes().splitlines()) == 3
-    other = VisitJournal(path, {"seed": 2})
+    other = MeasurementJournal(path, {"seed": 2})
     assert other.records == []
     assert other.set_aside == tmp_path / "journal.other-settings-1.jsonl"
-    assert [record["step"] for record in VisitJournal(other.set_aside, {"seed": 1}).records] == [[0, 0], [0, 1]]
+    assert [record["step"] for record in MeasurementJournal(other.set_aside, {"seed": 1}).records] == [[0, 0], [0, 1]]
 
 
 def steps(journal: Path) -> list[list[int]]:
@@ -115,12 +115,12 @@ def steps(journal: Path) -> list[list[int]]:
 
 KILLED = """
 from pathlib import Path
-from tests.support.campaigns import SLOW, run_campaign
-run_campaign(Path({folder!r}), SLOW)
+from tests.support.sessions import SLOW, run_session
+run_session(Path({folder!r}), SLOW)
 """
 
 
-def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_session_goes_on_where_it_was(tmp_path: Path) -> None:
     script = KILLED.format(folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", script])
     journal = tmp_path / "journal.jsonl"
@@ -133,13 +133,13 @@ def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
     process.wait()
     kept = steps(journal)
     assert len(kept) < SLOW.rounds * len(round_plan(3)), "it was done before it could be killed"
-    run_campaign(tmp_path, SLOW)
+    run_session(tmp_path, SLOW)
     found = steps(journal)
     assert found[: len(kept)] == kept
     assert max(Counter(map(tuple, found)).values()) == 1
     assert sorted(found) == [[number, step] for number in range(SLOW.rounds) for step in range(len(round_plan(3)))]
     before = journal.read_bytes()
-    run_campaign(tmp_path, SLOW)
+    run_session(tmp_path, SLOW)
     assert journal.read_bytes() == before  # nothing was left to do
 
 
@@ -147,24 +147,24 @@ def test_wrong_outputs_are_found_out(tmp_path: Path) -> None:
     (file,) = network_files(tmp_path, 1)
     expected: dict[str, Any] = {"count": 4, "picked": [1.0, 2.0, 3.0, 4.0]}
     with open_transport("local") as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
         with pytest.raises(ProfileError, match=r"something else than PyTorch: found differences of .* at most"):
-            measure(bench, [NetworkFile(file.path, file.input_shape, expected)], TINY)
+            measure(runner, [NetworkFile(file.path, file.input_shape, expected)], TINY)
         with pytest.raises(ProfileError, match="found 4 numbers, expected 5"):
-            measure(bench, [NetworkFile(file.path, file.input_shape, {**expected, "count": 5})], TINY)
+            measure(runner, [NetworkFile(file.path, file.input_shape, {**expected, "count": 5})], TINY)
         with pytest.raises(ProfileError, match=r"inputs are \[\[1, 8, 16, 16\]\], expected \[\[1, 3, 16, 16\]\]"):
-            measure(bench, [NetworkFile(file.path, (1, 3, 16, 16))], TINY)
+            measure(runner, [NetworkFile(file.path, (1, 3, 16, 16))], TINY)
 
 
 def test_profiles_come_back_without_weights_and_are_not_taken_twice(tmp_path: Path) -> None:
     files = network_files(tmp_path, 2)
-    journal = VisitJournal()
+    journal = MeasurementJournal()
     with open_transport("local") as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport)
-        found = profile(bench, files, tmp_path / "profiles", journal)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
+        found = profile(runner, files, tmp_path / "profiles", journal)
         assert [record["position"] for record in journal.of_kind("profiled")] == [0, 1]
         written = [path.stat().st_mtime_ns for pair in found for path in pair]
-        again = profile(bench, files, tmp_path / "profiles", journal)
+        again = profile(runner, files, tmp_path / "profiles", journal)
     assert [path.stat().st_mtime_ns for pair in again for path in pair] == written
     for events, graph in found:
         assert any(event.get("cat") == "Node" for event in json.loads(events.read_text()))
@@ -202,9 +202,9 @@ def test_what_is_wrong_on_the_device_is_said(
     lines: list[str], code: int, stderr: str, error: type[Exception], message: str
 ) -> None:
     with Scripted(lines, code, stderr) as transport:
-        bench = Bench(get_runtime("onnxruntime"), transport)
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
         with pytest.raises(error, match=message):
-            bench.facts()
+            runner.facts()
 
 
 def load_doubling(path: str, threads: int, shape: list[int] | None) -> tuple[Any, str]:
@@ -255,24 +255,24 @@ def test_a_runtime_owns_its_loader_and_its_clock(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with open_transport("local") as transport:
         network = NetworkFile(file, (1, 3, 2, 2), worker.digest(2.0 * array.astype(float)))
-        measured = measure(Bench(Doubling(), transport), [network], TINY).measurements[0]
+        measured = measure(DeviceRunner(Doubling(), transport), [network], TINY).measurements[0]
     assert (measured.ms, measured.iqr_ms) == (7.0, 0.0)
 
 
 def test_another_precision_is_refused(tmp_path: Path) -> None:
     (file,) = network_files(tmp_path, 1)
     with open_transport("local") as transport, pytest.raises(ProfileError, match="computes in bf16, expected fp32"):
-        measure(Bench(InBf16(), transport), [file], TINY)
+        measure(DeviceRunner(InBf16(), transport), [file], TINY)
 
 
 def test_outputs_that_are_no_numbers_are_kept_and_disagree(tmp_path: Path) -> None:
     (file,) = network_files(tmp_path, 1)
     with open_transport("local") as transport:
-        bench = Bench(WithoutNumbers(), transport)
-        measure(bench, [file], TINY, journal=VisitJournal(tmp_path / "journal.jsonl"))
+        runner = DeviceRunner(WithoutNumbers(), transport)
+        measure(runner, [file], TINY, journal=MeasurementJournal(tmp_path / "journal.jsonl"))
         expected = worker.digest(worker.random_image([1, 8, 16, 16]))
         with pytest.raises(ProfileError, match="found differences of nan"):
-            measure(bench, [NetworkFile(file.path, file.input_shape, expected)], TINY)
+            measure(runner, [NetworkFile(file.path, file.input_shape, expected)], TINY)
 
 
 def test_processors_are_busy_by_their_ticks() -> None:

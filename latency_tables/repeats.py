@@ -1,13 +1,15 @@
 """What the timed runs of networks say: robust statistics, steady or not, and which rounds count. Nothing here measures.
 
 Every run is timed twice, by the wall clock and by the CPU time of the calling thread, in which runtimes compute when
-they are given one thread. A run is clean when the two agree. Networks take turns in rounds, so that drift hits all of
-them alike, and an anchor network that runs throughout each round shows it.
+they are given one thread. A run is clean when the two agree. A repeat is a block of timed runs of one network; networks
+take turns in rounds of one repeat each, so that drift hits all of them alike, and an anchor network that runs
+throughout each round shows it.
 
 A neighbour on the same physical core or memory slows a run without taking its CPU, which no clock of ours can tell; it
-makes medians jump by tens of per cent, while the fastest twentieth of many short visits repeats within 1 %. Where most
-networks of a campaign are unsteady all are therefore given by their 5th percentile, and say so. Where other processors
-were busy and our own was shared too during nearly all visits, not even that helps; `Campaign.undisturbed_share` tells.
+makes medians jump by tens of per cent, while the fastest twentieth of many short repeats stays within 1 %. Where most
+networks of a session are unsteady all are therefore given by their 5th percentile, and say so. Where other processors
+were busy and our own was shared too during nearly all repeats, not even that helps, as
+`MeasurementSession.undisturbed_share` tells.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 CLEAN_FACTOR, CLEAN_SLACK_MS = 1.02, 0.005
 ANCHOR_EVERY = 20
 QUIET_OTHERS = 0.5
-"""Busy share of the other processors up to which a visit is undisturbed."""
+"""Busy share of the other processors up to which a repeat is undisturbed."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Protocol:
     """How long and how often to measure.
 
     Attributes:
-        rounds: Rounds at least; each visits every network once. While most networks are unsteady there are more, up
-            to ``rounds_limit``.
-        warm_up_runs: Untimed runs at least, before a network's first visit; warm_up_seconds likewise. A later visit
-            takes a tenth of both.
-        runs: Timed runs of a visit at least; seconds likewise; at most ``seconds_limit``.
+        rounds: Least number of rounds, in each of which every network has one repeat.
+        rounds_limit: Largest number of rounds, which there are while most networks are unsteady.
+        warm_up_runs: Least number of untimed runs before a network's first repeat, ten times that of a later one.
+        warm_up_seconds: Least time of those runs.
+        runs: Least number of timed runs in a repeat.
+        seconds: Least time of those runs.
+        seconds_limit: Time after which they end, however many there were.
         drift_limit: Relative drift of the anchor within a round that makes the round start again.
         restarts: Number of times that rounds may start again.
     """
@@ -60,17 +64,17 @@ class Protocol:
 
 STANDARD = Protocol()
 QUICK = Protocol(rounds=8, rounds_limit=24, warm_up_seconds=0.05, runs=15, seconds=0.03, seconds_limit=1.0, restarts=1)
-"""For many networks of a few milliseconds: short visits, and more of them, so that a disturbance hits few of them."""
+"""For many networks of a few milliseconds: short repeats, and more of them, so that a disturbance hits few of them."""
 ONE = Protocol(rounds=40, rounds_limit=120, runs=15, seconds=0.05)
-"""For a single network: as many short visits, spread over seconds, as the networks of a table get."""
+"""For a single network: as many short repeats, spread over seconds, as the networks of a table get."""
 
 
 @dataclass(frozen=True)
-class Visit:
+class Repeat:
     """The timed runs of one network in one round, in milliseconds.
 
     Attributes:
-        others_busy: Mean share of the visit that the processors besides ours were busy; None where nobody knows.
+        others_busy: Mean share of the repeat that the processors besides ours were busy; None where nobody knows.
     """
 
     wall_ms: tuple[float, ...]
@@ -108,14 +112,14 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Campaign:
+class MeasurementSession:
     """The measurements of several networks taken together.
 
     Attributes:
         anchor_drift: Largest relative drift of the anchor within an accepted round.
         restarted: Number of rounds that were started again.
-        quiet_share: Share of visits during which the other processors were mostly idle; None where nobody knows.
-        undisturbed_share: Share of visits during which they were, or most runs had our processor to themselves.
+        quiet_share: Share of repeats during which the other processors were mostly idle; None where nobody knows.
+        undisturbed_share: Share of repeats during which they were, or most runs had our processor to themselves.
     """
 
     measurements: tuple[Measurement, ...]
@@ -126,7 +130,7 @@ class Campaign:
 
 
 def round_plan(networks: int) -> list[int]:
-    """Which network each visit of a round goes to: all of them once, and the first one, the anchor, in between."""
+    """Which network each repeat of a round is of: all of them once, and the first one, the anchor, in between."""
     plan = []
     for position in range(networks):
         plan.append(position)
@@ -137,50 +141,50 @@ def round_plan(networks: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Round:
-    """The visits of one round, in the order of its `round_plan`; those that have not happened are missing."""
+    """The repeats of one round, in the order of its `round_plan`; those that have not happened are missing."""
 
-    visits: dict[int, Visit]
+    repeats: dict[int, Repeat]
 
     def is_complete(self, plan: Sequence[int]) -> bool:
-        """Whether every visit of the plan has happened."""
-        return len(self.visits) == len(plan)
+        """Whether every repeat of the plan has happened."""
+        return len(self.repeats) == len(plan)
 
     def drift(self, plan: Sequence[int]) -> float:
         """Relative drift of the anchor."""
         # By CPU time: what other programs take from the wall clock is not drift of the machine.
-        medians = [statistics.median(self.visits[step].cpu_ms) for step, network in enumerate(plan) if network == 0]
+        medians = [statistics.median(self.repeats[step].cpu_ms) for step, network in enumerate(plan) if network == 0]
         return max(medians) / min(medians) - 1
 
-    def of_networks(self, plan: Sequence[int]) -> list[Visit]:
-        """One visit per network."""
+    def of_networks(self, plan: Sequence[int]) -> list[Repeat]:
+        """One repeat per network."""
         first = {network: step for step, network in reversed(list(enumerate(plan)))}
-        return [self.visits[first[network]] for network in range(len(first))]
+        return [self.repeats[first[network]] for network in range(len(first))]
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What of a campaign's rounds counts.
+    """What of a session's rounds counts.
 
     Attributes:
-        visits: Per network, one visit per accepted round.
+        repeats: Per network, one repeat per accepted round.
         drift: Largest anchor drift of an accepted round.
         restarted: Rounds thrown away because the anchor drifted.
     """
 
-    visits: list[list[Visit]]
+    repeats: list[list[Repeat]]
     drift: float
     restarted: int
 
     @property
     def rounds(self) -> int:
         """Number of accepted rounds."""
-        return len(self.visits[0])
+        return len(self.repeats[0])
 
 
 def accept_rounds(rounds: Sequence[Round], plan: Sequence[int], protocol: Protocol) -> Accepted:
     """Decide which rounds count: complete ones whose anchor held, and drifting ones after the last restart."""
     networks = len(set(plan))
-    visits: list[list[Visit]] = [[] for _ in range(networks)]
+    repeats: list[list[Repeat]] = [[] for _ in range(networks)]
     worst, restarted = 0.0, 0
     for one in rounds:
         if not one.is_complete(plan):
@@ -190,58 +194,58 @@ def accept_rounds(rounds: Sequence[Round], plan: Sequence[int], protocol: Protoc
             restarted += 1
             continue
         worst = max(worst, drift)
-        for collected, visit in zip(visits, one.of_networks(plan), strict=True):
-            collected.append(visit)
-    return Accepted(visits, worst, restarted)
+        for collected, repeat in zip(repeats, one.of_networks(plan), strict=True):
+            collected.append(repeat)
+    return Accepted(repeats, worst, restarted)
 
 
 def rounds_wanted(names: Sequence[str], accepted: Accepted, protocol: Protocol, least_undisturbed: float = 0.0) -> int:
     """How many more rounds there should be: up to the least number, then as many again while most are unsteady.
 
     Args:
-        names: Of the networks.
+        names: Names of the networks.
         accepted: What has been measured.
         protocol: Least and largest number of rounds.
-        least_undisturbed: Share of undisturbed visits below which more rounds would be in vain.
+        least_undisturbed: Share of undisturbed repeats below which more rounds would be in vain.
     """
     if accepted.rounds < protocol.rounds:
         return protocol.rounds - accepted.rounds
-    share = undisturbed_share(accepted.visits)
+    share = undisturbed_share(accepted.repeats)
     if share is not None and share < least_undisturbed:
         return 0
     left = protocol.rounds_limit - accepted.rounds
-    if left <= 0 or mostly_steady([summarise(*each) for each in zip(names, accepted.visits, strict=True)]):
+    if left <= 0 or mostly_steady([summarise(*each) for each in zip(names, accepted.repeats, strict=True)]):
         return 0
     return min(left, protocol.rounds)
 
 
-def quiet_share(visits: Sequence[Sequence[Visit]]) -> float | None:
-    """Share of visits during which the other processors were mostly idle; None where it is not known of any."""
-    known = [visit.others_busy for each in visits for visit in each if visit.others_busy is not None]
+def quiet_share(repeats: Sequence[Sequence[Repeat]]) -> float | None:
+    """Share of repeats during which the other processors were mostly idle; None where it is not known of any."""
+    known = [repeat.others_busy for each in repeats for repeat in each if repeat.others_busy is not None]
     return sum(busy <= QUIET_OTHERS for busy in known) / len(known) if known else None
 
 
-def undisturbed_share(visits: Sequence[Sequence[Visit]]) -> float | None:
-    """Share of visits that one can measure by: the other processors mostly idle, or most runs clean; None if unknown.
+def undisturbed_share(repeats: Sequence[Sequence[Repeat]]) -> float | None:
+    """Share of repeats that one can measure by: the other processors mostly idle, or most runs clean; None if unknown.
 
     A program on another processor alone moved the values of 72 networks by 1 % (median; at most 3.5 %).
     """
-    known = [(visit.others_busy, visit) for each in visits for visit in each if visit.others_busy is not None]
+    known = [(repeat.others_busy, repeat) for each in repeats for repeat in each if repeat.others_busy is not None]
     if not known:
         return None
-    return sum(busy <= QUIET_OTHERS or _is_mostly_clean(visit) for busy, visit in known) / len(known)
+    return sum(busy <= QUIET_OTHERS or _is_mostly_clean(repeat) for busy, repeat in known) / len(known)
 
 
-def _is_mostly_clean(visit: Visit) -> bool:
-    runs = list(zip(visit.wall_ms, visit.cpu_ms, strict=True))
+def _is_mostly_clean(repeat: Repeat) -> bool:
+    runs = list(zip(repeat.wall_ms, repeat.cpu_ms, strict=True))
     return 2 * sum(is_clean(*times) for times in runs) >= len(runs)
 
 
 def summarise_all(
-    names: Sequence[str], visits: Sequence[Sequence[Visit]], threads: int = 1, statistic: Statistic | None = None
+    names: Sequence[str], repeats: Sequence[Sequence[Repeat]], threads: int = 1, statistic: Statistic | None = None
 ) -> tuple[Measurement, ...]:
-    """The statistics of a campaign: medians, or 5th percentiles where fewer than half of the networks are steady."""
-    named = list(zip(names, visits, strict=True))
+    """The statistics of a session: medians, or 5th percentiles where fewer than half of the networks are steady."""
+    named = list(zip(names, repeats, strict=True))
     measurements = tuple(summarise(name, collected, threads) for name, collected in named)
     if statistic == "median" or (statistic is None and mostly_steady(measurements)):
         return measurements
@@ -249,7 +253,7 @@ def summarise_all(
 
 
 def mostly_steady(measurements: Sequence[Measurement]) -> bool:
-    """Whether at least half of the networks of a campaign are steady."""
+    """Whether at least half of the networks of a session are steady."""
     return 2 * sum(measurement.steady for measurement in measurements) >= len(measurements)
 
 
@@ -258,13 +262,13 @@ def is_clean(wall_ms: float, cpu_ms: float) -> bool:
     return wall_ms <= CLEAN_FACTOR * cpu_ms + CLEAN_SLACK_MS
 
 
-def summarise(name: str, visits: Sequence[Visit], threads: int = 1, statistic: Statistic = "median") -> Measurement:
-    """The statistics of a network's visits, one per round.
+def summarise(name: str, repeats: Sequence[Repeat], threads: int = 1, statistic: Statistic = "median") -> Measurement:
+    """The statistics of a network's repeats, one per round.
 
     Raises:
         BusyMachineError: With several threads, fewer than half of the runs were clean.
     """
-    flags = [[is_clean(*times) for times in zip(visit.wall_ms, visit.cpu_ms, strict=True)] for visit in visits]
+    flags = [[is_clean(*times) for times in zip(repeat.wall_ms, repeat.cpu_ms, strict=True)] for repeat in repeats]
     share = statistics.fmean(flag for row in flags for flag in row)
     clock: Clock = "wall" if share >= 0.5 else "thread_cpu"
     if threads > 1 and clock != "wall":
@@ -272,7 +276,7 @@ def summarise(name: str, visits: Sequence[Visit], threads: int = 1, statistic: S
             f"network `{name}`: {share:.0%} of runs were undisturbed, expected at least half with {threads} threads",
             "stop other programs, or measure with one thread, whose CPU time can be told apart",
         )
-    rounds = [_chosen(visit, row, clock) for visit, row in zip(visits, flags, strict=True)]
+    rounds = [_chosen(repeat, row, clock) for repeat, row in zip(repeats, flags, strict=True)]
     medians = [statistics.median(times) for times in rounds if times]
     pooled = np.array([ms for times in rounds for ms in times])
     low, quarter, three_quarters, high = np.percentile(pooled, [5, 25, 75, 95])
@@ -295,7 +299,7 @@ def summarise(name: str, visits: Sequence[Visit], threads: int = 1, statistic: S
     )
 
 
-def _chosen(visit: Visit, clean: Sequence[bool], clock: Clock) -> list[float]:
+def _chosen(repeat: Repeat, clean: Sequence[bool], clock: Clock) -> list[float]:
     if clock == "thread_cpu":
-        return list(visit.cpu_ms)
-    return [ms for ms, flag in zip(visit.wall_ms, clean, strict=True) if flag]
+        return list(repeat.cpu_ms)
+    return [ms for ms, flag in zip(repeat.wall_ms, clean, strict=True) if flag]
