@@ -13,6 +13,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json
+from nas.exporting.formats.registry import OURS
 
 
 @handles_errors
@@ -25,8 +26,8 @@ def export(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="What to write beside checkpoint and ONNX file, with commas: timm (plain where its shape allows),"
-            " onnx-fp16, onnx-int8, litert, executorch.",
+            help=f"What to write beside checkpoint and ONNX file, with commas: {', '.join(OURS)}, or another package's"
+            " formats.",
         ),
     ] = None,
     output: Annotated[

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasError, RunError, UsageError
+from nas.errors import NasError, RunError
+from nas.exporting.formats.base import ExportedNetwork, FileFormat
 from nas.exporting.formats.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -28,26 +29,20 @@ from nas.exporting.formats.checkpoint import (
     is_loaded_by_timm,
     make_checkpoint,
 )
-from nas.exporting.formats.names import HALF, INTEGER, TIMM, is_program
+from nas.exporting.formats.onnx_file import ONNX_FILE
+from nas.exporting.formats.registry import get_format
 from nas.exporting.model_card import model_card
-from nas.networks.onnx import OnnxNetwork, export_onnx
+from nas.networks.onnx import export_onnx
 from nas.records.files import read_json, write_failed
 from search_spaces import Architecture, SearchSpace, get_space
-from search_spaces.timm_models import PREFIX
 from supernets import Supernet, build_network, family_of, reestimate_batch_norm
 
 EXPORT_SCHEMA = 1
-ONNX, PROOF, CARD = "model.onnx", "proof.json", "README.md"
-TOLERANCES = {
-    "active_subnet_difference": 1e-6,
-    "checkpoint_difference": 1e-6,
-    "timm_difference": 1e-6,
-    "onnx_difference": 1e-3,
-    "program_difference": 1e-3,
-}
-"""Largest difference of a logit that each form of the network may have, as a share of the logits' range. All but the
-last two are 0 where tensors happen to lie at equally aligned addresses; kernels may round differently elsewhere.
-Reduced precision is not among them: what it costs is measured on images, see `nas.exporting.formats.measured`."""
+PROOF, CARD = "proof.json", "README.md"
+TOLERANCE = 1e-6
+"""Largest difference of a logit in PyTorch, as a share of the logits' range, from what is stored. It is 0 where tensors
+happen to lie at equally aligned addresses; kernels may round differently elsewhere. Formats have tolerances of their
+own; what reduced precision costs is measured on images, see `nas.exporting.formats.measured`."""
 
 
 class ProofError(NasError):
@@ -83,8 +78,8 @@ class ExportRequest:
         images_BCHW: Normalised images to compare the network's forms on; random ones where None.
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
         card: Further facts for ``config.json`` and the model card, for example predicted latency.
-        seed: Of the random weights.
-        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`.
+        seed: Seed of the random weights.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`.
         measure: Says what the files are worth, given the folder and the file of each format, as
             `nas.exporting.formats.measured.measure_files` does; None leaves that open.
     """
@@ -110,7 +105,8 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
         UsageError: A format does not suit the network, or there are no images to calibrate it on.
         RuntimeMissingError: The runtime of a format is not installed.
     """
-    _check_formats(request)
+    for name in request.formats:
+        get_format(name).check(request.space, request.supernet is not None)
     if folder.exists() and not (folder / CONFIG).exists():
         raise NasError(f"`{folder}` exists and is no exported network", hint="choose another `--output`")
     torch.manual_seed(request.seed)
@@ -127,7 +123,7 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
         raise write_failed(folder, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Export(folder, folder / ONNX, request.supernet is not None, proof)
+    return Export(folder, folder / ONNX_FILE.file, request.supernet is not None, proof)
 
 
 def load(path: Path | str) -> nn.Module:
@@ -159,19 +155,6 @@ def load(path: Path | str) -> nn.Module:
     return network.eval()
 
 
-def _check_formats(request: ExportRequest) -> None:
-    if TIMM in request.formats and not request.space.name.startswith(f"{PREFIX}:"):
-        raise UsageError(
-            f"format `{TIMM}`: networks of `{request.space.name}` are not timm models",
-            hint="leave it out; every export holds a checkpoint that torch alone loads",
-        )
-    if INTEGER in request.formats and request.supernet is None:
-        raise UsageError(
-            f"format `{INTEGER}` is calibrated on training images, found random weights and no images",
-            hint="search with `--data` or `--supernet`, and export from that run",
-        )
-
-
 def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     """The stand-alone network with its own BatchNorm statistics, and how far it lies from the active subnet."""
     if request.supernet is None:
@@ -181,7 +164,7 @@ def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     images_BCHW = _images(request).to(supernet.device)
     with torch.no_grad():
         difference = _difference(network(images_BCHW), supernet(images_BCHW, request.architecture))
-    _check("active_subnet_difference", difference, "the extracted network")
+    _check(difference, TOLERANCE, "the extracted network")
     reestimate_batch_norm(network, request.calibration)
     return network.cpu(), {"active_subnet_difference": difference}
 
@@ -199,7 +182,9 @@ def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], dr
         shutil.copyfile(checkpoint.module_file, draft / checkpoint.module_file.name)
     stored = load(draft)
     side = int(config["network"]["input_side"])
-    export_onnx(stored, side, draft / ONNX, {"trained": trained, "architecture": request.architecture.to_json()})
+    export_onnx(
+        stored, side, draft / ONNX_FILE.file, {"trained": trained, "architecture": request.architecture.to_json()}
+    )
 
     images_BCHW = family_of(request.space).prepare(_images(request).cpu(), side)
     with torch.no_grad():
@@ -212,9 +197,8 @@ def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], dr
     _prove(proof, "checkpoint_difference", reloaded_BK, expected_BK, "the stored checkpoint")
     if is_loaded_by_timm(config):
         _prove(proof, "timm_difference", _timm_logits(draft, images_BCHW), expected_BK, "what timm loads")
-    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
-    _prove(proof, "onnx_difference", onnx_BK, expected_BK, "the ONNX file")
-    proof["formats"] = _write_formats(request, stored, images_BCHW, expected_BK, draft)
+    formats = _write_formats(request, stored, images_BCHW, expected_BK, draft)
+    proof |= {"onnx_difference": formats[ONNX_FILE.name]["difference"], "formats": formats}
     (draft / PROOF).write_text(json.dumps({"schema": 1, **proof}, indent=2) + "\n", encoding="utf-8")
     (draft / CARD).write_text(model_card(config, proof, checkpoint.usage), encoding="utf-8")
 
@@ -223,23 +207,23 @@ def _write_formats(
     request: ExportRequest, network: nn.Module, images_BCHW: Tensor, expected_BK: Tensor, draft: Path
 ) -> dict[str, Any]:
     """Write the further formats; what is known of each, the ONNX file first, by name, ready for JSON."""
-    onnx_BK = torch.from_numpy(OnnxNetwork(draft / ONNX)(images_BCHW))
-    found: dict[str, Any] = {"onnx": _described(draft / ONNX, onnx_BK, expected_BK)}
-    side = images_BCHW.shape[-1]
-    for name in request.formats:
-        if is_program(name):
-            from nas.exporting.formats.programs import write_runtime_file
-
-            written = write_runtime_file(name, network, images_BCHW, draft)
-            found[name] = _described(written.path, written.logits_BK, expected_BK) | dict(written.facts)
-            _check("program_difference", found[name]["difference"], f"the file for `{name}`")
-        elif name in (HALF, INTEGER):
-            from nas.exporting.formats.reduced import write_reduced
-
-            prepare = family_of(request.space).prepare
-            calibration = [prepare(batch_BCHW.cpu(), side) for batch_BCHW in request.calibration]
-            path = write_reduced(name, draft / ONNX, calibration)
-            found[name] = _described(path, torch.from_numpy(OnnxNetwork(path)(images_BCHW)), expected_BK)
+    prepare, side = family_of(request.space).prepare, images_BCHW.shape[-1]
+    source = ExportedNetwork(
+        network,
+        draft / ONNX_FILE.file,
+        images_BCHW,
+        lambda: (prepare(batch_BCHW.cpu(), side) for batch_BCHW in request.calibration),
+    )
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys((ONNX_FILE.name, *request.formats)):
+        form = get_format(name)
+        if not isinstance(form, FileFormat):
+            continue
+        path = draft / form.file
+        facts = form.write(source, path)
+        found[name] = {**_described(path, form.run(path, images_BCHW), expected_BK), **facts}
+        if form.tolerance is not None:
+            _check(found[name]["difference"], form.tolerance, f"the file `{form.file}`")
     if request.measure is not None and len(found) > 1:
         for name, entry in request.measure(draft, {name: entry["file"] for name, entry in found.items()}).items():
             found[name] |= entry
@@ -304,14 +288,14 @@ def _prove(proof: dict[str, Any], name: str, found_BK: Tensor, expected_BK: Tens
         ProofError: Further than it may.
     """
     proof[name] = _difference(found_BK, expected_BK)
-    _check(name, proof[name], what)
+    _check(proof[name], TOLERANCE, what)
 
 
-def _check(name: str, difference: float, what: str) -> None:
-    if not difference <= TOLERANCES[name]:
+def _check(difference: float, tolerance: float, what: str) -> None:
+    if not difference <= tolerance:
         raise ProofError(
             f"{what} gives logits that differ by {difference:.2g} of their range from the network's, expected at most"
-            f" {TOLERANCES[name]:g}; nothing was written"
+            f" {tolerance:g}; nothing was written"
         )
 
 

@@ -18,7 +18,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import accuracy_of, top1_accuracy
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
-from nas.exporting.formats.names import parse_formats
+from nas.exporting.formats.registry import parse_formats
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
@@ -44,8 +44,8 @@ def export_member(
         result: Of a search.
         pick: As in `SearchResult.pick`.
         folder: Where to write; ``exports/<pick>`` in the run folder unless given.
-        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`. Accuracy and latency
-            of all files are then measured and stand in ``front.json`` under ``formats`` too.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`. Accuracy and
+            latency of all files are then measured and stand in ``front.json`` under ``formats`` too.
 
     Raises:
         UnknownNameError: There is no such format.
@@ -129,7 +129,7 @@ def export_untrained(text: str, folder: Path | None = None, formats: Sequence[st
     Args:
         text: The network, for example ``resnas/small``, as `nas.networks.resolve.resolve_network` understands it.
         folder: Where to write; ``exports/<name>`` unless given, for example ``exports/resnas-small``.
-        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.names`.
+        formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`.
 
     Raises:
         UsageError: The network belongs to no space.

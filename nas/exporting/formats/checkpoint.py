@@ -14,8 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nas.errors import UsageError
+from nas.exporting.formats.base import ExportFormat
 from search_spaces import Architecture, SearchSpace, get_space
-from search_spaces.timm_models import TimmSpace
+from search_spaces.timm_models import PREFIX, TimmSpace
 from supernets import family_of, network_config
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -26,7 +28,7 @@ class Checkpoint:
     """A network as it is shipped.
 
     Attributes:
-        entries: Of ``config.json`` that say how to build it.
+        entries: Entries of ``config.json`` that say how to build it.
         state: Its tensors by the names that they are shipped under.
         module_file: The module file beside them; None where timm itself builds the network.
         usage: Python code that loads it, for the model card.
@@ -43,13 +45,33 @@ class Checkpoint:
         return self.module_file is None
 
 
+class TimmFolder(ExportFormat):
+    """``timm``: what every export of a network inside a timm model is."""
+
+    name = "timm"
+
+    def check(self, space: SearchSpace, is_trained: bool) -> None:
+        """Refuse networks of other spaces."""
+        if not space.name.startswith(f"{PREFIX}:"):
+            raise UsageError(
+                f"format `{self.name}`: networks of `{space.name}` are not timm models",
+                hint="leave it out; every export holds a checkpoint that torch alone loads",
+            )
+
+
+class CheckpointFormat(ExportFormat):
+    """``checkpoint``: weights and what builds the network, which every export holds."""
+
+    name = "checkpoint"
+
+
 def make_checkpoint(
     space: SearchSpace, architecture: Architecture, network: nn.Module, image: Mapping[str, Any]
 ) -> Checkpoint:
     """The checkpoint of one network.
 
     Args:
-        space: That it belongs to, or the space of it alone.
+        space: The space that it belongs to, or the space of it alone.
         architecture: The network.
         network: Its module, on the CPU.
         image: What is known of its images: ``mean``, ``std``, ``class_names``, ``crop_share``.
@@ -155,3 +177,5 @@ _SUBNET_USAGE = (
     "from timm_subnet import build_subnet  # the file beside this one; it needs torch and timm alone\n\n"
     'model = build_subnet(json.load(open("config.json"))["network"], load_file("model.safetensors"))\n'
 )
+
+TIMM, CHECKPOINT = TimmFolder(), CheckpointFormat()

@@ -18,11 +18,8 @@ from latency_tables.errors import BusyMachineError
 from latency_tables.measure import ONE, Measurement, measure_networks
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports.local import LocalTransport
-from nas.exporting.formats.names import is_program
-from nas.exporting.formats.programs import run_images
-from nas.networks.onnx import OnnxNetwork
+from nas.exporting.formats.registry import ONNX, get_file_format
 
-FP32 = "onnx"
 SAME = 0.03
 """Latencies that differ by less are called equal."""
 
@@ -45,11 +42,11 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
 
     Args:
         folder: The export.
-        files: Name of the file of each format; the fp32 ONNX file stands under ``onnx``.
-        images: To take the accuracy on.
+        files: File names by format; the fp32 ONNX file stands under ``onnx``.
+        images: Images to take the accuracy on.
 
     Returns:
-        Of each format: ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``, ``low_ms``, ``high_ms``,
+        For each format ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``, ``low_ms``, ``high_ms``,
         ``statistic``), with ``latency_ratio`` to the fp32 ONNX file and a ``verdict`` in words, or the reason why it
         was ``not_measured``.
 
@@ -60,7 +57,7 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
     seen_BCHW, labels_B = (torch.cat(parts) for parts in zip(*images.batches, strict=True))
     found: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
-        logits_BK = _logits(name, folder / file, seen_BCHW)
+        logits_BK = get_file_format(name).run(folder / file, seen_BCHW)
         accuracy = float((logits_BK.argmax(dim=1) == labels_B).float().mean())
         found[name] = {"accuracy": accuracy, "images": len(labels_B), "part": images.part}
     for name, latency in _latencies(folder, files, tuple(seen_BCHW.shape[1:])).items():
@@ -68,31 +65,27 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
     return found
 
 
-def _logits(name: str, path: Path, images_BCHW: Tensor) -> Tensor:
-    if is_program(name):
-        return run_images(get_runtime(name), path, images_BCHW)
-    return torch.from_numpy(OnnxNetwork(path)(images_BCHW))
-
-
 def _latencies(folder: Path, files: Mapping[str, str], shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     """The files of ONNX Runtime are measured in turns, so that what disturbs one disturbs all."""
-    onnx_files = [name for name in files if not is_program(name)]
+    runtimes = {name: get_file_format(name).runtime for name in files}
+    in_turns = [name for name, runtime in runtimes.items() if runtime == runtimes[ONNX]]
     try:
-        taken = measure_networks([folder / files[name] for name in onnx_files], ONE)
-        measured = dict(zip(onnx_files, taken.measurements, strict=True))
-        for name in files:
-            if is_program(name):
-                measured[name] = _program_latency(name, folder / files[name], shape)
+        taken = measure_networks([folder / files[name] for name in in_turns], ONE)
+        measured = dict(zip(in_turns, taken.measurements, strict=True))
+        for name, runtime in runtimes.items():
+            if runtime is not None and name not in measured:
+                measured[name] = _measure(runtime, folder / files[name], shape)
     except BusyMachineError as error:
         return {name: {"not_measured": str(error)} for name in files}
-    fp32 = measured[FP32].ms
-    return {name: _described(name, measurement, fp32) for name, measurement in measured.items()}
+    fp32 = measured[ONNX].ms
+    unknown = {"not_measured": "no runtime here runs it"}
+    return {name: _described(name, measured[name], fp32) if name in measured else unknown for name in files}
 
 
-def _program_latency(name: str, path: Path, shape: tuple[int, ...]) -> Measurement:
-    runtime = get_runtime(name)
+def _measure(runtime: str, path: Path, shape: tuple[int, ...]) -> Measurement:
+    loader = get_runtime(runtime)
     with LocalTransport() as transport:
-        runner = DeviceRunner(runtime, transport, runtime.python(), threads=ONE.threads)
+        runner = DeviceRunner(loader, transport, loader.python(), threads=ONE.threads)
         return measure(runner, [NetworkFile(path, (1, *shape))], ONE).measurements[0]
 
 
@@ -107,7 +100,7 @@ def _described(name: str, measurement: Measurement, fp32: float) -> dict[str, An
             "runs": measurement.runs,
         }
     }
-    if name == FP32:
+    if name == ONNX:
         return entry
     word = "slower" if ratio > 1 + SAME else "faster" if ratio < 1 - SAME else "no different"
     verdict = f"{word} than fp32 in ONNX Runtime here: {measurement.ms:.3g} ms against {fp32:.3g} ms"

@@ -8,62 +8,62 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latency_tables.runtimes import get_runtime
 from latency_tables.runtimes.base import Runtime
 from nas.errors import NasError
+from nas.exporting.formats.base import ExportedNetwork, FileFormat
+from search_spaces import SearchSpace
 
 _RUNNER = Path(__file__).with_name("run_elsewhere.py")
 
 
-@dataclass(frozen=True)
-class RuntimeFile:
-    """A network as a runtime's file.
-
-    Attributes:
-        path: The file.
-        logits_BK: What the runtime computes for the images that it was verified on.
-        facts: ``file``, ``bytes``, ``runtime``, and ``delegate`` where the converter says what share of the operators a
-            delegate took: ``name``, ``nodes``, ``all_nodes``.
-    """
-
-    path: Path
-    logits_BK: Tensor
-    facts: Mapping[str, Any]
-
-
-def write_runtime_file(name: str, network: nn.Module, images_BCHW: Tensor, folder: Path) -> RuntimeFile:
-    """Convert a network, and run the file in the runtime on images.
+class RuntimeFormat(FileFormat):
+    """The file of a runtime that is measured with too (`latency_tables.runtimes`), which writes, loads and times it.
 
     Args:
-        name: Of the runtime, ``litert`` or ``executorch``.
-        network: In evaluation mode, on the CPU.
-        images_BCHW: At the network's side.
-        folder: Where to write ``model.tflite`` or ``model.pte``.
-
-    Raises:
-        ProfileError: The network cannot be converted.
-        RuntimeMissingError: The runtime is not installed; the hint says how to install it.
-        NasError: The runtime cannot run the file.
+        runtime: Name of the runtime, and of the format.
+        file: Name of the file in the exported folder.
     """
-    runtime = get_runtime(name)
-    path = folder / f"model{runtime.suffix}"
-    _, colours, height, width = images_BCHW.shape
-    delegate = runtime.write(network, (colours, height, width), path).get("delegate")
-    logits_BK = run_images(runtime, path, images_BCHW)
-    facts: dict[str, Any] = {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "runtime": f"{runtime.title}, {runtime.provider}",
-    }
-    return RuntimeFile(path, logits_BK, facts if delegate is None else {**facts, "delegate": delegate})
+
+    runtime: str
+    tolerance = 1e-3
+
+    def __init__(self, runtime: str, file: str) -> None:
+        self.name = self.runtime = runtime
+        self.file = file
+
+    def check(self, space: SearchSpace, is_trained: bool) -> None:
+        """Refuse where the runtime is not installed; the hint says how to install it."""
+        super().check(space, is_trained)
+        get_runtime(self.runtime).python()
+
+    def write(self, network: ExportedNetwork, path: Path) -> Mapping[str, Any]:
+        """Convert the network in the runtime's environment.
+
+        Returns:
+            ``runtime``, and ``delegate`` where the converter says how many operators a delegate took: ``name``,
+            ``nodes``, ``all_nodes``.
+
+        Raises:
+            ProfileError: The network cannot be converted.
+            RuntimeMissingError: The runtime is not installed; the hint says how to install it.
+        """
+        runtime = get_runtime(self.runtime)
+        _, colours, height, width = network.images_BCHW.shape
+        delegate = runtime.write(network.module, (colours, height, width), path).get("delegate")
+        facts = {"runtime": f"{runtime.title}, {runtime.provider}"}
+        return facts if delegate is None else {**facts, "delegate": delegate}
+
+    def run(self, path: Path, images_BCHW: Tensor) -> Tensor:
+        """Logits ``(B, K)``, one image at a time, computed in the runtime's environment."""
+        return run_images(get_runtime(self.runtime), path, images_BCHW)
 
 
 def run_images(runtime: Runtime, path: Path, images_BCHW: Tensor) -> Tensor:
@@ -86,3 +86,7 @@ def run_images(runtime: Runtime, path: Path, images_BCHW: Tensor) -> Tensor:
                 hint=f"check the environment of `{runtime.python()}`",
             )
         return torch.from_numpy(np.load(logits))
+
+
+LITERT = RuntimeFormat("litert", "model.tflite")
+EXECUTORCH = RuntimeFormat("executorch", "model.pte")

@@ -14,75 +14,98 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from latency_tables.runtimes.onnx_file import INPUT_NAME
-from nas.errors import NasError
-from nas.exporting.formats.names import HALF
+from nas.errors import NasError, UsageError
+from nas.exporting.formats.base import ExportedNetwork
+from nas.exporting.formats.onnx_file import OnnxFile
+from search_spaces import SearchSpace
 
 CALIBRATION_IMAGES = 128
 QUANTISED = ("Conv", "Gemm", "MatMul")
 """Operators with integers inside: those that multiply matrices. Norms, softmax, GELU and the residual sums, whose
 ranges suit 8 bits badly in vision transformers, stay in fp32."""
-FILES = {"onnx-fp16": "model.fp16.onnx", "onnx-int8": "model.int8.onnx"}
 
 
-def write_reduced(name: str, source: Path, calibration_BCHW: Sequence[Tensor]) -> Path:
-    """Write the fp16 or int8 form of an ONNX file beside it.
+class ReducedOnnx(OnnxFile):
+    """An ONNX file of reduced precision, made from the fp32 file. What that costs is measured on images."""
 
-    Args:
-        name: ``onnx-fp16`` or ``onnx-int8``.
-        source: The fp32 file.
-        calibration_BCHW: Batches of images at the network's side, for int8; the first 128 images are used.
+    tolerance = None
 
-    Returns:
-        The file.
+    def write(self, network: ExportedNetwork, path: Path) -> Mapping[str, Any]:
+        """Write the file.
 
-    Raises:
-        NasError: The file cannot be converted.
-    """
-    path = source.with_name(FILES[name])
-    try:
-        with _quiet():
-            if name == HALF:
-                _to_half(source, path)
-            else:
-                _to_integers(source, path, calibration_BCHW)
-    except Exception as error:  # the converters raise whatever they trip over
-        raise NasError(
-            f"format `{name}`: the ONNX file cannot be converted: {_first_line(error)}", hint="leave the format out"
-        ) from error
-    return path
+        Raises:
+            NasError: The fp32 file cannot be converted.
+        """
+        try:
+            with _quiet():
+                self.convert(network, path)
+        except Exception as error:  # the converters raise whatever they trip over
+            raise NasError(
+                f"format `{self.name}`: the ONNX file cannot be converted: {_first_line(error)}",
+                hint="leave the format out",
+            ) from error
+        return {}
+
+    @abstractmethod
+    def convert(self, network: ExportedNetwork, path: Path) -> None:
+        """Write the file; whatever is raised is told as one error."""
 
 
-def _to_half(source: Path, path: Path) -> None:
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+class HalfPrecision(ReducedOnnx):
+    """``onnx-fp16``."""
 
-    onnx.save(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True), str(path))
+    name = "onnx-fp16"
+    file = "model.fp16.onnx"
+
+    def convert(self, network: ExportedNetwork, path: Path) -> None:
+        """Write all numbers in half precision."""
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        onnx.save(convert_float_to_float16(onnx.load(str(network.onnx)), keep_io_types=True), str(path))
 
 
-def _to_integers(source: Path, path: Path, calibration_BCHW: Sequence[Tensor]) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+class Integers(ReducedOnnx):
+    """``onnx-int8``."""
 
-    with tempfile.TemporaryDirectory(prefix="nas-int8-") as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(source), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(path),
-            _Reader(calibration_BCHW),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+    name = "onnx-int8"
+    file = "model.int8.onnx"
+
+    def check(self, space: SearchSpace, is_trained: bool) -> None:
+        """Refuse networks without training images."""
+        super().check(space, is_trained)
+        if not is_trained:
+            raise UsageError(
+                f"format `{self.name}` is calibrated on training images, found random weights and no images",
+                hint="search with `--data` or `--supernet`, and export from that run",
+            )
+
+    def convert(self, network: ExportedNetwork, path: Path) -> None:
+        """Quantise with ranges from the calibration images."""
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        with tempfile.TemporaryDirectory(prefix="nas-int8-") as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            quant_pre_process(str(network.onnx), str(prepared))
+            quantize_static(
+                str(prepared),
+                str(path),
+                _Reader(list(network.calibration())),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTISED),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
 
 
 class _Reader:
@@ -124,3 +147,6 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+HALF, INTEGER = HalfPrecision(), Integers()

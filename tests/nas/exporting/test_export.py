@@ -99,7 +99,7 @@ def test_random_weights_are_announced_everywhere(tmp_path: Path) -> None:
 def test_a_disagreement_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = OnnxNetwork.__call__
     monkeypatch.setattr(OnnxNetwork, "__call__", lambda self, x: honest(self, x) * 1.1)
-    with pytest.raises(ProofError, match="ONNX file gives logits that differ"):
+    with pytest.raises(ProofError, match=r"`model\.onnx` gives logits that differ"):
         export_subnet(ExportRequest(SPACE, ARCHITECTURE), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
