@@ -1,4 +1,4 @@
-"""What the README promises: its commands exist, the quick ones run, the first one does what it says."""
+"""What README and documents promise: every command parses, the quick ones run, the first one does what it says."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+from tests.support.command_lines import alternatives, mentioned_commands, parse, shown_commands, unknown_options
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = DOCUMENTS[0].read_text(encoding="utf-8")
 PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"]
-NAMES = "search|train|export|report|latency|spaces|targets|env"
-COMMANDS = sorted(set(re.findall(rf"\bnas ((?:{NAMES})\b[^`\n]*)", README)))
-QUICK = [line for line in COMMANDS if re.match(r"spaces|targets|env|latency show|search --dry-run", line)]
+SHOWN = sorted({(path.name, line) for path in DOCUMENTS for line in shown_commands(path.read_text(encoding="utf-8"))})
+QUICK = [
+    line
+    for name, line in SHOWN
+    if name == "README.md" and re.match(r"spaces|targets|env|latency show|search --dry-run", line)
+]
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -24,19 +31,37 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
-def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 10
+def test_documents_have_commands() -> None:
+    shown = {line.split()[0] for _, line in SHOWN}
+    assert shown == set(
+        "correlate env export finish latency profile report scale score search spaces targets train".split()
+    )
+    assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_options_exist(line: str, tmp_path: Path) -> None:
-    words = shlex.split(line)
-    command = words[:2] if words[0] == "latency" else words[:1]
-    told = run(*command, "--help", folder=tmp_path)
-    assert told.returncode == 0
-    for option in (word for word in words if word.startswith("-")):
-        assert re.search(rf"(^|[\s,]){re.escape(option)}\b", told.stdout), f"{option} of `nas {line}`"
+@pytest.mark.parametrize(("document", "line"), SHOWN)
+def test_shown_commands_parse(document: str, line: str) -> None:
+    for words in alternatives(line):
+        assert isinstance(parse(words), dict)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_options_that_are_mentioned_exist(path: Path) -> None:
+    for line in mentioned_commands(path.read_text(encoding="utf-8")):
+        assert not unknown_options(line.split()), f"`nas {line}`"
+
+
+def test_a_command_that_would_be_refused_does_not_parse() -> None:
+    assert parse(["search", "--space", "elastic", "--seed", "3"])["seed"] == 3
+    for line, message in (
+        ("search --spase elastic", "No such option"),
+        ("search --seed three", "valid int"),
+        ("latency shew pixel6", "No such command"),
+        ("correlate", "Missing argument"),
+    ):
+        with pytest.raises(Exception, match=message):
+            parse(line.split())
 
 
 @pytest.mark.parametrize("line", QUICK)

@@ -156,10 +156,17 @@ def start_child(images: Path, folder: Path, every: float) -> subprocess.Popen[st
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.fixture
+def moments(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Other moments each time; the report of a test that failed has the seed."""
+    seed = time.time_ns()
+    request.node.add_report_section("setup", "seed", f"moments = np.random.default_rng({seed})")
+    return np.random.default_rng(seed)
+
+
 def test_killed_twice_it_ends_with_the_same_bits(
-    images: Path, data: ImageData, uninterrupted: Reference, tmp_path: Path
+    images: Path, data: ImageData, uninterrupted: Reference, moments: np.random.Generator, tmp_path: Path
 ) -> None:
-    moments = np.random.default_rng(time.time_ns())
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
         train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(1, crash))
     for last in (2, 4):
@@ -178,9 +185,8 @@ def test_killed_twice_it_ends_with_the_same_bits(
 
 @pytest.mark.slow
 def test_killed_ten_times_at_random_moments_it_ends_with_the_same_bits(
-    images: Path, data: ImageData, uninterrupted: Reference, tmp_path: Path
+    images: Path, data: ImageData, uninterrupted: Reference, moments: np.random.Generator, tmp_path: Path
 ) -> None:
-    moments = np.random.default_rng(time.time_ns())
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
         train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(1, crash))
     for _ in range(10):
