@@ -58,7 +58,7 @@ def test_a_command_that_would_be_refused_does_not_parse() -> None:
         ("search --spase elastic", "No such option"),
         ("search --seed three", "valid int"),
         ("latency shew pixel6", "No such command"),
-        ("correlate", "Missing argument"),
+        ("correlate", "accuracies"),
     ):
         with pytest.raises(Exception, match=message):
             parse(line.split())
