@@ -49,7 +49,8 @@ class RepeatSettings:
     """What one start of a program is asked for.
 
     Attributes:
-        runs: Timed runs at least; warm_up_runs likewise.
+        runs: Least number of timed runs.
+        warm_up_runs: Least number of untimed runs before them.
     """
 
     delegate: Delegate = "xnnpack"
@@ -73,7 +74,9 @@ class Timing:
     """Statistics of one start of a program, in milliseconds.
 
     Attributes:
-        median_ms: None where the program gives none; p5_ms and p95_ms likewise.
+        median_ms: Median, None where the program gives none.
+        p5_ms: 5th percentile, None where the program gives none.
+        p95_ms: 95th percentile, None where the program gives none.
         coverage: What delegates took over, in the order of their names' first mention.
     """
 
@@ -98,7 +101,7 @@ class Tool:
     """A benchmark program.
 
     Attributes:
-        command: Its argument vector, from program, network, a path for results, and settings.
+        command: Argument vector of the program, from program, network, a path for results, and settings.
         parse: What it measured, from its output (both streams), the contents of the results' file, and settings.
         writes_results: Whether it writes that file.
     """

@@ -57,7 +57,7 @@ class Conditions:
     """What a table says about how it came about.
 
     Attributes:
-        name: Of the target.
+        name: Name of the target.
         transport: How the device was reached; empty for this machine.
         device: The device's name; empty takes what it calls itself.
         allow_busy: Whether to accept that other programs were running nearly all the time; the table then says so.
@@ -89,7 +89,7 @@ def build_table(
         conditions: What the table says about how it came about.
         protocol: How long and how often to measure.
         journal: What has been measured already; what is measured now is added.
-        progress: Told of every step.
+        progress: Called at every step.
 
     Raises:
         BusyMachineError: The machine is too busy for a number.

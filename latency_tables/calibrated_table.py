@@ -41,8 +41,8 @@ def calibrated_table(
     Args:
         header: The table's fields that no fit decides: name, device, runtime, precision, threads, provenance.
         samples: Figures to fit, and figures to check only.
-        form_names: Of `latency_tables.calibrate.FORMS`, ranked by other devices' figures; the first is taken whose
-            numbers these figures suffice for.
+        form_names: Names from `latency_tables.calibrate.FORMS`, ranked by other devices' figures; the first is taken
+            whose numbers these figures suffice for.
         notes: What else the table has to say, for example which figures were left out.
 
     Raises:

@@ -44,8 +44,8 @@ def counted_macs(module: nn.Module | Callable[..., Any], *inputs: Any, **named_i
 
     Args:
         module: What runs; any callable.
-        inputs: Its arguments.
-        named_inputs: Its arguments by name.
+        inputs: Arguments of the module.
+        named_inputs: Arguments of the module by name.
 
     Raises:
         UncountedOperatorError: An operator ran whose multiply-accumulates are not known.

@@ -74,7 +74,7 @@ class DeviceFacts:
 
     Attributes:
         name: Model of the phone or board.
-        code_name: Of the phone, for example ``oriole``.
+        code_name: Code name of the phone, for example ``oriole``.
         build: Fingerprint of the operating system's build, or the kernel.
         abi: What programs must be made for, for example ``arm64-v8a``.
     """
@@ -94,7 +94,7 @@ class Conditions:
     Attributes:
         thermal_status: Android's: 0 is none, 1 light, 2 moderate, 3 severe throttling, and so on.
         battery_celsius: Temperature of the battery.
-        battery_percent: Its charge.
+        battery_percent: Charge of the battery.
         clocks_khz: Current clock by core.
         limits_khz: Highest clock that is allowed now, by core.
     """

@@ -175,10 +175,10 @@ def measure(
 
     Args:
         runner: Where, and with what.
-        networks: Their files, in the same order whenever the same journal is given.
+        networks: Files of the networks, in the same order whenever the same journal is given.
         protocol: How long and how often to measure.
         journal: What has been measured already; what is measured now is added.
-        progress: Told of every repeat.
+        progress: Called at every repeat.
         statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
         least_undisturbed: Share of undisturbed repeats below which no rounds are added: whoever asks will refuse.
 

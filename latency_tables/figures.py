@@ -148,10 +148,10 @@ def rebuild_figures(
     Args:
         rows: Figures of one device.
         rebuild: Gives a network by name.
-        precision: Of the figures; decides how many bytes an element has.
+        precision: Precision of the figures; decides how many bytes an element has.
         rounding_m: Half the last digit of the published MACs, in millions; None to see it from the figures.
         tolerance: Relative difference of MACs that is accepted on top.
-        progress: Told of the number of rows done.
+        progress: Called with the number of rows that are done.
     """
     if rounding_m is None:
         rounding_m = _rounding_m([row.macs_m for row in rows if row.macs_m is not None])

@@ -86,7 +86,8 @@ class Kernel:
         macs: Multiply-accumulates.
         elements_read: Elements of inputs and weights.
         elements_written: Elements of the output.
-        input_shapes: Shapes of the inputs, batch dimension left out, output_shape likewise.
+        input_shapes: Shapes of the inputs, batch dimension left out.
+        output_shape: Shape of the output, batch dimension left out.
         window: Side of a convolution's or pooling's window.
     """
 

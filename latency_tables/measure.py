@@ -58,10 +58,10 @@ def measure_network(
     """The latency of one network, for example of a search's winner.
 
     Args:
-        path: Its ONNX file.
+        path: The network's ONNX file.
         protocol: How long and how often to measure.
-        progress: Told of every repeat.
-        statistic: That of the table it is compared with; None chooses by how steady the machine is.
+        progress: Called at every repeat.
+        statistic: Statistic of the table that it is compared with; None chooses by how steady the machine is.
 
     Raises:
         BusyMachineError: The machine is too busy for a number.
@@ -79,9 +79,9 @@ def measure_networks(
     """Measure networks with ONNX Runtime in interleaved rounds; the first one is the anchor.
 
     Args:
-        paths: Their ONNX files.
+        paths: ONNX files of the networks.
         protocol: How long and how often to measure.
-        progress: Told of every repeat.
+        progress: Called at every repeat.
         statistic: What to give; None gives medians on a steady machine and 5th percentiles otherwise.
 
     Raises:

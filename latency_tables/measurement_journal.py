@@ -24,7 +24,7 @@ class MeasurementJournal:
         settings: All that decides what the records mean.
 
     Attributes:
-        records: Those of earlier processes, and of this one.
+        records: Records of earlier processes, and of this one.
         set_aside: Where a journal of other settings was moved to; None where there was none.
 
     Raises:

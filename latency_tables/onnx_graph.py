@@ -140,8 +140,8 @@ class _Reader:
     """Walks the operators of a model.
 
     Attributes:
-        shapes: Of every tensor, the batch dimension included; None marks a dimension that is not fixed.
-        sources: Of every tensor that depends on the input: the operator that made it.
+        shapes: Shape of every tensor, the batch dimension included; None marks a dimension that is not fixed.
+        sources: Operator that made each tensor that depends on the input.
     """
 
     def __init__(self, path: Path, model: Any) -> None:

@@ -17,7 +17,7 @@ class Piece:
     """One or several ONNX nodes that are one operator.
 
     Attributes:
-        name: Of the last node.
+        name: Name of the last node.
         operator: ONNX operator, for example ``Gelu``.
         inputs: Names of tensors; empty for an input that is left out.
         output: Name of the first output tensor.

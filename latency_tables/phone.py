@@ -92,7 +92,7 @@ class PhoneCampaign:
     """What a phone answered.
 
     Attributes:
-        measurements: Of the networks that could be measured, in the order they were given.
+        measurements: Results of the networks that could be measured, in the order they were given.
         failures: Why the others could not, by name.
         coverage: What delegates took over, by name.
         device: What the phone is.
@@ -132,8 +132,8 @@ def measure_on_phone(
         transport: The way there.
         models: The networks, with distinct names; the first one is the anchor.
         options: How to measure.
-        progress: Told of every repeat, and of waiting.
-        on_repeat: Told of every repeat's record, to be kept.
+        progress: Called at every repeat, and when the phone must rest.
+        on_repeat: Called with every repeat's record, to be kept.
         done: The records of an earlier session with the same networks, options and device.
         sleep: Waits for seconds; now tells them.
 

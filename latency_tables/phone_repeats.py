@@ -62,7 +62,8 @@ class Rounds:
     """How many rounds a session takes.
 
     Attributes:
-        needed: Rounds that a network needs; ``limit`` is the number of those after which it is given up.
+        needed: Number of rounds that a network needs.
+        limit: Number of rounds after which it is given up.
         drift_limit: Relative drift of the anchor within a round that makes the round unusable.
     """
 

@@ -72,9 +72,10 @@ class ClassTime:
     Attributes:
         op: Kernel class.
         launches: Number of kernels.
-        macs: Their multiply-accumulates.
-        ms: Their time in the network; extrapolated_ms that of those without evidence in the table.
-        share: Of the kernels' time in all.
+        macs: Multiply-accumulates of the kernels.
+        ms: Time of the kernels in the network.
+        extrapolated_ms: Time of the kernels without evidence in the table.
+        share: Share of the time of all kernels.
     """
 
     op: str

@@ -72,7 +72,9 @@ class Node:
         operator: ONNX operator, for example ``Conv``.
         inputs: Names of the tensors that it reads, outputs of those it writes.
         input_shapes: Shapes of the inputs that the profiler saw, with the batch dimension.
-        window: Side of a convolution's window, 1 elsewhere; stride and groups likewise.
+        window: Side of a convolution's window, 1 elsewhere.
+        stride: Stride of a convolution, 1 elsewhere.
+        groups: Groups of a convolution, 1 elsewhere.
         runs_us: The time of each profiled run, in microseconds.
     """
 
@@ -131,8 +133,8 @@ def profile_networks(
 
     Args:
         paths: ONNX files.
-        rounds: Number of repeats to each network, of ``runs`` runs each.
-        progress: Told of every profile that was read.
+        rounds: Number of repeats of each network, of ``runs`` runs each.
+        progress: Called when a profile was read.
 
     Raises:
         ProfileError: The runtime cannot run a network, or its profile is empty.

@@ -35,7 +35,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
-class Device(_Model):
+class TableDevice(_Model):
     """What the table belongs to."""
 
     name: str
@@ -44,7 +44,7 @@ class Device(_Model):
     system: str = ""
 
 
-class Runtime(_Model):
+class TableRuntime(_Model):
     """The software that ran the networks; ``fusion`` names what it fuses (`latency_tables.runtimes.find_fusion`)."""
 
     name: str
@@ -89,7 +89,9 @@ class KernelEntry(_Model):
         features: Launches, MACs, bytes read and bytes written.
         median_ms: The kernel's time. In situ: the median over networks, cleared of the profiler's own time and drawn
             towards the class's roofline as far as the profiler is too coarse for a kernel this short.
-        iqr_ms: Spread of the networks' profiled times, cleared likewise; min_ms and p95_ms are their two ends.
+        iqr_ms: Spread of the networks' profiled times, cleared in the same way.
+        min_ms: Smallest of these times.
+        p95_ms: 95th percentile of these times.
         runs: Number of timed launches.
         networks: Number of networks that the kernel was seen in.
         how: ``in_situ`` inside whole networks, or ``isolated``.
@@ -112,9 +114,11 @@ class Roofline(_Model):
 
     Attributes:
         op: Kernel class, or ``other`` for every class without an entry.
-        lowest: Smallest features that the fit saw, highest likewise; outside them a prediction extrapolates.
+        lowest: Smallest features that the fit saw; below them a prediction extrapolates.
+        highest: Largest features that the fit saw; above them a prediction extrapolates.
         direct: Whether the class's own time is in the evidence; without it every prediction extrapolates.
-        low: Factor from a predicted time to the low end of its interval where it extrapolates; high likewise.
+        low: Factor from a predicted time to the low end of its interval where it extrapolates.
+        high: Factor from a predicted time to the high end of its interval where it extrapolates.
         n_fit: Number of kernels, or of whole networks, that the fit saw.
     """
 
@@ -171,7 +175,8 @@ class Validation(_Model):
     """How wrong the table tends to be, on networks held out of the fit.
 
     Attributes:
-        rmspe: Root mean square of the relative errors; mean_error the mean of their sizes.
+        mean_error: Mean size of the relative errors.
+        rmspe: Root mean square of the relative errors.
         mac_line_rmspe: The same for a straight line through MACs, fitted on the same networks.
         interval_coverage: Share of the networks inside intervals that have not seen them either; None where the table
             does not say.
@@ -197,7 +202,8 @@ class Figure(_Model):
         features: The network's features summed by kernel class.
         use: ``fit``, or ``check`` for figures of another protocol that the fit must not see.
         left_out_ms: Prediction by the fit that has not seen the network's family (for a check: by the whole fit).
-        left_out_low_ms: Low end of its interval, learnt without the family too; left_out_high_ms its high end.
+        left_out_low_ms: Low end of that prediction's interval, learnt without the family too.
+        left_out_high_ms: High end of that interval.
     """
 
     model: str
@@ -224,8 +230,8 @@ class LatencyTable(_Model):
     name: str
     aliases: tuple[str, ...] = ()
     unit: Literal["ms"]
-    device: Device
-    runtime: Runtime
+    device: TableDevice
+    runtime: TableRuntime
     precision: Literal["fp32", "fp16", "int8"]
     threads: int = Field(ge=1)
     batch: Literal[1] = 1

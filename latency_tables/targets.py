@@ -26,7 +26,7 @@ class TargetInfo:
     """What a list of targets shows.
 
     Attributes:
-        kind: Of the table: ``measured``, ``calibrated``, ``transferred``; or ``not built``, or ``unreadable``.
+        kind: Kind of the table: ``measured``, ``calibrated``, ``transferred``; or ``not built``, or ``unreadable``.
         error: How wrong the table tends to be, or why there is none.
         path: The table's file; None where there is none.
         table: The table; None where there is none.

@@ -131,7 +131,7 @@ class _Tracer:
 
     Attributes:
         ops: The operators so far.
-        sources: Of every value that depends on the input: the operator that made it.
+        sources: Operator that made each value that depends on the input.
     """
 
     def __init__(self, name: str) -> None:

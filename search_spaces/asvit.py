@@ -54,7 +54,10 @@ class AsvitDefinition:
     Attributes:
         image_side: Side of the image in pixels.
         patch_stride: Pixels from one patch to the next.
-        kernels: Candidates of each stage; splits, expansions and depths likewise.
+        kernels: Candidate kernels of each stage.
+        splits: Candidate splits of each stage.
+        expansions: Candidate expansions of each stage.
+        depths: Candidate depths of each stage.
         heads: Candidates for the heads of the last stage.
         widths: Candidates for the channels of the first stage.
         classes: Number of classes unless asked otherwise.

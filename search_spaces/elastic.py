@@ -27,7 +27,7 @@ class Stage:
 
     Attributes:
         name: ``C...`` for convolutional stages, ``T...`` for transformer stages.
-        stride: Of the stage's first block.
+        stride: Stride of the stage's first block.
         extra: The choices that only this kind of stage has: ``expansion`` and ``kernel``, or ``mlp_ratio`` and
             ``v_scale``.
         squeeze_excite: Whether convolution blocks scale their channels by a squeeze-and-excitation gate.

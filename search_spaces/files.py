@@ -24,7 +24,7 @@ def replacing(path: Path, ending: str = ".tmp") -> Iterator[Path]:
     Where the block raises, the old file is untouched and nothing of the new one stays behind.
 
     Args:
-        ending: Of the path to write to, for writers that insist on one.
+        ending: Ending of the path to write to, for writers that insist on one.
 
     Raises:
         OSError: The file cannot be written.

@@ -50,7 +50,7 @@ class Op:
         output_shape: Shape of the result, batch dimension left out.
         function: What exactly an activation, a pooling or a reshape computes, for example ``hard_swish``, ``global``.
         kernel: Side of a convolution's or pooling's window.
-        stride: Its stride.
+        stride: Stride of a convolution's or pooling's window.
         macs: Multiply-accumulates of convolutions, linear layers and attention products; 0 for everything else.
         params: Learned numbers that the operator reads.
     """

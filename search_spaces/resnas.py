@@ -72,7 +72,7 @@ class ResnasSpace(SearchSpace):
 
         Args:
             image_side: Side of the image in pixels; the definition's where None.
-            drop_path: Of the last layer.
+            drop_path: Rate of stochastic depth of the last layer.
             patch_classifier: Whether training also classifies patches.
             alone: Stochastic depth grows over the layers of this network; over those of the largest one where None.
 

@@ -21,7 +21,7 @@ class Stage:
         head_width: Channels of a head.
         heads: Candidates for the number of heads of a layer.
         hidden: Candidates for the hidden channels of a layer's feed-forward network.
-        may_miss: Of each layer: whether it may be missing.
+        may_miss: Whether each layer may be missing.
     """
 
     widths: tuple[int, ...]
@@ -51,7 +51,8 @@ class ResnasDefinition:
         named: Published networks by name.
         class_tokens: 1, or 2 for a distillation token beside the class token; its classifier's logits are averaged
             with the class token's.
-        drop_path: Of the last layer, see `TransformerLayer`; it grows linearly from 0 at the first.
+        drop_path: Rate of stochastic depth of the last layer, see `TransformerLayer`; it grows linearly from 0 at the
+            first.
         patch_classifier: Whether training also classifies patches, see `Head`.
     """
 

@@ -99,7 +99,7 @@ class TimmBlock:
 
     Attributes:
         model: A `TimmReference.model`.
-        part: Name of the part in that model; of equal parts the first one's.
+        part: Name of the part in that model, or of the first of all parts that are equal to it.
         side: Side in pixels of the image that the network computes on.
         classes: Number of classes to tell apart.
         sizes: ``(axis, active size)`` of every searchable axis.
@@ -141,7 +141,7 @@ class PartOutline:
 
     Attributes:
         name: In the model, for example ``stem``, ``blocks.3``, ``layers.0.downsample``, ``head``.
-        same_as: Of equal parts the first one's name.
+        same_as: Name of the first of all parts that are equal to this one.
         axes: ``(axis, choice)``: the choice that says how much of each searchable axis is active.
         removable: Name of the depth choice that may leave the part out; empty where none may.
     """
@@ -240,7 +240,7 @@ class TimmSpace(SearchSpace):
         return self.repair(drawn.astype(np.int8))
 
     def _ranks(self) -> Iterator[tuple[str, int]]:
-        """Of every removable part: how many of its depth choice are more important."""
+        """The rank of every removable part: how many parts of its depth choice are more important."""
         names: dict[str, list[str]] = {}
         for part in self.outline.parts:
             if part.removable:

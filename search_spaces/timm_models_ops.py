@@ -28,7 +28,7 @@ class SizedOps:
     Args:
         trace: Gives the operators at given sizes; costly.
         values: Candidate values of every size, ascending; the width comes first.
-        degree: Of the polynomials, where it is known, 0 for numbers of another kind; None finds out.
+        degree: Degree of the polynomials, where it is known, 0 for numbers of another kind; None finds out.
 
     Attributes:
         degree: 1 for products with the width, 2 for any of two sizes, 0 where every size is traced.

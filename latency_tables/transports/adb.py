@@ -30,7 +30,7 @@ class AdbTransport(ShellTransport):
     """Commands and files on a phone.
 
     Args:
-        serial: As ``adb devices`` shows it.
+        serial: Serial number, as ``adb devices`` shows it.
 
     Raises:
         TransportError: The phone does not answer.

@@ -49,7 +49,8 @@ class SshTransport(ShellTransport):
 
     Args:
         host: A name of the user's ssh configuration, a host name, or an address.
-        user: None leaves it to the configuration; port likewise.
+        user: Name of the user; None leaves it to the configuration.
+        port: Number of the port; None leaves it to the configuration.
 
     Raises:
         TransportError: The host cannot be reached.
