@@ -30,7 +30,7 @@ from supernets import Supernet
 from supernets.data.image_data import Batch, ImageData
 from supernets.data.image_loader import default_workers
 from supernets.data.sources import load_data
-from supernets.sampling import begin_sampling, get_policy
+from supernets.sampling import get_policy
 
 CLASSES, PHOTOGRAPHS, NAMES_EACH = 10, 400, 25
 """Every photograph has several names, so that an epoch is no shorter than a few dozen batches."""
@@ -119,7 +119,7 @@ def _arguments() -> argparse.Namespace:
 def new_training(arguments: argparse.Namespace, data: ImageData) -> Training:
     """A new supernet, and the networks of its next steps."""
     space = get_space(arguments.space, classes=data.classes)
-    sampler = begin_sampling(get_policy(arguments.policy), space, seed=0)
+    sampler = get_policy(arguments.policy).begin(space, seed=0)
     chosen = [[each.architecture for each in sampler.assign(step, 0.0)] for step in range(CHOSEN_STEPS)]
     precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     return Training(Supernet(space).to(arguments.device).train(), chosen, precision)

@@ -41,7 +41,7 @@ from nas.events import TrialFinished
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
-from supernets.sampling import begin_sampling, get_policy
+from supernets.sampling import get_policy
 
 SPACE, HAND_DESIGNED, POLICY = "resnas-mini", "res-mini", "multi-architecture"
 ARMS = ("searched", "res-mini", "searched, from scratch", "res-mini, from scratch", "res-mini, equal cost")
@@ -252,7 +252,7 @@ class Benchmark:
     def _supernet_macs(self, seed: int) -> float:
         """Of the networks that the policy assigns, each on its share of the images."""
         steps = self.setup.supernet_epochs * self.images.steps_per_epoch(BATCH_SIZE)
-        sampler = begin_sampling(get_policy(POLICY), self.space, seed, BATCH_SIZE)
+        sampler = get_policy(POLICY).begin(self.space, seed, BATCH_SIZE)
         drawn = [[each.architecture for each in sampler.assign(step, step / steps)] for step in range(steps)]
         macs = [population_cost(self.space, self.space.encode(networks)).macs.mean() for networks in drawn]
         return STEP_COST * BATCH_SIZE * float(np.sum(macs))

@@ -45,7 +45,7 @@ from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.training.network_teacher import NetworkTeacher
-from supernets.training.targets import Teach
+from supernets.training.targets import Teacher
 from supernets.training.trainer import train_supernet
 
 MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=8&depth=6&embed_dim=128&num_heads=4"
@@ -168,7 +168,7 @@ def _trained_alone(
     seconds: float,
     folder: Path,
     source: Supernet | None,
-    teach: Teach | None,
+    teacher: Teacher | None,
 ) -> Path:
     """The ONNX file of a network that was trained for so many seconds, from random weights or those of ``source``."""
     path = folder / "model.onnx"
@@ -179,7 +179,7 @@ def _trained_alone(
         network.network.load_state_dict(source.extract(architecture).state_dict())
     rate = plan.rate if source is None else PRETRAINED_RATE
     settings = replace(training_settings(None, seconds, plan.seed), learning_rate=rate, policy="uniform")
-    train_supernet(network, data, settings, folder, resume=True, teach=teach)
+    train_supernet(network, data, settings, folder, resume=True, teacher=teacher)
     side = space.input_shape(dict(architecture.settings))[-1]
     export_onnx(network.extract(architecture).eval(), side, path)
     return path

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from search_spaces import Architecture, SearchSpace, population_cost
 from supernets import Supernet
 from supernets.data.image_data import ImageData
-from supernets.sampling import Assignment, begin_sampling, get_policy
+from supernets.sampling import Assignment, get_policy
 from supernets.sampling.complexity_aware import ComplexityAwareSampler
 from supernets.sampling.levels import levels_of
 from supernets.supernet import BorrowedSubnet
@@ -83,7 +83,7 @@ def steps_within(
 
     Scores are made up: they decide which networks of a level come back, but hardly what they cost.
     """
-    sampler = begin_sampling(get_policy(policy), space, seed, batch_size)
+    sampler = get_policy(policy).begin(space, seed, batch_size)
     luck = np.random.default_rng(seed)
     memory: dict[Architecture, int] = {}
 

@@ -46,7 +46,7 @@ from search_spaces import Architecture, SearchSpace, SingleSpace, get_space, pop
 from supernets import Supernet
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
-from supernets.sampling import get_policy, prepare_policy
+from supernets.sampling import get_policy
 from supernets.sampling.levels import levels_of
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
@@ -121,7 +121,7 @@ def main() -> None:
 
     space, data = _surroundings(setup.space, setup.data)
     for policy in arguments.policies:
-        prepare_policy(get_policy(policy), space)
+        get_policy(policy).prepare(space)
     records = Records(arguments.records, setup)
     costs = records.costs or measure_costs(space, data, setup.batch_size)
     jobs = plan(setup, costs, records, arguments.policies, arguments.seeds)

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace, get_space
 from supernets import Supernet
-from supernets.sampling import Assignment, begin_sampling, get_policy
+from supernets.sampling import Assignment, get_policy
 from supernets.sampling.complexity_aware import walk
 from supernets.sampling.levels import levels_of
-from supernets.training.losses import Lesson, class_logits, target_loss
+from supernets.training.losses import ImageTargets, class_logits, target_loss
 
 Network = Callable[[Tensor], Tensor]
 
@@ -86,7 +86,7 @@ class Bench:
         self.supernet = Supernet(space).to(self.device).train()
         images_BCHW = torch.randn(batch, 3, side, side, device=self.device)
         self.images_BCHW = images_BCHW.to(memory_format=torch.channels_last)
-        self.lesson = Lesson(torch.randint(space.classes, (batch,), device=self.device))
+        self.targets = ImageTargets(torch.randint(space.classes, (batch,), device=self.device))
 
     @property
     def device_name(self) -> str:
@@ -140,7 +140,7 @@ class Bench:
             with network(assignment.architecture) as subnet:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     output = subnet(self.images_BCHW)
-                loss = target_loss(assignment.target, output, self.lesson, earlier, 0.1)
+                loss = target_loss(assignment.target, output, self.targets, earlier, 0.1)
                 (loss / len(step)).backward()  # type: ignore[no-untyped-call]
             earlier.append(class_logits(output).detach())
 
@@ -160,7 +160,7 @@ class Kept:
 
 def policy_steps(space: SearchSpace, policy: str, batch: int) -> dict[str, tuple[Assignment, ...]]:
     """A step of a policy at each complexity level; eight steps of one that knows no levels."""
-    sampler = begin_sampling(get_policy(policy), space, 0, batch)
+    sampler = get_policy(policy).begin(space, 0, batch)
     levels = levels_of(space)
     if not policy.endswith("-aware"):
         return {f"step {number}": sampler.assign(number, 1.0) for number in range(8)}

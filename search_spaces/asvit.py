@@ -150,9 +150,9 @@ class AsvitSpace(SearchSpace):
         """The block in ``slot``; ``values`` holds at least the slot's choices."""
         return self.frame.block(slot, {**self._fixed, **values})
 
-    def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, AsvitBlock]]:
-        """The blocks with the same weights on patches that are ``coarseness`` times as far apart."""
-        return coarse_blocks(topology_blocks(self.topology(architecture), self.frame), coarseness)
+    def coarse_blocks(self, architecture: Architecture, patch_stride: int) -> Iterator[tuple[str, AsvitBlock]]:
+        """The blocks with the same weights on patches that are ``patch_stride`` times as far apart."""
+        return coarse_blocks(topology_blocks(self.topology(architecture), self.frame), patch_stride)
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(3, side, side)`` of the image that the network computes on."""

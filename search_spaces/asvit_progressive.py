@@ -22,19 +22,19 @@ from math import gcd
 from search_spaces.asvit_blocks import AsvitBlock, Head, PatchEmbed, Reembed, WindowLayer
 
 
-def coarse_blocks(blocks: Iterable[tuple[str, AsvitBlock]], coarseness: int) -> Iterator[tuple[str, AsvitBlock]]:
-    """The blocks of a network whose patches are ``coarseness`` times as far apart; 1 changes nothing.
+def coarse_blocks(blocks: Iterable[tuple[str, AsvitBlock]], patch_stride: int) -> Iterator[tuple[str, AsvitBlock]]:
+    """The blocks of a network whose patches are ``patch_stride`` times as far apart; 1 changes nothing.
 
     Args:
         blocks: Named blocks from input to output.
-        coarseness: 1 or more.
+        patch_stride: 1 or more.
     """
     listed = list(blocks)
     smallest = min(block.side for _, block in listed if isinstance(block, Head))
-    side, may_keep = 0, coarseness > 1
+    side, may_keep = 0, patch_stride > 1
     for name, block in listed:
         if isinstance(block, PatchEmbed):
-            stride, dilation = block.stride * coarseness, coarse_dilation(block.kernel, coarseness)
+            stride, dilation = block.stride * patch_stride, coarse_dilation(block.kernel, patch_stride)
             block = replace(block, stride=stride, dilation=dilation)
             side = block.out_side
         elif isinstance(block, Reembed):
@@ -49,6 +49,6 @@ def coarse_blocks(blocks: Iterable[tuple[str, AsvitBlock]], coarseness: int) -> 
         yield name, block
 
 
-def coarse_dilation(kernel: int, coarseness: int) -> int:
-    """The largest dilation with which ``kernel`` taps span at most ``coarseness`` times as many pixels."""
-    return max(1, (kernel * coarseness - 1) // (kernel - 1)) if kernel > 1 else 1
+def coarse_dilation(kernel: int, patch_stride: int) -> int:
+    """The largest dilation with which ``kernel`` taps span at most ``patch_stride`` times as many pixels."""
+    return max(1, (kernel * patch_stride - 1) // (kernel - 1)) if kernel > 1 else 1

@@ -53,9 +53,9 @@ class SingleSpace(SearchSpace):
         """The block in ``slot``."""
         return self._base.block(slot, values)
 
-    def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
-        """The blocks with the same weights on patches that are ``coarseness`` times as far apart."""
-        return self._base.coarse_blocks(architecture, coarseness)
+    def coarse_blocks(self, architecture: Architecture, patch_stride: int) -> Iterator[tuple[str, BlockSpec]]:
+        """The blocks with the same weights on patches that are ``patch_stride`` times as far apart."""
+        return self._base.coarse_blocks(architecture, patch_stride)
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(channels, side, side)`` of the image that the network computes on."""

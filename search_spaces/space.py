@@ -326,17 +326,17 @@ class SearchSpace(ABC):
         """
         return self.blocks(self.largest)
 
-    def coarse_blocks(self, architecture: Architecture, coarseness: int) -> Iterator[tuple[str, BlockSpec]]:
-        """The blocks with the same weights on patches that are ``coarseness`` times as far apart; 1 changes nothing.
+    def coarse_blocks(self, architecture: Architecture, patch_stride: int) -> Iterator[tuple[str, BlockSpec]]:
+        """The blocks with the same weights on patches that are ``patch_stride`` times as far apart; 1 changes nothing.
 
         Raises:
             SearchSpaceError: The space has no patch embedding whose stride can change.
         """
-        if coarseness > 1:
+        if patch_stride > 1:
             raise SearchSpaceError(f"space `{self.name}` has no patch embedding whose stride can change")
         return self.blocks(architecture)
 
-    def lower(self, architecture: Architecture, coarseness: int = 1) -> OpGraph:
+    def lower(self, architecture: Architecture, patch_stride: int = 1) -> OpGraph:
         """The op graph of one architecture, on coarser patches where asked, see `coarse_blocks`."""
-        blocks = [(name, spec.ops()) for name, spec in self.coarse_blocks(architecture, coarseness)]
+        blocks = [(name, spec.ops()) for name, spec in self.coarse_blocks(architecture, patch_stride)]
         return OpGraph(blocks, self.input_shape(dict(architecture.settings)))

@@ -59,6 +59,21 @@ class NetworkFamily(ABC):
         """
         return False
 
+    def layers(self, space: SearchSpace, network: nn.Module) -> Mapping[str, int]:
+        """Number of the layer that each parameter of a space's largest network is in, by name; 0 is next to the images.
+
+        Layer-wise decay of the learning rate goes by these numbers; here every block is a layer.
+
+        Args:
+            space: The space.
+            network: Its largest network.
+        """
+        return {
+            f"{block}.{name}": number
+            for number, (block, _) in enumerate(space.blocks(space.largest))
+            for name, _ in network.get_submodule(block).named_parameters()
+        }
+
     def is_training_only(self, name: str) -> bool:
         """Whether a shared tensor is of no use but to train on, as a classifier of patches is."""
         return False

@@ -132,7 +132,7 @@ class Supernet(nn.Module):
         return self._subnet(architecture, blocks)(x_BCHW)
 
     @contextmanager
-    def borrow(self, architecture: Architecture, coarseness: int = 1) -> Iterator[BorrowedSubnet]:
+    def borrow(self, architecture: Architecture, patch_stride: int = 1) -> Iterator[BorrowedSubnet]:
         """The subnet of ``architecture`` on detached leaves, the cheap way to train.
 
         Gradients that ``backward`` leaves in them are added to the shared tensors' ``grad`` when the context ends
@@ -140,11 +140,11 @@ class Supernet(nn.Module):
 
         Args:
             architecture: A valid architecture of the space.
-            coarseness: How much further apart than usual patches are, see `SearchSpace.coarse_blocks`.
+            patch_stride: How much further apart than usual patches are, see `SearchSpace.coarse_blocks`.
         """
         leaves: list[tuple[Tensor, Tensor, Narrowing]] = []
         blocks: list[_Block] = []
-        for block, plan in self.plans(architecture, coarseness):
+        for block, plan in self.plans(architecture, patch_stride):
             tensors = {}
             for name, shared, narrowing in self.shared_tensors(block, plan):
                 tensors[name] = narrowing.narrow(shared.detach())
@@ -182,7 +182,7 @@ class Supernet(nn.Module):
         input_side = self.space.input_shape(dict(architecture.settings))[-1]
         return BorrowedSubnet(self.family, blocks, input_side, self.training)
 
-    def plans(self, architecture: Architecture, coarseness: int = 1) -> Iterator[tuple[str, BlockPlan]]:
+    def plans(self, architecture: Architecture, patch_stride: int = 1) -> Iterator[tuple[str, BlockPlan]]:
         """The name and plan of each block of ``architecture``, in order; equal blocks have the same plan.
 
         Raises:
@@ -195,7 +195,7 @@ class Supernet(nn.Module):
                 f"these are the weights of one network of `{self.space.name}`, found another architecture",
                 hint=f"train a supernet with `nas train --space {self.space.name}`",
             )
-        for name, spec in self.space.coarse_blocks(architecture, coarseness):
+        for name, spec in self.space.coarse_blocks(architecture, patch_stride):
             yield name, _plan_block(self.family, self._shared_blocks[name], spec)
 
     def shared_tensors(

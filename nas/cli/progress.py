@@ -72,7 +72,7 @@ class ProgressPrinter:
 
     def _on_PhaseCost(self, event: PhaseCost) -> None:
         self._say(
-            f"  from {event.start:.0%} to {event.end:.0%}: patches {event.coarseness} x as far apart,"
+            f"  from {event.start:.0%} to {event.end:.0%}: patches {event.patch_stride} x as far apart,"
             f" {format_count(event.macs)} MACs per image ({event.share:.1%} of full)"
         )
 

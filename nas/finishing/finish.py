@@ -24,10 +24,10 @@ from search_spaces import Architecture
 
 if TYPE_CHECKING:
     from supernets.supernet import Supernet
-    from supernets.training.distributed import Workers
+    from supernets.training.distributed import ProcessGroup
     from supernets.training.events import TrainingProgress, TrainingResult
     from supernets.training.soup import Snapshots, Soup
-    from supernets.training.targets import Teach
+    from supernets.training.targets import Teacher
 
 Start = Literal["inherited", "scratch"]
 RESULT = "finish.json"
@@ -174,47 +174,47 @@ def finish(
         raise UsageError("`resume` without `output`, expected the run folder to go on in")
     folder = None if output is None else Path(output)
     recorded = recorded_settings(folder) if resume and folder else None
-    from supernets.training.distributed import join_workers
+    from supernets.training.distributed import join_process_group
 
-    with join_workers(choose_device(device)) as team:
-        if not team.is_first:
-            return _finish_beside(given, team)
+    with join_process_group(choose_device(device)) as group:
+        if not group.is_main_process:
+            return _finish_beside(given, group)
         plan = make_plan(given, checked_options(options or {}), recorded, folder)
-        return _Finish(plan, team, progress or ignore)(folder, resume, force)
+        return _Finish(plan, group, progress or ignore)(folder, resume, force)
 
 
-def _finish_beside(given: Mapping[str, Any], team: Workers) -> FinishResult:
-    told = team.of_first(None)
+def _finish_beside(given: Mapping[str, Any], group: ProcessGroup) -> FinishResult:
+    told = group.broadcast(None)
     document, folder = told["document"], Path(told["run"])
     plan = make_plan({name: document[name] for name in given}, {}, document, folder)
-    return _Finish(plan, team, ignore).beside(folder, told["is_resumed"])
+    return _Finish(plan, group, ignore).beside(folder, told["is_resumed"])
 
 
 class _Finish:
     """One call of `finish`."""
 
-    def __init__(self, plan: FinishPlan, team: Workers, progress: Progress) -> None:
-        self.plan, self.team, self.device, self.progress = plan, team, team.device, progress
+    def __init__(self, plan: FinishPlan, group: ProcessGroup, progress: Progress) -> None:
+        self.plan, self.group, self.device, self.progress = plan, group, group.device, progress
 
     def __call__(self, folder: Path | None, resume: bool, force: bool) -> FinishResult:
         """Finish in the process that writes."""
-        plan, network, teach = self.plan, self._network(), self._teacher()
+        plan, network, teacher = self.plan, self._network(), self._teacher()
         document = plan.document()
         if folder is None:
             folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
         with Run(folder, document, seed=plan.training.seed, resume=resume, force=force) as run:
             if run.is_resumed:
                 check_same(run.path, "digest", run.settings.get("digest"), document["digest"])
-            self.team.of_first({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
-            result = self._finish(run, network, teach)
+            self.group.broadcast({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
+            result = self._finish(run, network, teacher)
             write_json(run.path / RESULT, result.to_dict())
-        self.team.of_first(result.to_dict())
+        self.group.broadcast(result.to_dict())
         return result
 
     def beside(self, folder: Path, is_resumed: bool) -> FinishResult:
         """Train in a process beside the one that writes."""
         self._train(folder, is_resumed, self._network(), self._teacher(), None)
-        return FinishResult.from_dict(self.team.of_first(None))
+        return FinishResult.from_dict(self.group.broadcast(None))
 
     def _network(self) -> Supernet:
         from supernets.supernet import Supernet
@@ -225,7 +225,7 @@ class _Finish:
             take_over(plan.inherited, plan.source.architecture, network)
         return network.to(self.device)
 
-    def _finish(self, run: Run, network: Supernet, teach: Teach | None) -> FinishResult:
+    def _finish(self, run: Run, network: Supernet, teacher: Teacher | None) -> FinishResult:
         from supernets.training.soup import Snapshots
 
         plan = self.plan
@@ -234,11 +234,11 @@ class _Finish:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
             accuracy["inherited"] = self._judge(network)
             network.load_state_dict(before)  # without the statistics that it was judged with
-        if teach is not None:
-            accuracy["teacher"] = accuracy_of(teach, plan.images, "search", self.device)
+        if teacher is not None:
+            accuracy["teacher"] = accuracy_of(teacher, plan.images, "search", self.device)
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)
         self.progress(StageStarted("training", plan.training.budget_seconds))
-        outcome = self._train(run.path, run.is_resumed, network, teach, snapshots)
+        outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
         self.progress(StageStarted("averaging"))
         soup = self._average(network, snapshots, outcome.checkpoint, accuracy)
         checkpoint = self._save(run, network, outcome.checkpoint)
@@ -258,9 +258,10 @@ class _Finish:
         )
 
     def _train(
-        self, folder: Path, is_resumed: bool, network: Supernet, teach: Teach | None, snapshots: Snapshots | None
+        self, folder: Path, is_resumed: bool, network: Supernet, teacher: Teacher | None, snapshots: Snapshots | None
     ) -> TrainingResult:
-        """Train with the team; ``snapshots`` are for the process that writes."""
+        """Train with the group; ``snapshots`` are for the process that writes."""
+        from supernets.training.events import Callbacks
         from supernets.training.trainer import train_supernet
 
         def follow(event: TrainingProgress) -> None:
@@ -274,14 +275,12 @@ class _Finish:
             self.plan.training,
             folder / CHECKPOINTS / TRAINING,
             resume=is_resumed,
-            progress=follow,
-            notify=self.progress,
-            validate=None if snapshots is None else snapshots.validate,
-            teach=teach,
-            workers=self.team,
+            callbacks=Callbacks(follow, self.progress, None if snapshots is None else snapshots.validate),
+            teacher=teacher,
+            group=self.group,
         )
 
-    def _teacher(self) -> Teach | None:
+    def _teacher(self) -> Teacher | None:
         plan = self.plan
         name = cast(str, plan.settings["teacher"])
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)

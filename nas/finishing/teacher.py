@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
-    from supernets.training.targets import Teach
+    from supernets.training.targets import Teacher
 
 LARGEST, ORIGINAL, NONE = "largest", "original", "none"
 
@@ -55,7 +55,7 @@ def make_teacher(
     images: ImageData,
     training: TrainingSettings,
     device: torch.device,
-) -> Teach | None:
+) -> Teacher | None:
     """The teacher of a finish, on ``device``; None for none.
 
     Args:
@@ -74,7 +74,7 @@ def make_teacher(
 
     from supernets.checkpoint import load_supernet
     from supernets.training.network_teacher import NetworkTeacher
-    from supernets.training.targets import make_teach
+    from supernets.training.targets import make_teacher
 
     precision = torch.float32 if training.precision == "fp32" else torch.bfloat16
     supernet = None
@@ -85,7 +85,7 @@ def make_teacher(
     if supernet is not None:
         network = _largest(supernet, images, training.seed)
         return NetworkTeacher(network.to(device), training.temperature, precision)
-    return make_teach(training, images, device)
+    return make_teacher(training, images, device)
 
 
 def _largest(supernet: Supernet, images: ImageData, seed: int) -> nn.Module:

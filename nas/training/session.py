@@ -35,10 +35,10 @@ from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
-    from supernets.training.distributed import Workers
+    from supernets.training.distributed import ProcessGroup
     from supernets.training.progressive import PhaseCost
     from supernets.training.settings import TrainingSettings
-    from supernets.training.targets import Teach
+    from supernets.training.targets import Teacher
 
 SUBNETS = ("smallest", "middle", "largest")
 
@@ -89,11 +89,11 @@ class Start:
 
     Attributes:
         supernet: Its tensors are trained.
-        teach: A teacher beside the labels; None for none.
+        teacher: A teacher beside the labels; None for none.
     """
 
     supernet: Supernet
-    teach: Teach | None = None
+    teacher: Teacher | None = None
 
 
 def train_together(request: TrainingRequest, device: str | None, progress: Progress) -> TrainResult:
@@ -107,10 +107,10 @@ def train_together(request: TrainingRequest, device: str | None, progress: Progr
     Raises:
         NasError, SupernetError, SearchSpaceError: As `nas.train`.
     """
-    from supernets.training.distributed import join_workers
+    from supernets.training.distributed import join_process_group
 
-    with join_workers(choose_device(device)) as team:
-        return _train_first(request, team, progress) if team.is_first else _train_beside(team, progress)
+    with join_process_group(choose_device(device)) as group:
+        return _train_first(request, group, progress) if group.is_main_process else _train_beside(group, progress)
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ class _Plan:
     seed: int
 
 
-def _train_first(request: TrainingRequest, team: Workers, progress: Progress) -> TrainResult:
+def _train_first(request: TrainingRequest, group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in the process that writes."""
     settings = run_settings(request)
     found = find_space(settings)
     training = trainer_settings(settings)
     # What cannot be trained fails here, before anything is written.
     form_to_train(found, training, found.image_side)
-    found.lower(found.largest, coarseness=2 if training.progressive else 1)
+    found.lower(found.largest, patch_stride=2 if training.progressive else 1)
     _networks(found, settings["validate"])
     check_named_teachers(training)
     check_random_weights(training)
@@ -146,14 +146,14 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
         if request.tensorboard:
             events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
             progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
-        team.of_first(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
+        group.broadcast(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
         result, _ = _train(
             run.path,
             run.is_resumed,
             settings["space"],
             images,
             training,
-            team,
+            group,
             progress,
             found.architecture,
             settings["validate"],
@@ -162,15 +162,15 @@ def _train_first(request: TrainingRequest, team: Workers, progress: Progress) ->
     return result
 
 
-def _train_beside(team: Workers, progress: Progress) -> TrainResult:
+def _train_beside(group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in a process beside the one that writes."""
-    plan = _Plan(**team.of_first(None))
+    plan = _Plan(**group.broadcast(None))
     found = find_space(plan.settings)
     training = trainer_settings(plan.settings)
     images = load_images(plan.settings, found, training)
     folder = Path(plan.run)
     result, _ = _train(
-        folder, plan.is_resumed, plan.settings["space"], images, training, team, progress, found.architecture, ()
+        folder, plan.is_resumed, plan.settings["space"], images, training, group, progress, found.architecture, ()
     )
     return result
 
@@ -188,10 +188,10 @@ def train_in_run(
     """Train, or finish training, the supernet of an open run folder, or the one network ``architecture``."""
     import torch
 
-    from supernets.training.distributed import Workers
+    from supernets.training.distributed import ProcessGroup
 
-    team = Workers(device=torch.device(choose_device(device)))
-    return _train(run.path, run.is_resumed, space, images, training, team, progress, architecture, (), start)
+    group = ProcessGroup(device=torch.device(choose_device(device)))
+    return _train(run.path, run.is_resumed, space, images, training, group, progress, architecture, (), start)
 
 
 def _train(
@@ -200,15 +200,16 @@ def _train(
     space: str,
     images: ImageData,
     training: TrainingSettings,
-    team: Workers,
+    group: ProcessGroup,
     progress: Progress,
     architecture: Architecture | None,
     validate: Sequence[str],
     start: Start | None = None,
 ) -> tuple[TrainResult, Supernet]:
-    """Train with a team, and judge what came out."""
+    """Train with a group, and judge what came out."""
     from supernets.checkpoint import load_supernet
     from supernets.supernet import Supernet
+    from supernets.training.events import Callbacks
     from supernets.training.progressive import phase_costs, training_phases
     from supernets.training.trainer import train_supernet
 
@@ -221,23 +222,22 @@ def _train(
     if len(phases) > 1:
         for phase in phases:
             progress(phase)
-    supernet = (Supernet(found, seed=training.seed) if start is None else start.supernet).to(team.device)
+    supernet = (Supernet(found, seed=training.seed) if start is None else start.supernet).to(group.device)
+    validator = _Validator(_networks(found, validate), images, training.seed) if validate else None
     outcome = train_supernet(
         supernet,
         images,
         training,
         folder / CHECKPOINTS,
         resume=is_resumed,
-        progress=progress,
-        notify=progress,
-        validate=_Validator(_networks(found, validate), images, training.seed) if validate else None,
-        teach=None if start is None else start.teach,
-        workers=team,
+        callbacks=Callbacks(progress, progress, validator),
+        teacher=None if start is None else start.teacher,
+        group=group,
     )
     accuracy: dict[str, float] = {}
-    if team.is_first:
+    if group.is_main_process:
         if training.ema_decay is not None:
-            supernet, _ = load_supernet(outcome.checkpoint, team.device)
+            supernet, _ = load_supernet(outcome.checkpoint, group.device)
         networks = _networks(found, SUBNETS if architecture is None else ())
         accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
     result = TrainResult(
@@ -246,7 +246,7 @@ def _train(
         steps=outcome.steps,
         epochs=outcome.epochs,
         seconds=outcome.seconds,
-        accuracy=team.of_first(accuracy),
+        accuracy=group.broadcast(accuracy),
         architecture=architecture,
         phases=tuple(phases),
     )

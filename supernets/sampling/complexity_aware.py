@@ -10,16 +10,16 @@ import numpy as np
 from search_spaces import Architecture, SearchSpace
 from supernets.sampling.level_tables import Progress
 from supernets.sampling.levels import Level, levels_of
-from supernets.sampling.policy import Assignment, step_generator
+from supernets.sampling.policy import Assignment, Sampler, SamplingPolicy, step_generator
 
 DRAWN = 3
-LEVEL_PACE_STEPS = 400
+LEVEL_THROUGHPUT_STEPS = 400
 """Levels cost very different amounts, and a walk over eight of them takes about 40 steps to forget where it was."""
 _WALK_STREAM = 1
 _BLOCK = 1024
 
 
-class ComplexityAwarePolicy:
+class ComplexityAwarePolicy(SamplingPolicy):
     """Three networks of the step's complexity level on labels, then the level's smallest one on their mean outputs.
 
     The level walks: with each step, and once more between epochs, it moves by -1, 0 or +1 with equal probability, and
@@ -32,7 +32,7 @@ class ComplexityAwarePolicy:
     from the seed and the step, where the reference uses the step alone.
     """
 
-    def begin(self, space: SearchSpace, seed: int) -> ComplexityAwareSampler:
+    def begin(self, space: SearchSpace, seed: int, batch_size: int | None = None) -> ComplexityAwareSampler:
         """A sampler at the lowest level."""
         return ComplexityAwareSampler(space, seed)
 
@@ -41,16 +41,15 @@ class ComplexityAwarePolicy:
         levels_of(space).prepare(progress)
 
 
-class ComplexityAwareSampler:
+class ComplexityAwareSampler(Sampler):
     """`ComplexityAwarePolicy` in one training.
 
     Args:
         space: The search space.
-        seed: Of all that is drawn.
+        seed: Seed of all that is drawn.
     """
 
-    learns = False
-    pace_steps = LEVEL_PACE_STEPS
+    throughput_steps = LEVEL_THROUGHPUT_STEPS
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space, self.seed = space, seed
@@ -70,13 +69,6 @@ class ComplexityAwareSampler:
         level = self.level_of(step)
         drawn = self.levels.draw(level, DRAWN, step_generator(self.seed, step))
         return with_smallest(drawn, self.levels[level])
-
-    def observe(self, architecture: Architecture, score: float) -> None:
-        """Nothing is learnt."""
-
-    def stale(self) -> tuple[Architecture, ...]:
-        """No score is kept."""
-        return ()
 
     def state(self) -> dict[str, Any]:
         """The number of the epoch."""

@@ -13,12 +13,12 @@ from supernets.sampling.complexity_aware import DRAWN, ComplexityAwareSampler, w
 from supernets.sampling.level_tables import Progress
 from supernets.sampling.levels import levels_of
 from supernets.sampling.memory_bank import MemoryBank
-from supernets.sampling.policy import Assignment, step_generator
+from supernets.sampling.policy import Assignment, SamplingPolicy, step_generator
 from supernets.sampling.preference import preference
 
 CANDIDATES = 5
 CAPACITIES = (150, 50)
-"""Of the banks of the lower and the upper half of the levels."""
+"""Capacities of the banks of the lower and of the upper half of the levels."""
 FIRST_SHARE, SHARE_RISE = 0.2, 0.15
 PUBLISHED_EPOCHS, RISE_EPOCHS = 600, 100
 LEAST_PERIOD = 1000
@@ -36,7 +36,7 @@ def exploit_share(progress: float) -> float:
     return FIRST_SHARE + SHARE_RISE * ((epoch + 1) // RISE_EPOCHS)
 
 
-class ConflictAwarePolicy:
+class ConflictAwarePolicy(SamplingPolicy):
     """Three networks of the step's complexity level, known good ones or preferred ones, then the level's smallest.
 
     Each level owns a bank of networks and scores: minus the cross-entropy on the labels of a step's images as they were
@@ -60,7 +60,7 @@ class ConflictAwarePolicy:
     - Nothing is dropped: the reference drops networks of more MACs than their level has, and none of these gets in.
     """
 
-    def begin(self, space: SearchSpace, seed: int) -> ConflictAwareSampler:
+    def begin(self, space: SearchSpace, seed: int, batch_size: int | None = None) -> ConflictAwareSampler:
         """A sampler with empty banks."""
         return ConflictAwareSampler(space, seed)
 
@@ -74,7 +74,7 @@ class ConflictAwareSampler(ComplexityAwareSampler):
 
     Args:
         space: The search space.
-        seed: Of all that is drawn.
+        seed: Seed of all that is drawn.
     """
 
     learns = True

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Architecture, Choice, Genotypes, SearchSpace
-from supernets.sampling.policy import PACE_STEPS, Assignment, Share, step_generator
+from search_spaces import Choice, Genotypes, SearchSpace
+from supernets.sampling.policy import Assignment, Sampler, SamplingPolicy, Share, step_generator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ WIDTH = "width"
 
 
 @dataclass(frozen=True)
-class MultiArchitecturePolicy:
+class MultiArchitecturePolicy(SamplingPolicy):
     """Architectures drawn choice by choice, so that those of a step differ as much as they can; all on labels.
 
     Of the values of a choice, largest first, only the first ones are drawn at the start of a training, and all of them
@@ -70,21 +70,19 @@ class MultiArchitecturePolicy:
         return MultiArchitectureSampler(self, space, seed, 1 if self.mode == "single" else groups)
 
 
-class MultiArchitectureSampler:
+class MultiArchitectureSampler(Sampler):
     """`MultiArchitecturePolicy` in one training; it remembers nothing.
 
     Args:
         policy: The policy.
         space: The search space.
-        seed: Of all that is drawn.
+        seed: Seed of all that is drawn.
         groups: Number of architectures per step.
     """
 
-    learns = False
-    pace_steps = PACE_STEPS
-
     def __init__(self, policy: MultiArchitecturePolicy, space: SearchSpace, seed: int, groups: int) -> None:
         self.policy, self.space, self.seed, self.groups = policy, space, seed, groups
+        self.reorders = policy.rewires
         self._values = [largest_first(choice) for choice in space.choices]
         shared = [policy.mode == "hybrid" and choice.name.rpartition(".")[2] == WIDTH for choice in space.choices]
         self._groups = [1 if is_shared else groups for is_shared in shared]
@@ -113,9 +111,9 @@ class MultiArchitectureSampler:
         """Sort heads and hidden units while choices warm up, in the first epoch after that for the last time.
 
         Args:
-            epoch: That begins, from 0.
-            epochs: Of the whole training.
-            supernet: Sorted in place.
+            epoch: Number of the epoch that begins, from 0.
+            epochs: Number of epochs of the whole training.
+            supernet: The supernet, sorted in place.
             moments: The optimiser's state by parameter.
             average: An average of the shared tensors by name, which always moves along with them.
         """
@@ -125,20 +123,6 @@ class MultiArchitectureSampler:
 
         followers = by_moment(moments) if self.policy.moves_moments else []
         rewire(supernet, followers if average is None else [*followers, average])
-
-    def observe(self, architecture: Architecture, score: float) -> None:
-        """Nothing is learnt."""
-
-    def stale(self) -> tuple[Architecture, ...]:
-        """No score is kept."""
-        return ()
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Nothing is remembered."""
 
 
 def largest_first(choice: Choice) -> Indices:

@@ -6,14 +6,15 @@ networks that it chose and whose state goes to JSON, so that a resumed training 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace
+from supernets.sampling.level_tables import Progress
 from supernets.training.losses import Target
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from supernets.supernet import Supernet
 
-PACE_STEPS = 20
-"""Unless a policy says otherwise: enough to even out what machines do."""
+THROUGHPUT_STEPS = 20
+"""Enough steps to even out what machines do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Share:
     """A group of the images of a batch: images ``index::count``.
 
     Attributes:
-        index: Of the group, from 0.
+        index: Number of the group, from 0.
         count: Number of groups.
     """
 
@@ -54,66 +55,39 @@ class Assignment:
     share: Share | None = None
 
 
-class SamplingPolicy(Protocol):
-    """Chooses the architectures of every step from the step alone.
+class Sampler(ABC):
+    """Chooses the architectures of one training, step after step.
 
-    A policy whose steps cost very different amounts, in runs of dear and cheap ones, has an attribute ``pace_steps``:
-    the number of steps whose mean time says how fast training goes.
+    Attributes:
+        learns: Whether scores make a difference.
+        reorders: Whether `before_epoch` may put shared tensors into another order.
+        throughput_steps: Number of steps whose mean time says how fast training goes; more where steps cost very
+            different amounts, in runs of dear and cheap ones.
     """
 
-    def assignments(self, space: SearchSpace, seed: int, step: int) -> tuple[Assignment, ...]:
-        """What to train in ``step``, in order: the same for the same arguments; the first learns from labels."""
-        ...
+    learns: bool = False
+    reorders: bool = False
+    throughput_steps: int = THROUGHPUT_STEPS
 
-
-class Sampler(Protocol):
-    """Chooses the architectures of one training, step after step."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether scores make a difference."""
-        ...
-
-    @property
-    def pace_steps(self) -> int:
-        """The number of steps whose mean time says how fast training goes."""
-        ...
-
+    @abstractmethod
     def assign(self, step: int, progress: float) -> tuple[Assignment, ...]:
         """What to train in ``step``, when the share ``progress`` of the training is done; the first from labels."""
-        ...
 
-    def observe(self, architecture: Architecture, score: float) -> None:
+    def observe(self, architecture: Architecture, score: float) -> None:  # noqa: B027 most samplers do not learn
         """Take note of an architecture's score: minus its cross-entropy on the labels of the step's images."""
-        ...
 
     def stale(self) -> tuple[Architecture, ...]:
         """Architectures whose scores should be taken again on the step's images, without training them."""
-        ...
+        return ()
 
     def state(self) -> dict[str, Any]:
         """What the sampler remembers, JSON-ready; empty for nothing."""
-        ...
+        return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 most samplers remember nothing
         """Remember what `state` gave."""
-        ...
 
-
-@runtime_checkable
-class PreparedPolicy(Protocol):
-    """A policy that has something to make before a training, which it keeps for later ones."""
-
-    def prepare(self, space: SearchSpace, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make it; ``progress`` is told pieces done and pieces there are."""
-        ...
-
-
-@runtime_checkable
-class PreparesEpochs(Protocol):
-    """A sampler that changes something before every epoch."""
-
-    def before_epoch(
+    def before_epoch(  # noqa: B027 most samplers change nothing
         self,
         epoch: int,
         epochs: float,
@@ -124,79 +98,63 @@ class PreparesEpochs(Protocol):
         """Called before the first step of every epoch.
 
         Args:
-            epoch: From 0.
-            epochs: Of the whole training.
+            epoch: Number of the epoch that begins, from 0.
+            epochs: Number of epochs of the whole training.
             supernet: The shared tensors, which may be changed in place.
             moments: The optimiser's state by parameter, which may be changed in place: ``exp_avg`` and ``exp_avg_sq``.
             average: The average of the shared tensors by name, where one is kept; it must follow them when they are
                 put into another order.
         """
-        ...
 
 
-@runtime_checkable
-class LearningPolicy(Protocol):
-    """A policy that begins a sampler of its own, for example because it chooses by how well networks did.
+class SamplingPolicy(ABC):
+    """Says which architectures a training updates, by a sampler for each training."""
 
-    One that deals images to architectures has a third argument ``batch_size``: the number of images that one process
-    passes through the networks at once.
-    """
+    @abstractmethod
+    def begin(self, space: SearchSpace, seed: int, batch_size: int | None = None) -> Sampler:
+        """A sampler that remembers nothing yet.
 
-    def begin(self, space: SearchSpace, seed: int) -> Sampler:
-        """A sampler that remembers nothing yet."""
-        ...
+        Args:
+            space: The search space.
+            seed: Seed of all that is drawn.
+            batch_size: Images that one process passes through the networks at once; None where that is not known.
+        """
+
+    def prepare(self, space: SearchSpace, progress: Progress | None = None) -> None:  # noqa: B027 most need nothing
+        """Make what is drawn from and takes time, so that its progress can be told; without it training does so.
+
+        Args:
+            space: The space that is sampled.
+            progress: Called with the number of pieces done and of pieces there are; not called where there are none.
+
+        Raises:
+            SupernetError: The space has nothing to draw from.
+        """
 
 
-AnyPolicy = SamplingPolicy | LearningPolicy
+class StatelessPolicy(SamplingPolicy):
+    """A policy that chooses the architectures of every step from the step alone."""
+
+    @abstractmethod
+    def assignments(self, space: SearchSpace, seed: int, step: int) -> tuple[Assignment, ...]:
+        """What to train in ``step``, in order: the same for the same arguments; the first learns from labels."""
+
+    def begin(self, space: SearchSpace, seed: int, batch_size: int | None = None) -> StatelessSampler:
+        """A sampler that remembers nothing at all."""
+        return StatelessSampler(self, space, seed)
 
 
 @dataclass(frozen=True)
-class StatelessSampler:
+class StatelessSampler(Sampler):
     """A stateless policy as the sampler of one training."""
 
-    policy: SamplingPolicy
+    policy: StatelessPolicy
     space: SearchSpace
     seed: int
-    learns = False
-
-    @property
-    def pace_steps(self) -> int:
-        """The policy's, or the usual number."""
-        return int(getattr(self.policy, "pace_steps", PACE_STEPS))
 
     def assign(self, step: int, progress: float) -> tuple[Assignment, ...]:
         """What the policy trains in ``step``."""
         return self.policy.assignments(self.space, self.seed, step)
-
-    def observe(self, architecture: Architecture, score: float) -> None:
-        """Nothing is learnt."""
-
-    def stale(self) -> tuple[Architecture, ...]:
-        """No score is kept."""
-        return ()
-
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Nothing is remembered."""
-
-
-def begin_sampling(policy: AnyPolicy, space: SearchSpace, seed: int, batch_size: int | None = None) -> Sampler:
-    """The sampler of a training by either kind of policy.
-
-    Args:
-        policy: The policy.
-        space: The search space.
-        seed: Of all that is drawn.
-        batch_size: Images that one process passes through the networks at once.
-    """
-    if not isinstance(policy, LearningPolicy):
-        return StatelessSampler(policy, space, seed)
-    if "batch_size" in inspect.signature(policy.begin).parameters:
-        return policy.begin(space, seed, batch_size=batch_size)  # type: ignore[call-arg]
-    return policy.begin(space, seed)
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:

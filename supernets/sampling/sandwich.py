@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search_spaces import SearchSpace
-from supernets.sampling.policy import Assignment, draw
+from supernets.sampling.policy import Assignment, StatelessPolicy, draw
 
 
 @dataclass(frozen=True)
-class SandwichPolicy:
+class SandwichPolicy(StatelessPolicy):
     """The largest architecture on labels; the smallest and drawn ones on the soft outputs of the largest.
 
     Source: sandwich rule of Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search_spaces import SearchSpace
-from supernets.sampling.policy import Assignment, draw
+from supernets.sampling.policy import Assignment, StatelessPolicy, draw
 
 
 @dataclass(frozen=True)
-class UniformPolicy:
+class UniformPolicy(StatelessPolicy):
     """Architectures drawn by the space, all on labels.
 
     Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search_spaces import SearchSpace
 from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace
 from supernets.family import NetworkFamily, register_family
 from supernets.networks import timm_subnet
@@ -81,6 +82,26 @@ class TimmFamily(NetworkFamily):
         """The axes whose entries cannot be put into another order without changing the function."""
         return _chain(spec).parts[spec.part].table.in_order
 
+    def layers(self, space: SearchSpace, network: nn.Module) -> Mapping[str, int]:
+        """The layers that timm's own optimisers go by, where the model's class knows any; else its parts."""
+        from timm.models import group_parameters
+
+        (_, stem), *_ = space.blocks(space.largest)
+        assert isinstance(stem, TimmBlock)
+        reference = TimmReference.parse(stem.model)
+        with torch.device("meta"):
+            whole = _create(stem.model, stem.side, stem.classes)
+            if not hasattr(whole, "group_matcher"):
+                return super().layers(space, network)
+            numbers = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+            found = {parameter: numbers[name] for name, parameter in whole.named_parameters()}
+            parts = split(adapter_of(whole, reference), whole, reference)
+        return {
+            f"{part.name}.{name}": found[parameter]
+            for part in parts
+            for name, parameter in part.table.module.named_parameters()
+        }
+
     def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
         """Images to the side that the network computes on."""
         return resize_images(x_BCHW, input_side)
@@ -97,9 +118,13 @@ def _chain(spec: TimmBlock) -> Chain:
     return chain_of(spec.model, spec.side, spec.classes)
 
 
+def _create(model: str, side: int, classes: int) -> nn.Module:
+    """The whole model as timm makes it, on the default device."""
+    return create(TimmReference.parse(model), side if _takes_side(model, side, classes) else None, classes)
+
+
 def _fresh_modules(model: str, side: int, classes: int) -> dict[str, nn.Module]:
-    reference = TimmReference.parse(model)
-    whole = create(reference, side if _takes_side(model, side, classes) else None, classes)
+    reference, whole = TimmReference.parse(model), _create(model, side, classes)
     return {part.name: part.table.module for part in split(adapter_of(whole, reference), whole, reference)}
 
 

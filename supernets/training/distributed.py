@@ -27,17 +27,17 @@ from supernets.errors import WorkerLostError
 from supernets.training.synchronised_norm import SynchronisedBatchNorm
 
 BUCKET_ELEMENTS = 1 << 23
-"""Gradients travel in pieces of about so many numbers (32 MiB)."""
+"""Numbers in a piece in which gradients travel, about 32 MiB."""
 PATIENCE = timedelta(minutes=60)
-"""How long the others wait for one that is alive but silent: the first one may validate, or write a checkpoint."""
+"""How long the others wait for one that is alive but silent: the main one may validate, or write a checkpoint."""
 
 
 @dataclass(frozen=True)
-class Workers:
+class ProcessGroup:
     """The processes of one training as one of them sees them; a single one has nobody to talk to.
 
     Attributes:
-        rank: Number of this process, from 0; the first one writes files and reports.
+        rank: Number of this process, from 0; process 0 is the main one.
         count: Number of processes.
         device: Where tensors must be to travel.
     """
@@ -47,7 +47,7 @@ class Workers:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
@@ -72,32 +72,32 @@ class Workers:
             dist.all_reduce(totals)
         return [float(total) for total in totals.tolist()]
 
-    def of_first(self, value: Any) -> Any:
-        """What the first process passed, anything JSON-ready; what the others passed does not matter."""
+    def broadcast(self, value: Any) -> Any:
+        """The main process's value, anything JSON-ready, in every process; the values of the others do not matter."""
         if self.count == 1:
             return value
-        text = json.dumps(value).encode() if self.is_first else b""
+        text = json.dumps(value).encode() if self.is_main_process else b""
         with _reachable():
             size = torch.tensor([len(text)], device=self.device)
             dist.broadcast(size, 0)
-            letters = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.is_first else None
+            letters = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.is_main_process else None
             letters = torch.empty(int(size), dtype=torch.uint8) if letters is None else letters
             letters = letters.to(self.device)
             dist.broadcast(letters, 0)
         return json.loads(bytes(letters.cpu().numpy()))
 
-    def tensors_of_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The first process's tensors by name; those of the others do not matter."""
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The main process's tensors by name, in every process; those of the others do not matter."""
         if self.count == 1:
             return dict(tensors)
         described = {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
         received: dict[str, Tensor] = {}
-        for name, (shape, dtype) in self.of_first(described).items():
-            own = tensors[name] if self.is_first else torch.empty(shape, dtype=getattr(torch, dtype))
+        for name, (shape, dtype) in self.broadcast(described).items():
+            own = tensors[name] if self.is_main_process else torch.empty(shape, dtype=getattr(torch, dtype))
             travelling = own.detach().to(self.device).contiguous()
             with _reachable():
                 dist.broadcast(travelling, 0)
-            received[name] = own if self.is_first else travelling.to(own.device)
+            received[name] = own if self.is_main_process else travelling.to(own.device)
         return received
 
     def synchronised_batch_norm(self) -> AbstractContextManager[object]:
@@ -111,7 +111,7 @@ def is_launched() -> bool:
 
 
 @contextmanager
-def join_workers(device: torch.device | str) -> Iterator[Workers]:
+def join_process_group(device: torch.device | str) -> Iterator[ProcessGroup]:
     """The processes that were started together with this one; this one alone where it was started alone.
 
     Args:
@@ -122,7 +122,7 @@ def join_workers(device: torch.device | str) -> Iterator[Workers]:
     """
     device = torch.device(device)
     if not is_launched():
-        yield Workers(device=device)
+        yield ProcessGroup(device=device)
         return
     is_ours = not dist.is_initialized()
     if is_ours:
@@ -130,7 +130,7 @@ def join_workers(device: torch.device | str) -> Iterator[Workers]:
     try:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
-        yield Workers(dist.get_rank(), dist.get_world_size(), device)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
     finally:
         if is_ours:
             dist.destroy_process_group()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supernets.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -13,11 +17,11 @@ class TrainingProgress:
 
     Attributes:
         step: Steps done.
-        total_steps: Of the whole training.
-        loss: Of the step's first architecture on the labels, or of all where they share the step's images.
+        total_steps: Steps of the whole training.
+        loss: Loss of the step's first architecture on the labels, or of all where they share the step's images.
         images_per_second: Training images per second of the latest steps, each counted once per step.
         eta_seconds: Expected time to the end.
-        learning_rate: Of the step.
+        learning_rate: Learning rate of the step.
     """
 
     step: int
@@ -73,3 +77,22 @@ class TrainingResult:
     epochs: float
     seconds: float
     loss: float
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a training calls while it lasts; None calls nothing.
+
+    Attributes:
+        progress: Called after every step.
+        notify: Called after every validation, and while the sampling policy prepares itself.
+        validate: Judges the supernet after every ``settings.validate_every_epochs`` epochs and at the end, with the
+            average of the weights where one is kept; gives numbers by name. The supernet must keep its tensors.
+    """
+
+    progress: Callable[[TrainingProgress], None] | None = None
+    notify: Callable[[Preparation | Validation], None] | None = None
+    validate: Callable[[Supernet], Mapping[str, float]] | None = None
+
+
+NO_CALLBACKS = Callbacks()

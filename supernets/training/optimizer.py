@@ -19,21 +19,41 @@ Trained = Mapping[str, nn.Parameter]
 def make_optimizer(supernet: Supernet, settings: TrainingSettings, trained: Trained | None = None) -> torch.optim.AdamW:
     """AdamW with weight decay on what `TrainingSettings.decay` says.
 
+    The learning rate of a group is the training's times its ``lr_scale``: ``layer_decay`` to the power of the number of
+    layers between the group's and the last one, as in timm's optimisers.
+
+    Source of the decay over layers: Clark et al., "ELECTRA", ICLR 2020, arXiv 2003.10555; for vision transformers Bao
+    et al., "BEiT", ICLR 2022, arXiv 2106.08254.
+
     Args:
-        supernet: The supernet, whose family knows what is spared.
+        supernet: The supernet, whose family knows what is spared and which layers there are.
         settings: How it is trained.
         trained: What is moved; None for the shared tensors themselves.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
     spared = _spared(supernet) if settings.decay == "published" else frozenset()
+    scales = _scales(supernet, settings.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {
+        (scale, d): [] for scale in scales.values() for d in (True, False)
+    }
     for name, parameter in (trained or dict(supernet.named_parameters())).items():
-        (kept if parameter.ndim <= 1 or name.partition(":")[0] in spared else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        shared = name.partition(":")[0]
+        is_decayed = parameter.ndim > 1 and shared not in spared
+        groups[scales[shared], is_decayed].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": settings.weight_decay if is_decayed else 0.0, "lr_scale": scale}
+            for (scale, is_decayed), parameters in groups.items()
+            if parameters
+        ],
+        lr=settings.learning_rate,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the learning rate ``rate``, times its ``lr_scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, trained: Trained) -> dict[str, Tensor]:
@@ -72,3 +92,12 @@ def _spared(supernet: Supernet) -> frozenset[str]:
         for name, _ in supernet.network.get_submodule(block).named_parameters()
         if family.is_spared(spec, name)
     )
+
+
+def _scales(supernet: Supernet, layer_decay: float) -> dict[str, float]:
+    """The factor of the learning rate of each shared tensor, by name."""
+    if layer_decay == 1:
+        return dict.fromkeys(dict(supernet.named_parameters()), 1.0)
+    layers = supernet.family.layers(supernet.space, supernet.network)
+    last = max(layers.values())
+    return {f"network.{name}": layer_decay ** (last - layer) for name, layer in layers.items()}

@@ -20,11 +20,11 @@ class Phase:
 
     Attributes:
         start: Share of the training that is done when it begins.
-        coarseness: How much further apart than the network's own its patches are.
+        patch_stride: How much further apart than the network's own its patches are.
     """
 
     start: float
-    coarseness: int
+    patch_stride: int
 
 
 WHOLE = (Phase(0.0, 1),)
@@ -37,14 +37,14 @@ class PhaseCost:
 
     Attributes:
         start: Share of the training that is done when the phase begins, end likewise.
-        coarseness: How much further apart than the network's own patches are.
+        patch_stride: How much further apart than the network's own patches are.
         macs: Multiply-accumulates of an image.
         share: The same, of the last phase's.
     """
 
     start: float
     end: float
-    coarseness: int
+    patch_stride: int
     macs: int
     share: float
 
@@ -72,9 +72,9 @@ def phase_costs(space: SearchSpace, architecture: Architecture, phases: Sequence
     Raises:
         SearchSpaceError: The space has no patch embedding whose stride can change.
     """
-    macs = [space.lower(architecture, phase.coarseness).macs for phase in phases]
+    macs = [space.lower(architecture, phase.patch_stride).macs for phase in phases]
     return [
-        PhaseCost(start, end, phase.coarseness, count, count / macs[-1])
+        PhaseCost(start, end, phase.patch_stride, count, count / macs[-1])
         for (start, end), phase, count in zip(_bounds(phases), phases, macs, strict=True)
     ]
 

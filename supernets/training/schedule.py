@@ -61,7 +61,9 @@ def steps_within(seconds: float, seconds_per_step: float) -> int:
     return max(1, int(SAFETY * seconds / seconds_per_step))
 
 
-def keep_pace(schedule: Schedule, step: int, elapsed: float, seconds_per_step: float, budget: float) -> Schedule:
+def shorten_to_budget(
+    schedule: Schedule, step: int, elapsed: float, seconds_per_step: float, budget: float
+) -> Schedule:
     """Shorten a schedule that would overrun its time budget; asked now and then, it bounds the overrun.
 
     The number of steps is never raised, and the rate goes on from where it is and still falls to its floor.
@@ -80,5 +82,5 @@ def keep_pace(schedule: Schedule, step: int, elapsed: float, seconds_per_step: f
 
 
 def is_check(schedule: Schedule, step: int) -> bool:
-    """Whether `keep_pace` is due before ``step``: about every twentieth of the training."""
+    """Whether `shorten_to_budget` is due before ``step``: about every twentieth of the training."""
     return 0 < step < schedule.total_steps and step % max(1, schedule.total_steps // CHECKS) == 0

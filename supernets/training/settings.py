@@ -18,7 +18,7 @@ Execution = Literal["auto", "sliced", "masked"]
 CHANGEABLE = ("checkpoint_every_seconds", "log_every_steps", "validate_every_epochs")
 """Settings that do not change what is computed, so a resumed run may have others."""
 
-OF_OLD: Mapping[str, Any] = {
+LEGACY_DEFAULTS: Mapping[str, Any] = {
     "progressive": False,
     "accumulate": 1,
     "warmup_epochs": None,
@@ -38,6 +38,7 @@ OF_OLD: Mapping[str, Any] = {
     "drop_path": 0.0,
     "sharpness": 0.0,
     "low_rank": 0,
+    "layer_decay": 1.0,
 }
 """What trainings were that were begun by a release without these settings."""
 
@@ -62,7 +63,9 @@ class TrainingSettings:
         accumulate: Parts that a process cuts its images of a step into, one after the other, to need less memory.
             BatchNorm then normalises within a part.
         learning_rate: Peak of the schedule, for AdamW.
-        weight_decay: Of what ``decay`` says.
+        layer_decay: Factor of the learning rate from each layer to the one before it, so that layers near the images
+            move least, see `supernets.training.optimizer`; 1 for one rate.
+        weight_decay: Weight decay of what ``decay`` says.
         decay: What has weight decay: ``matrices`` and kernels, or of these only what the networks' paper says.
         label_smoothing: Share of each label that is spread over all classes.
         warmup: Share of the training in which the learning rate rises.
@@ -104,6 +107,7 @@ class TrainingSettings:
     batch_size: int = 32
     accumulate: int = 1
     learning_rate: float = 4e-3
+    layer_decay: float = 1.0
     weight_decay: float = 0.05
     decay: Decay = "matrices"
     label_smoothing: float = 0.1
@@ -144,6 +148,8 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 self._refuse(name, "0 to 1")
+        if not 0 < self.layer_decay <= 1:
+            self._refuse("layer_decay", "more than 0, and 1 at most")
         if not 0 <= self.floor <= 1:
             self._refuse("floor", "0 to 1")
         for name in ("weight_decay", "seed", "cooldown_epochs", "sharpness", "low_rank"):

@@ -21,65 +21,65 @@ from supernets.grouped import run_groups
 from supernets.sampling import Assignment, Sampler
 from supernets.supernet import Supernet
 from supernets.training.clipping import clip_gradients
-from supernets.training.distributed import Workers
+from supernets.training.distributed import ProcessGroup
 from supernets.training.ema import MovingAverage
-from supernets.training.losses import Lesson, class_logits, label_loss, target_loss
+from supernets.training.losses import ImageTargets, class_logits, label_loss, target_loss
 from supernets.training.low_rank import PREFIX, LowRank
-from supernets.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state
+from supernets.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from supernets.training.precision import MixedPrecision
 from supernets.training.settings import TrainingSettings
 from supernets.training.sharpness import uphill
-from supernets.training.targets import Mix, Teach
+from supernets.training.targets import Mix, Teacher
 
 
 @dataclass(frozen=True)
-class StepPlace:
-    """Where in a training a step is.
+class StepContext:
+    """What a step takes from its place in the training.
 
     Attributes:
-        number: Of the step, from 0.
+        number: Number of the step, from 0.
         progress: Share of the training that is done when it begins.
         rate: Learning rate, as a share of the peak.
-        coarseness: How much further apart than usual patches are.
+        patch_stride: Factor by which patches are further apart than usual.
     """
 
     number: int
     progress: float
     rate: float
-    coarseness: int
+    patch_stride: int
 
 
-class Learner:
+class TrainStep:
     """What moves in a training, and one step of it.
 
     Args:
-        supernet: Trained in place.
+        supernet: The supernet, trained in place.
         settings: How to train.
-        workers: The processes that train together.
+        group: The processes that train together.
         checkpoint: The file that keeps what was trained, for messages.
         mix: How a step's images are mixed; None for not at all.
-        teach: The teachers; None for none.
+        teacher: The teachers; None for none.
     """
 
     def __init__(
         self,
         supernet: Supernet,
         settings: TrainingSettings,
-        workers: Workers,
+        group: ProcessGroup,
         checkpoint: Path,
         mix: Mix | None = None,
-        teach: Teach | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.supernet, self.settings, self.workers = supernet, settings, workers
+        self.supernet, self.settings, self.group = supernet, settings, group
         self.low_rank = LowRank(supernet, settings.low_rank, settings.seed) if settings.low_rank else None
         self.trained = dict(supernet.named_parameters()) if self.low_rank is None else self.low_rank.trained
         self.optimizer = make_optimizer(supernet, settings, self.trained)
         self.precision = MixedPrecision(settings.precision, supernet.device)
         self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
-        self._checkpoint, self._mix, self._teach = checkpoint, mix, teach
+        self._checkpoint, self._mix, self._teacher = checkpoint, mix, teacher
         self._label_share = 0.0 if len(settings.teachers) > 1 else 0.5
 
-    def step(self, place: StepPlace, batch: Batch, sampler: Sampler) -> float:
+    def run(self, context: StepContext, batch: Batch, sampler: Sampler) -> float:
         """Train the step's architectures; returns the loss of the first one, over the images of all processes.
 
         Raises:
@@ -91,23 +91,23 @@ class Learner:
         dtype = next(self.supernet.parameters()).dtype
         clean_BCHW = batch[0].to(device, dtype, memory_format=torch.channels_last, non_blocking=True)
         labels_B = batch[1].to(device, non_blocking=True)
-        assignments = sampler.assign(place.number, place.progress)
-        torch.manual_seed(self._torch_seed(place.number))
+        assignments = sampler.assign(context.number, context.progress)
+        torch.manual_seed(self._torch_seed(context.number))
         self.optimizer.zero_grad(set_to_none=True)
-        images_BCHW, lesson = self._lesson(clean_BCHW, labels_B, place.number)
-        with self.workers.synchronised_batch_norm():
-            losses, scores = self._forward_backward(assignments, images_BCHW, lesson, place.coarseness)
-            self._check("loss", losses, [assignment.architecture for assignment in assignments], place)
+        images_BCHW, targets = self._targets(clean_BCHW, labels_B, context.number)
+        with self.group.synchronised_batch_norm():
+            losses, scores = self._forward_backward(assignments, images_BCHW, targets, context.patch_stride)
+            self._check("loss", losses, [assignment.architecture for assignment in assignments], context)
             if sampler.learns:
-                self._tell(sampler, assignments, scores, clean_BCHW, labels_B, place)
+                self._tell(sampler, assignments, scores, clean_BCHW, labels_B, context)
             if self.settings.sharpness:
                 parameters = list(self.supernet.parameters())
-                self.workers.sum_gradients(parameters)
+                self.group.sum_gradients(parameters)
                 with uphill(parameters, self.settings.sharpness):
                     self.optimizer.zero_grad(set_to_none=True)
-                    torch.manual_seed(self._torch_seed(place.number))
-                    self._forward_backward(assignments, images_BCHW, lesson, place.coarseness)
-        self._update(place, assignments[0].architecture)
+                    torch.manual_seed(self._torch_seed(context.number))
+                    self._forward_backward(assignments, images_BCHW, targets, context.patch_stride)
+        self._update(context, assignments[0].architecture)
         return losses[0]
 
     def moments(self) -> dict[str, Tensor]:
@@ -130,54 +130,64 @@ class Learner:
 
     # -- forward and backward ------------------------------------------------------------------------------------------
 
-    def _lesson(self, images_BCHW: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, Lesson]:
-        lesson = Lesson(labels_B)
+    def _targets(self, images_BCHW: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, ImageTargets]:
+        targets = ImageTargets(labels_B)
         if self._mix is not None:
-            images_BCHW, lesson = self._mix(images_BCHW, labels_B, number)
-        if self._teach is not None:
-            lesson = replace(lesson, teacher_BK=self._teach(images_BCHW), label_share=self._label_share)
-        return images_BCHW, lesson
+            images_BCHW, targets = self._mix(images_BCHW, labels_B, number)
+        if self._teacher is not None:
+            targets = replace(targets, teacher_BK=self._teacher(images_BCHW), label_share=self._label_share)
+        return images_BCHW, targets
 
     def _forward_backward(
-        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, coarseness: int
+        self, assignments: Sequence[Assignment], images_BCHW: Tensor, targets: ImageTargets, patch_stride: int
     ) -> tuple[list[float], list[float]]:
         """Losses and scores of the architectures over the images of all processes; gradients are left in place."""
         parts = self.settings.accumulate
-        images = self.workers.sum([len(images_BCHW)])[0]
+        images = self.group.sum([len(images_BCHW)])[0]
         has_shares = any(assignment.share is not None for assignment in assignments)
         run = self._train_groups if has_shares else self._train_each
         losses, scores = [0.0] * len(assignments), [0.0] * len(assignments)
         for index in range(parts):
             own_BCHW = images_BCHW if parts == 1 else images_BCHW[index::parts]
             weight = len(own_BCHW) / images
-            found = run(assignments, own_BCHW, lesson.part(index, parts), weight, coarseness)
+            found = run(assignments, own_BCHW, targets.part(index, parts), weight, patch_stride)
             for number, (loss, score) in enumerate(found):
                 losses[number] += weight * loss.item()
                 scores[number] += weight * score.item()
-        summed = self.workers.sum(losses + scores)
+        summed = self.group.sum(losses + scores)
         return summed[: len(losses)], summed[len(losses) :]
 
     def _train_each(
-        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, weight: float, coarseness: int
+        self,
+        assignments: Sequence[Assignment],
+        images_BCHW: Tensor,
+        targets: ImageTargets,
+        weight: float,
+        patch_stride: int,
     ) -> list[tuple[Tensor, Tensor]]:
         """One architecture after the other, each on all images."""
         earlier: list[Tensor] = []
         found: list[tuple[Tensor, Tensor]] = []
         for assignment in assignments:
-            with self.supernet.borrow(assignment.architecture, coarseness) as subnet:
+            with self.supernet.borrow(assignment.architecture, patch_stride) as subnet:
                 with self.precision.forward():
                     output = subnet(images_BCHW)
-                loss = target_loss(assignment.target, output, lesson, earlier, self.settings.label_smoothing)
+                loss = target_loss(assignment.target, output, targets, earlier, self.settings.label_smoothing)
                 self.precision.scaled(loss / (len(assignments) / weight)).backward()  # type: ignore[no-untyped-call]
             earlier.append(class_logits(output).detach())
-            found.append((loss.detach(), -label_loss(earlier[-1], lesson.labels_B)))
+            found.append((loss.detach(), -label_loss(earlier[-1], targets.labels_B)))
         return found
 
     def _train_groups(
-        self, assignments: Sequence[Assignment], images_BCHW: Tensor, lesson: Lesson, weight: float, coarseness: int
+        self,
+        assignments: Sequence[Assignment],
+        images_BCHW: Tensor,
+        targets: ImageTargets,
+        weight: float,
+        patch_stride: int,
     ) -> list[tuple[Tensor, Tensor]]:
         """Each architecture on its own images, all in one pass."""
-        if coarseness != 1:
+        if patch_stride != 1:
             raise TrainingError(
                 f"training setting `policy`: `{self.settings.policy}` cannot train on coarse patches",
                 hint="leave progressive tokenisation out, or choose another policy",
@@ -185,9 +195,9 @@ class Learner:
         execution = None if self.settings.execution == "auto" else self.settings.execution
         with self.precision.forward():
             output = run_groups(self.supernet, assignments, images_BCHW, execution)
-        loss = target_loss("labels", output, lesson, [], self.settings.label_smoothing)
+        loss = target_loss("labels", output, targets, [], self.settings.label_smoothing)
         self.precision.scaled(loss / (1 / weight)).backward()  # type: ignore[no-untyped-call]
-        score = -label_loss(class_logits(output).detach(), lesson.labels_B)
+        score = -label_loss(class_logits(output).detach(), targets.labels_B)
         return [(loss.detach(), score)] * len(assignments)
 
     # -- scores of policies that learn ---------------------------------------------------------------------------------
@@ -199,72 +209,71 @@ class Learner:
         scores: Sequence[float],
         clean_BCHW: Tensor,
         labels_B: Tensor,
-        place: StepPlace,
+        context: StepContext,
     ) -> None:
         """Tell a policy how well architectures do on the step's images as they were before they were mixed.
 
         Where nothing is mixed, training has told so already; else the policy names those that it has no score of.
         """
         if self._mix is None:
-            self._observe(sampler, [assignment.architecture for assignment in assignments], scores, place)
+            self._observe(sampler, [assignment.architecture for assignment in assignments], scores, context)
         stale = sampler.stale()
-        self._observe(sampler, stale, self._scores(stale, clean_BCHW, labels_B, place.coarseness), place)
+        self._observe(sampler, stale, self._scores(stale, clean_BCHW, labels_B, context.patch_stride), context)
 
     def _observe(
-        self, sampler: Sampler, architectures: Sequence[Architecture], scores: Sequence[float], place: StepPlace
+        self, sampler: Sampler, architectures: Sequence[Architecture], scores: Sequence[float], context: StepContext
     ) -> None:
-        self._check("score", scores, architectures, place)
+        self._check("score", scores, architectures, context)
         for architecture, score in zip(architectures, scores, strict=True):
             sampler.observe(architecture, score)
 
     @torch.no_grad()
     def _scores(
-        self, architectures: Sequence[Architecture], images_BCHW: Tensor, labels_B: Tensor, coarseness: int
+        self, architectures: Sequence[Architecture], images_BCHW: Tensor, labels_B: Tensor, patch_stride: int
     ) -> list[float]:
         """Minus the cross-entropy on the labels of all processes' images, in training mode, without training."""
         parts = self.settings.accumulate
         scores = [0.0] * len(architectures)
-        images = self.workers.sum([len(images_BCHW)])[0]
+        images = self.group.sum([len(images_BCHW)])[0]
         for number, architecture in enumerate(architectures):
             for index in range(parts):
                 own_BCHW, own_B = images_BCHW, labels_B
                 if parts > 1:
                     own_BCHW, own_B = images_BCHW[index::parts], labels_B[index::parts]
-                with self.supernet.borrow(architecture, coarseness) as subnet, self.precision.forward():
+                with self.supernet.borrow(architecture, patch_stride) as subnet, self.precision.forward():
                     output = subnet(own_BCHW)
                 scores[number] -= len(own_B) / images * label_loss(class_logits(output), own_B).item()
-        return self.workers.sum(scores)
+        return self.group.sum(scores)
 
     # -- the optimiser -------------------------------------------------------------------------------------------------
 
-    def _update(self, place: StepPlace, architecture: Architecture) -> None:
+    def _update(self, context: StepContext, architecture: Architecture) -> None:
         if self.low_rank is not None:
             self.low_rank.project_gradients()
         parameters = list(self.trained.values())
-        self.workers.sum_gradients(parameters)
+        self.group.sum_gradients(parameters)
         self.precision.unscale(self.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = place.rate * self.settings.learning_rate
+        set_learning_rate(self.optimizer, context.rate * self.settings.learning_rate)
         norm = clip_gradients(parameters, self.settings.clipping, self.settings.gradient_clip)
         if not self.precision.is_scaled:
-            self._check("gradient norm", [norm], [architecture], place)
+            self._check("gradient norm", [norm], [architecture], context)
         self.precision.step(self.optimizer)
         if self.low_rank is not None:
             self.low_rank.apply()
         if self.average is not None:
-            self.average.update(self.supernet, place.number)
+            self.average.update(self.supernet, context.number)
 
     def _check(
-        self, what: str, values: Sequence[float], architectures: Sequence[Architecture], place: StepPlace
+        self, what: str, values: Sequence[float], architectures: Sequence[Architecture], context: StepContext
     ) -> None:
         for value, architecture in zip(values, architectures, strict=True):
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"training: {what} is {value} at step {place.number} with architecture {architecture.to_json()}",
+                    f"training: {what} is {value} at step {context.number} with architecture {architecture.to_json()}",
                     hint=f"lower the learning rate (found {self.settings.learning_rate:g}); the last good checkpoint is"
                     f" kept in {self._checkpoint}",
                 )
 
     def _torch_seed(self, number: int) -> int:
-        """Of what networks draw in a step, for example paths to drop: the processes draw differently."""
-        return (self.settings.seed * 1_000_003 + number + self.workers.rank * 2**40) % 2**63
+        """Seed of what networks draw in a step, for example paths to drop: the processes draw differently."""
+        return (self.settings.seed * 1_000_003 + number + self.group.rank * 2**40) % 2**63

@@ -1,4 +1,4 @@
-"""What there is to learn from the images of a step: labels, mixed labels, and what teachers say.
+"""The targets of a step's images: labels, mixed labels, and what teachers say.
 
 Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K classes.
 """
@@ -17,21 +17,21 @@ from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
 from supernets.family import family_of
 from supernets.supernet import Supernet
-from supernets.training.distributed import Workers
-from supernets.training.losses import Lesson
+from supernets.training.distributed import ProcessGroup
+from supernets.training.losses import ImageTargets
 from supernets.training.settings import TrainingSettings
 from supernets.training.token_mixing import mix_tokens
 
-Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Lesson]]
-"""Images ``(B, 3, H, W)``, labels ``(B,)`` and number of a step to the mixed images and what to learn from them."""
-Teach = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, ImageTargets]]
+"""Images ``(B, 3, H, W)``, labels ``(B,)`` and number of a step to the mixed images and their targets."""
+Teacher = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)`` to the probabilities ``(B, K)`` that teachers give."""
 
 _STREAM = 2
 """Tells the random numbers of mixing from those of sampling."""
 
 
-def make_mix(supernet: Supernet, settings: TrainingSettings, workers: Workers) -> Mix | None:
+def make_mix(supernet: Supernet, settings: TrainingSettings, group: ProcessGroup) -> Mix | None:
     """How the images of a step are mixed; None where they are not.
 
     Raises:
@@ -39,30 +39,30 @@ def make_mix(supernet: Supernet, settings: TrainingSettings, workers: Workers) -
         TrainingError: Tokens are to be mixed, and the networks do not end with a map.
     """
     if settings.mixing == "token":
-        return _token_mix(supernet, settings, workers)
+        return _token_mix(supernet, settings, group)
     augmentation = get_augmentation(settings.augmentation)
     if not (augmentation.mixup or augmentation.cutmix):
         return None
     classes = supernet.space.classes
 
-    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Lesson]:
+    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, ImageTargets]:
         generator = _generator(settings.seed, step)  # the same in all processes, see `mix_images`
         mixed_BCHW, targets_BK = mix_images(
             images_BCHW, labels_B, classes, augmentation, settings.label_smoothing, generator
         )
-        return mixed_BCHW, Lesson(labels_B, targets_BK)
+        return mixed_BCHW, ImageTargets(labels_B, targets_BK)
 
     return mix
 
 
-def _token_mix(supernet: Supernet, settings: TrainingSettings, workers: Workers) -> Mix:
+def _token_mix(supernet: Supernet, settings: TrainingSettings, group: ProcessGroup) -> Mix:
     space = supernet.space
     side = patches_per_side(space)
 
-    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Lesson]:
-        generator = _generator(settings.seed, step, workers.rank)
+    def mix(images_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, ImageTargets]:
+        generator = _generator(settings.seed, step, group.rank)
         mixed = mix_tokens(images_BCHW, labels_B, space.classes, side, settings.label_smoothing, generator)
-        return mixed.images_BCHW, Lesson(labels_B, mixed.targets_BK, mixed.patch_targets_BPK)
+        return mixed.images_BCHW, ImageTargets(labels_B, mixed.targets_BK, mixed.patch_targets_BPK)
 
     return mix
 
@@ -83,7 +83,7 @@ def patches_per_side(space: SearchSpace) -> int:
     return side
 
 
-def make_teach(settings: TrainingSettings, data: ImageData, device: torch.device) -> Teach | None:
+def make_teacher(settings: TrainingSettings, data: ImageData, device: torch.device) -> Teacher | None:
     """The teachers of a training; None where it has none.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from supernets.training.progressive import Phase, mean_of_rest
-from supernets.training.schedule import Schedule, is_check, keep_pace
+from supernets.training.schedule import Schedule, is_check, shorten_to_budget
 
 COLD_STEPS, TIMED_STEPS, TIMED_SHARE = 8, 10, 0.05
 """A budget is turned into steps by timing up to this many, after some cold ones, or this share of the budget."""
@@ -18,14 +18,14 @@ TIMED_STRIDE = 97
 """Between the steps that are timed, so that they are no neighbours, whose networks may cost alike."""
 
 Agree = Callable[[Any], Any]
-"""Gives all processes of a training what the first one of them has."""
+"""Gives all processes of a training what the main one has."""
 
 
-class Pace:
+class Throughput:
     """The duration of the latest steps, and what it says about the rest of a training.
 
     Args:
-        phases: Of the training.
+        phases: Phases of the training.
         weights: Seconds of a step in each phase, up to a common factor.
         steps: Number of latest steps to look at.
     """
@@ -44,7 +44,7 @@ class Pace:
 
     @property
     def steps_per_second(self) -> float:
-        """Of the latest steps."""
+        """Steps per second, over the latest ones."""
         return len(self._durations) / sum(self._durations)
 
     def step_seconds(self, progress: float, phase: int) -> float:
@@ -56,7 +56,7 @@ class Pace:
         """The schedule, shortened where the budget asks for it; looked at now and then only."""
         if budget is None or not self._durations or not is_check(schedule, step):
             return schedule
-        return keep_pace(schedule, step, elapsed, self.step_seconds(schedule.progress(step), phase), budget)
+        return shorten_to_budget(schedule, step, elapsed, self.step_seconds(schedule.progress(step), phase), budget)
 
 
 def time_steps(run: Callable[[int], None], seconds_left: Callable[[], float], agree: Agree) -> float:
@@ -66,9 +66,9 @@ def time_steps(run: Callable[[int], None], seconds_left: Callable[[], float], ag
     is shortened, while one that is too short would leave time unused.
 
     Args:
-        run: Does the step of a number.
+        run: Called to do the step of a number.
         seconds_left: Seconds until timing must end; some steps are timed in any case.
-        agree: See `Agree`.
+        agree: What gives all processes the value of the main one.
     """
     durations: list[float] = []
     while len(durations) < COLD_STEPS + TIMED_STEPS:

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,26 +28,19 @@ from supernets.checkpoint import (
 )
 from supernets.data.image_data import Batch, ImageData
 from supernets.errors import TrainingError
-from supernets.sampling import Sampler, begin_sampling, get_policy
-from supernets.sampling.policy import PreparedPolicy, PreparesEpochs
+from supernets.sampling import Sampler, get_policy
 from supernets.supernet import Supernet
-from supernets.training.distributed import Workers
-from supernets.training.events import Preparation, TrainingProgress, TrainingResult, Validation
+from supernets.training.distributed import ProcessGroup
+from supernets.training.events import NO_CALLBACKS, Callbacks, Preparation, TrainingProgress, TrainingResult, Validation
 from supernets.training.interruptions import deferred_interrupt, reproducible
 from supernets.training.log import TrainingLog
 from supernets.training.optimizer import moments_by_name
 from supernets.training.progressive import mean_of_rest, phase_at, phase_costs, training_phases
 from supernets.training.schedule import Schedule, steps_within
-from supernets.training.settings import CHANGEABLE, OF_OLD, TrainingSettings
-from supernets.training.step import Learner, StepPlace
-from supernets.training.targets import Teach, make_mix, make_teach
-from supernets.training.throughput import TIMED_SHARE, Pace, time_steps
-
-Validate = Callable[[Supernet], Mapping[str, float]]
-"""Judges a supernet as it is; numbers by name."""
-
-
-Notify = Callable[[Preparation | Validation], None]
+from supernets.training.settings import CHANGEABLE, LEGACY_DEFAULTS, TrainingSettings
+from supernets.training.step import StepContext, TrainStep
+from supernets.training.targets import Teacher, make_mix, make_teacher
+from supernets.training.throughput import TIMED_SHARE, Throughput, time_steps
 
 
 def train_supernet(
@@ -57,11 +50,9 @@ def train_supernet(
     folder: Path,
     *,
     resume: bool = False,
-    progress: Callable[[TrainingProgress], None] | None = None,
-    notify: Notify | None = None,
-    validate: Validate | None = None,
-    teach: Teach | None = None,
-    workers: Workers | None = None,
+    callbacks: Callbacks = NO_CALLBACKS,
+    teacher: Teacher | None = None,
+    group: ProcessGroup | None = None,
 ) -> TrainingResult:
     """Train the shared tensors of ``supernet`` in place, on the device that they are on.
 
@@ -72,14 +63,11 @@ def train_supernet(
         settings: How to train.
         folder: Where ``supernet.safetensors`` and ``training.jsonl`` are written.
         resume: Whether to go on from a checkpoint in the folder. Without a checkpoint training starts afresh.
-        progress: Called after every step.
-        notify: Called after every validation, and while the sampling policy prepares itself.
-        validate: Called after every ``settings.validate_every_epochs`` epochs and at the end, with the average of the
-            weights where one is kept; the supernet must keep its tensors.
-        teach: A teacher beside the labels, in place of those that ``settings`` name; a resumed training needs the same
-            one.
-        workers: The processes that train together, see `supernets.training.distributed.join_workers`; this one alone
-            unless given. Only the first one reads checkpoints, writes, reports and validates.
+        callbacks: What is called while the training lasts.
+        teacher: A teacher beside the labels, in place of those that ``settings`` name; None for those. A resumed
+            training needs the same one.
+        group: The processes that train together, see `supernets.training.distributed.join_process_group`; None for
+            this one alone. Only the main one reads checkpoints, writes, reports and validates.
 
     Raises:
         TrainingError: The loss is not finite, the folder holds a training and ``resume`` is off, or a resumed training
@@ -89,17 +77,17 @@ def train_supernet(
         DataError: The images cannot be read, or are not those of the training that is resumed.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step was finished and a checkpoint was written.
     """
-    workers = workers or Workers(device=supernet.device)
-    _check_fits(supernet, data, settings, workers)
+    group = group or ProcessGroup(device=supernet.device)
+    _check_fits(supernet, data, settings, group)
     path = folder / CHECKPOINT_NAME
-    if workers.is_first and path.exists() and not resume:
+    if group.is_main_process and path.exists() and not resume:
         raise TrainingError(f"`{folder}` holds a training already", hint="resume it, or choose another folder")
-    checkpoint = _checkpoint_of_first(path, workers)
+    checkpoint = _broadcast_checkpoint(path, group)
     if checkpoint:
         _check_same(checkpoint, data, settings)
     threads = checkpoint.metadata["training"]["threads"] if checkpoint else torch.get_num_threads()
     with reproducible(supernet.device, threads), deferred_interrupt(signal.SIGTERM) as interrupted:
-        training = _Training(supernet, data, settings, folder, workers, progress, notify, validate, teach)
+        training = _Training(supernet, data, settings, folder, group, callbacks, teacher)
         if checkpoint:
             training.restore(checkpoint)
         else:
@@ -116,19 +104,17 @@ class _Training:
         data: ImageData,
         settings: TrainingSettings,
         folder: Path,
-        workers: Workers,
-        progress: Callable[[TrainingProgress], None] | None,
-        notify: Notify | None,
-        validate: Validate | None,
-        teach: Teach | None,
+        group: ProcessGroup,
+        callbacks: Callbacks,
+        teacher: Teacher | None,
     ) -> None:
-        self.supernet, self.data, self.settings, self.workers = supernet, data, settings, workers
-        self.path, self.log = folder / CHECKPOINT_NAME, TrainingLog(folder, workers.is_first)
-        self.progress, self.notify, self.validate = progress, notify, validate
+        self.supernet, self.data, self.settings, self.group = supernet, data, settings, group
+        self.path, self.log = folder / CHECKPOINT_NAME, TrainingLog(folder, group.is_main_process)
+        self.callbacks = callbacks
         self.started = time.monotonic()
         self._prepare_policy()
         self.sampler = self._new_sampler()
-        if settings.low_rank and isinstance(self.sampler, PreparesEpochs):
+        if settings.low_rank and self.sampler.reorders:
             raise TrainingError(
                 f"training setting `low_rank`: policy `{settings.policy}` puts shared tensors into another order, which"
                 " their factors do not follow",
@@ -136,13 +122,13 @@ class _Training:
             )
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.schedule = self._schedule(round((settings.epochs + settings.cooldown_epochs) * self.steps_per_epoch))
-        self.mix = make_mix(supernet, settings, workers)
-        self.teach = teach or make_teach(settings, data, supernet.device)
-        self.learner = self._new_learner()
+        self.mix = make_mix(supernet, settings, group)
+        self.teacher = teacher or make_teacher(settings, data, supernet.device)
+        self.train_step = self._new_train_step()
         phases = training_phases(settings.progressive)
         costs = phase_costs(supernet.space, supernet.space.largest, phases)
         # Seconds of a step in each phase are a guess from MACs until steps are timed.
-        self.pace = Pace(phases, [cost.share for cost in costs], self.sampler.pace_steps)
+        self.throughput = Throughput(phases, [cost.share for cost in costs], self.sampler.throughput_steps)
         self.step = 0
         self.elapsed = 0.0
         self.loss = math.nan
@@ -155,15 +141,15 @@ class _Training:
     @property
     def phase(self) -> int:
         """The index of the phase that the next step is in."""
-        return phase_at(self.pace.phases, self.schedule.progress(self.step))
+        return phase_at(self.throughput.phases, self.schedule.progress(self.step))
 
     def begin(self) -> None:
         """Fix the number of steps and write it down, before the first step that depends on it."""
         budget = self.settings.budget_seconds
         if budget is not None:
-            self.pace.weights = self._time_phases(TIMED_SHARE * budget)
-            seconds = mean_of_rest(self.pace.phases, self.pace.weights, 0.0)
-            self.schedule = self._schedule(self.workers.of_first(steps_within(budget - self.seconds, seconds)))
+            self.throughput.weights = self._time_phases(TIMED_SHARE * budget)
+            seconds = mean_of_rest(self.throughput.phases, self.throughput.weights, 0.0)
+            self.schedule = self._schedule(self.group.broadcast(steps_within(budget - self.seconds, seconds)))
             self.sampler = self._new_sampler()
         self.log.begin()
         self.save()
@@ -171,11 +157,11 @@ class _Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         restore_weights(checkpoint, self.supernet)
         state = checkpoint.metadata["training"]
-        self.learner.restore(checkpoint.optimizer, checkpoint.averages, state.get("loss_scale", {}))
+        self.train_step.restore(checkpoint.optimizer, checkpoint.averages, state.get("loss_scale", {}))
         self.schedule = Schedule(**state["schedule"])
         self.step, self.elapsed = checkpoint.metadata["step"], state["seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
-        self.pace.weights = state.get("phase_weights", self.pace.weights)
+        self.throughput.weights = state.get("phase_weights", self.throughput.weights)
         self.sampler.load_state(state.get("policy", {}))
         self.log.rewind(self.step)
 
@@ -184,22 +170,22 @@ class _Training:
         batches = self._batches(self.step)
         while self.step < self.schedule.total_steps:
             began = time.monotonic()
-            self._keep_pace()
+            self._shorten_to_budget()
             self._before_epoch()
             phase = self.phase
-            coarseness = self.pace.phases[phase].coarseness
+            patch_stride = self.throughput.phases[phase].patch_stride
             progress, rate = self.schedule.progress(self.step), self.schedule.rate(self.step)
-            place = StepPlace(self.step, progress, rate, coarseness)
-            self.loss = self.learner.step(place, next(batches), self.sampler)
+            context = StepContext(self.step, progress, rate, patch_stride)
+            self.loss = self.train_step.run(context, next(batches), self.sampler)
             self.step += 1
-            self.pace.note(time.monotonic() - began)
+            self.throughput.note(time.monotonic() - began)
             self._report(phase)
             self._validate()
             if self.phase != phase:
-                self.pace.forget()
+                self.throughput.forget()
             is_last = self.step == self.schedule.total_steps
             is_due = time.monotonic() - saved >= self.settings.checkpoint_every_seconds
-            is_interrupted = self.workers.sum([float(interrupted.is_set())])[0] > 0
+            is_interrupted = self.group.sum([float(interrupted.is_set())])[0] > 0
             if is_last or is_due or is_interrupted:
                 self.save()
                 saved = time.monotonic()
@@ -208,7 +194,7 @@ class _Training:
         return TrainingResult(self.path, self.step, self.step / self.steps_per_epoch, self.seconds, self.loss)
 
     def save(self) -> None:
-        if not self.workers.is_first:
+        if not self.group.is_main_process:
             return
         space = self.supernet.space
         metadata = CheckpointMetadata(
@@ -226,42 +212,40 @@ class _Training:
                 "schedule": self.schedule.to_dict(),
                 "seconds": self.seconds,
                 "loss": None if math.isnan(self.loss) else self.loss,
-                "phase_weights": self.pace.weights,
+                "phase_weights": self.throughput.weights,
                 "policy": self.sampler.state(),
-                "loss_scale": self.learner.precision.state(),
+                "loss_scale": self.train_step.precision.state(),
                 "threads": torch.get_num_threads(),
-                "workers": self.workers.count,
+                "workers": self.group.count,
                 "torch": torch.__version__,
             },
         )
-        average = self.learner.average
+        average = self.train_step.average
         save_checkpoint(
-            self.path, self.supernet, self.learner.moments(), metadata, average.tensors if average else None
+            self.path, self.supernet, self.train_step.moments(), metadata, average.tensors if average else None
         )
 
     def _prepare_policy(self) -> None:
-        """Let a policy make what it needs; the others find in the cache what the first process has made."""
+        """Let a policy make what it needs; the others find in the cache what the main process has made."""
         policy = get_policy(self.settings.policy)
-        if not isinstance(policy, PreparedPolicy):
-            return
 
         def report(done: int, total: int) -> None:
-            if self.notify:
-                self.notify(Preparation(done, total))
+            if self.callbacks.notify:
+                self.callbacks.notify(Preparation(done, total))
 
-        if self.workers.is_first:
+        if self.group.is_main_process:
             policy.prepare(self.supernet.space, report)
-        self.workers.of_first(None)
-        if not self.workers.is_first:
+        self.group.broadcast(None)
+        if not self.group.is_main_process:
             policy.prepare(self.supernet.space)
 
-    def _new_learner(self) -> Learner:
-        return Learner(self.supernet, self.settings, self.workers, self.path, self.mix, self.teach)
+    def _new_train_step(self) -> TrainStep:
+        return TrainStep(self.supernet, self.settings, self.group, self.path, self.mix, self.teacher)
 
     def _new_sampler(self) -> Sampler:
         settings = self.settings
-        at_once = settings.batch_size // self.workers.count // settings.accumulate
-        return begin_sampling(get_policy(settings.policy), self.supernet.space, settings.seed, at_once)
+        at_once = settings.batch_size // self.group.count // settings.accumulate
+        return get_policy(settings.policy).begin(self.supernet.space, settings.seed, at_once)
 
     def _schedule(self, steps: int) -> Schedule:
         settings = self.settings
@@ -275,45 +259,47 @@ class _Training:
 
     def _before_epoch(self) -> None:
         epoch, step = divmod(self.step, self.steps_per_epoch)
-        if step == 0 and isinstance(self.sampler, PreparesEpochs):
+        if step == 0:
             epochs = self.schedule.total_steps / self.steps_per_epoch
-            moments = moments_by_name(self.learner.optimizer, self.learner.trained)
-            average = self.learner.average
+            moments = moments_by_name(self.train_step.optimizer, self.train_step.trained)
+            average = self.train_step.average
             tensors = None if average is None else average.tensors
             self.sampler.before_epoch(epoch, epochs, self.supernet, moments, tensors)
 
     def _time_phases(self, limit: float) -> list[float]:
         """Seconds of a step in each phase, timed on some of the first steps, whose effects are undone."""
         before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
-        phases, start = self.pace.phases, self.seconds
+        phases, start = self.throughput.phases, self.seconds
         seconds = []
         for index, phase in enumerate(phases):
             end = start + limit * (index + 1) / len(phases)
             batches = self._batches(0)
 
-            def run(step: int, coarseness: int = phase.coarseness, batches: Iterator[Batch] = batches) -> None:
-                place = StepPlace(step, self.schedule.progress(step), 0.0, coarseness)
-                self.learner.step(place, next(batches), self.sampler)
+            def run(step: int, patch_stride: int = phase.patch_stride, batches: Iterator[Batch] = batches) -> None:
+                context = StepContext(step, self.schedule.progress(step), 0.0, patch_stride)
+                self.train_step.run(context, next(batches), self.sampler)
 
             def seconds_left(end: float = end) -> float:
                 return end - self.seconds
 
-            seconds.append(time_steps(run, seconds_left, self.workers.of_first))
+            seconds.append(time_steps(run, seconds_left, self.group.broadcast))
         self.supernet.load_state_dict(before)
-        self.learner = self._new_learner()
+        self.train_step = self._new_train_step()
         return seconds
 
-    def _keep_pace(self) -> None:
-        schedule = self.pace.kept(self.schedule, self.step, self.seconds, self.settings.budget_seconds, self.phase)
+    def _shorten_to_budget(self) -> None:
+        schedule = self.throughput.kept(
+            self.schedule, self.step, self.seconds, self.settings.budget_seconds, self.phase
+        )
         if self.settings.budget_seconds is not None:
-            schedule = Schedule(**self.workers.of_first(schedule.to_dict()))
+            schedule = Schedule(**self.group.broadcast(schedule.to_dict()))
         if schedule != self.schedule:
             self.schedule = schedule
             self.save()
 
     def _batches(self, step: int) -> Iterator[Batch]:
         epoch, start = divmod(step, self.steps_per_epoch)
-        shard = (self.workers.rank, self.workers.count)
+        shard = (self.group.rank, self.group.count)
         while True:
             yield from self.data.train_batches(self.settings.batch_size, self.settings.seed, epoch, start, shard)
             epoch, start = epoch + 1, 0
@@ -321,38 +307,38 @@ class _Training:
     def _report(self, phase: int) -> None:
         done, total = self.step, self.schedule.total_steps
         rate = self.schedule.rate(done - 1) * self.settings.learning_rate
-        speed = min(self.settings.batch_size, self.data.splits["train"]) * self.pace.steps_per_second
+        speed = min(self.settings.batch_size, self.data.splits["train"]) * self.throughput.steps_per_second
         if done % self.settings.log_every_steps == 0 or done == total:
             line = {
                 "step": done,
                 "total_steps": total,
                 "loss": self.loss,
-                "coarseness": self.pace.phases[phase].coarseness,
+                "patch_stride": self.throughput.phases[phase].patch_stride,
                 "learning_rate": rate,
                 "images_per_second": round(speed, 2),
                 "seconds": round(self.seconds, 2),
             }
             self.log.add(line)
-        if self.progress and self.workers.is_first:
-            eta = (total - done) * self.pace.step_seconds(self.schedule.progress(done), phase)
-            self.progress(TrainingProgress(done, total, self.loss, speed, eta, rate))
+        if self.callbacks.progress and self.group.is_main_process:
+            eta = (total - done) * self.throughput.step_seconds(self.schedule.progress(done), phase)
+            self.callbacks.progress(TrainingProgress(done, total, self.loss, speed, eta, rate))
 
     def _validate(self) -> None:
         """Validate where it is due; the line stands in the log before the checkpoint of the same step is written."""
         is_last = self.step == self.schedule.total_steps
         is_due = self.step % (self.settings.validate_every_epochs * self.steps_per_epoch) == 0
-        if self.validate is None or not self.workers.is_first or not (is_due or is_last):
+        if self.callbacks.validate is None or not self.group.is_main_process or not (is_due or is_last):
             return
-        average = self.learner.average
+        average = self.train_step.average
         with average.applied(self.supernet) if average else nullcontext():
-            accuracy = dict(self.validate(self.supernet))
+            accuracy = dict(self.callbacks.validate(self.supernet))
         self.supernet.train()
         self.log.add({"step": self.step, "validation": accuracy})
-        if self.notify:
-            self.notify(Validation(self.step, self.step / self.steps_per_epoch, accuracy))
+        if self.callbacks.notify:
+            self.callbacks.notify(Validation(self.step, self.step / self.steps_per_epoch, accuracy))
 
 
-def _check_fits(supernet: Supernet, data: ImageData, settings: TrainingSettings, workers: Workers) -> None:
+def _check_fits(supernet: Supernet, data: ImageData, settings: TrainingSettings, group: ProcessGroup) -> None:
     if data.classes != supernet.space.classes:
         raise TrainingError(
             f"data `{data.source}` has {data.classes} classes, the supernet of `{supernet.space.name}` tells"
@@ -360,28 +346,28 @@ def _check_fits(supernet: Supernet, data: ImageData, settings: TrainingSettings,
             hint=f"make the space for {data.classes} classes",
         )
     images = min(settings.batch_size, data.splits["train"])
-    if images < workers.count * settings.accumulate:
+    if images < group.count * settings.accumulate:
         raise TrainingError(
-            f"training: {images} images per step for {workers.count} workers and {settings.accumulate} parts each,"
+            f"training: {images} images per step for {group.count} workers and {settings.accumulate} parts each,"
             " expected an image for each part at least",
             hint="raise `batch_size`, or take fewer workers or parts",
         )
 
 
-def _checkpoint_of_first(path: Path, workers: Workers) -> Checkpoint | None:
-    """The checkpoint that the first process finds, in all of them."""
-    found = read_checkpoint(path) if workers.is_first and path.exists() else None
-    metadata = workers.of_first(None if found is None else found.metadata)
-    if metadata is None or workers.count == 1:
+def _broadcast_checkpoint(path: Path, group: ProcessGroup) -> Checkpoint | None:
+    """The checkpoint that the main process finds, in all of them."""
+    found = read_checkpoint(path) if group.is_main_process and path.exists() else None
+    metadata = group.broadcast(None if found is None else found.metadata)
+    if metadata is None or group.count == 1:
         return found
     parts = (found.weights, found.optimizer, found.averages) if found else ({}, {}, {})
-    weights, optimizer, averages = (workers.tensors_of_first(tensors) for tensors in parts)
+    weights, optimizer, averages = (group.broadcast_tensors(tensors) for tensors in parts)
     return Checkpoint(path, weights, optimizer, metadata, averages)
 
 
 def _check_same(checkpoint: Checkpoint, data: ImageData, settings: TrainingSettings) -> None:
     data.check(checkpoint.metadata["data"])
-    recorded = {**OF_OLD, **checkpoint.metadata["settings"]}
+    recorded = {**LEGACY_DEFAULTS, **checkpoint.metadata["settings"]}
     asked = settings.to_dict()
     for name in asked:
         if name not in CHANGEABLE and recorded.get(name) != asked[name]:

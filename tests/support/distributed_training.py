@@ -14,8 +14,8 @@ from search_spaces import get_space
 from supernets.data.sources import load_data
 from supernets.errors import SupernetError
 from supernets.supernet import Supernet
-from supernets.training.distributed import join_workers
-from supernets.training.events import TrainingProgress
+from supernets.training.distributed import join_process_group
+from supernets.training.events import Callbacks, TrainingProgress
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
 
@@ -25,7 +25,7 @@ def main() -> None:
     asked = json.loads(text)
     lost_at, resume = asked.pop("lost_at", None), asked.pop("resume", False)
     dtype = getattr(torch, asked.pop("dtype", "float32"))
-    with join_workers("cpu") as workers:
+    with join_process_group("cpu") as group:
         supernet = Supernet(get_space("elastic-mini", 2)).to(dtype)
 
         def report(progress: TrainingProgress) -> None:
@@ -37,13 +37,15 @@ def main() -> None:
 
         def watched(*args: object, **kwargs: object) -> object:
             for step, batch in enumerate(batches(*args, **kwargs)):  # type: ignore[arg-type]
-                if step == lost_at and workers.rank == 1:
+                if step == lost_at and group.rank == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield batch
 
         data.train_batches = watched  # type: ignore[assignment, method-assign]
         settings = TrainingSettings.from_dict(asked)
-        train_supernet(supernet, data, settings, Path(folder), resume=resume, progress=report, workers=workers)
+        train_supernet(
+            supernet, data, settings, Path(folder), resume=resume, callbacks=Callbacks(progress=report), group=group
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from search_spaces import SearchSpace, get_space
-from supernets.sampling import begin_sampling
 from supernets.sampling.multi_architecture import (
     MULTI_ARCHITECTURE,
     MultiArchitecturePolicy,
@@ -132,5 +131,5 @@ def test_values_go_from_the_largest_down_and_presence_has_each_twice() -> None:
 
 @pytest.mark.parametrize(("batch_size", "groups"), [(None, 2), (1, 1), (2, 2), (32, 2), (128, 2), (200, 3), (1024, 16)])
 def test_groups_of_a_batch(batch_size: int | None, groups: int) -> None:
-    begun = begin_sampling(MULTI_ARCHITECTURE["multi-architecture"], get_space("resnas-mini"), 0, batch_size)
+    begun = MULTI_ARCHITECTURE["multi-architecture"].begin(get_space("resnas-mini"), 0, batch_size)
     assert len(begun.assign(0, 0.0)) == groups

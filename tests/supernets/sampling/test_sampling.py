@@ -7,8 +7,8 @@ import pytest
 from search_spaces import SearchSpace, UnknownNameError, get_space
 from supernets.sampling import (
     Assignment,
-    LearningPolicy,
     SandwichPolicy,
+    StatelessPolicy,
     UniformPolicy,
     get_policy,
     policy_names,
@@ -42,7 +42,7 @@ def test_policies() -> None:
 @pytest.mark.parametrize("name", ["sandwich", "uniform"])
 def test_stateless_policies_start_from_labels(name: str, space: SearchSpace) -> None:
     policy = get_policy(name)
-    assert not isinstance(policy, LearningPolicy)
+    assert isinstance(policy, StatelessPolicy)
     steps = {step: policy.assignments(space, 5, step) for step in range(20)}
     for step in reversed(range(20)):
         assert policy.assignments(space, 5, step) == steps[step]

@@ -23,8 +23,9 @@ from supernets.sampling.levels import levels_of
 from supernets.sampling.memory_bank import MemoryBank
 from supernets.sampling.preference import preference
 from supernets.supernet import Supernet
+from supernets.training.events import Callbacks, TrainingProgress
 from supernets.training.settings import TrainingSettings
-from supernets.training.trainer import TrainingProgress, train_supernet
+from supernets.training.trainer import train_supernet
 
 ELASTIC, MINI = get_space("elastic"), get_space("elastic-mini", 2)
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, policy="conflict-aware", checkpoint_every_seconds=1000)
@@ -250,7 +251,9 @@ def test_every_policy_trains(name: str, data: ImageData, tmp_path: Path) -> None
     supernet, losses = Supernet(MINI), []
     start = {key: tensor.clone() for key, tensor in supernet.named_parameters()}
     settings = dataclasses.replace(SETTINGS, epochs=1, policy=name, learning_rate=1e-3)
-    result = train_supernet(supernet, data, settings, tmp_path, progress=lambda progress: losses.append(progress.loss))
+    result = train_supernet(
+        supernet, data, settings, tmp_path, callbacks=Callbacks(progress=lambda progress: losses.append(progress.loss))
+    )
     assert result.steps == len(losses) == 3
     assert all(math.isfinite(loss) for loss in losses)
     assert any(not torch.equal(tensor, start[key]) for key, tensor in supernet.named_parameters())
@@ -267,7 +270,7 @@ def test_steps_that_are_only_timed_leave_nothing_in_the_banks(data: ImageData, t
             banks.append(read_checkpoint(tmp_path / "supernet.safetensors").metadata["training"]["policy"]["banks"])
 
     settings = dataclasses.replace(SETTINGS, budget_seconds=1.0)
-    train_supernet(Supernet(MINI), data, settings, tmp_path, progress=look)
+    train_supernet(Supernet(MINI), data, settings, tmp_path, callbacks=Callbacks(progress=look))
     assert banks == [[{"genotypes": [], "scores": []}] * 8]
 
 
@@ -283,7 +286,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bits(data: ImageData, tmp_p
     train_supernet(Supernet(MINI), data, SETTINGS, tmp_path / "whole")
     frequent = dataclasses.replace(SETTINGS, checkpoint_every_seconds=1e-9)
     with pytest.raises(Crash):
-        train_supernet(Supernet(MINI), data, frequent, tmp_path / "stopped", progress=crash)
+        train_supernet(Supernet(MINI), data, frequent, tmp_path / "stopped", callbacks=Callbacks(progress=crash))
     path = tmp_path / "stopped" / "supernet.safetensors"
     stopped = read_checkpoint(path).metadata
     assert stopped["step"] == 5

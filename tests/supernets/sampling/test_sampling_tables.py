@@ -10,7 +10,7 @@ import pytest
 
 from search_spaces import Genotypes, get_space, population_cost
 from supernets.errors import SupernetError
-from supernets.sampling import get_policy, level_tables, prepare_policy
+from supernets.sampling import get_policy, level_tables
 from supernets.sampling.floors import Floor
 from supernets.sampling.level_tables import Counts, TableRange, make_tables
 from supernets.sampling.levels import level_macs
@@ -198,7 +198,7 @@ def test_floors_draw_as_the_space_does(bounded: bool) -> None:
 
 def test_policies_without_tables_have_nothing_to_prepare() -> None:
     seen: list[tuple[int, int]] = []
-    prepare_policy(get_policy("sandwich"), MINI, lambda *told: seen.append(told))
+    get_policy("sandwich").prepare(MINI, lambda *told: seen.append(told))
     assert seen == []
-    prepare_policy(get_policy("conflict-aware"), get_space("elastic-mini", 7), lambda *told: seen.append(told))
+    get_policy("conflict-aware").prepare(get_space("elastic-mini", 7), lambda *told: seen.append(told))
     assert seen[-1][0] == seen[-1][1] > 0

@@ -17,7 +17,7 @@ from supernets.checkpoint import read_checkpoint
 from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
-from supernets.training.distributed import Workers, join_workers
+from supernets.training.distributed import ProcessGroup, join_process_group
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
 from tests.support import distributed_training
@@ -72,13 +72,13 @@ def test_a_lost_worker_is_missed_in_words_and_training_goes_on_with_one(
 
 
 def test_a_process_of_its_own_has_nobody_to_talk_to() -> None:
-    with join_workers("cpu") as workers:
-        assert (workers.rank, workers.count, workers.is_first) == (0, 1, True)
-        assert workers.sum([1.5, 2.0]) == [1.5, 2.0]
-        assert workers.of_first({"a": 1}) == {"a": 1}
+    with join_process_group("cpu") as group:
+        assert (group.rank, group.count, group.is_main_process) == (0, 1, True)
+        assert group.sum([1.5, 2.0]) == [1.5, 2.0]
+        assert group.broadcast({"a": 1}) == {"a": 1}
 
 
 def test_fewer_images_than_workers_are_refused(data: ImageData, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, batch_size=3)
     with pytest.raises(TrainingError, match="3 images per step for 4 workers and 1 parts each"):
-        train_supernet(Supernet(get_space("elastic-mini", 2)), data, settings, tmp_path, workers=Workers(0, 4))
+        train_supernet(Supernet(get_space("elastic-mini", 2)), data, settings, tmp_path, group=ProcessGroup(0, 4))

@@ -7,7 +7,14 @@ import typing
 import pytest
 import torch
 
-from supernets.training.losses import Lesson, Target, alpha_divergence_loss, distillation_loss, label_loss, target_loss
+from supernets.training.losses import (
+    ImageTargets,
+    Target,
+    alpha_divergence_loss,
+    distillation_loss,
+    label_loss,
+    target_loss,
+)
 
 LOGITS_BK = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 
@@ -82,5 +89,5 @@ def test_targets_of_a_step() -> None:
     }
     assert len({round(value.item(), 5) for value in expected.values()}) == 3
     for target in typing.get_args(Target):
-        assert torch.allclose(target_loss(target, STUDENT_BK, Lesson(labels_B), earlier, 0.1), expected[target])
-        assert torch.allclose(target_loss(target, STUDENT_BK, Lesson(labels_B), [], 0.1), on_labels)
+        assert torch.allclose(target_loss(target, STUDENT_BK, ImageTargets(labels_B), earlier, 0.1), expected[target])
+        assert torch.allclose(target_loss(target, STUDENT_BK, ImageTargets(labels_B), [], 0.1), on_labels)

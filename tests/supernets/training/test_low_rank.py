@@ -14,6 +14,7 @@ from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
+from supernets.training.events import Callbacks
 from supernets.training.losses import class_logits, label_loss
 from supernets.training.low_rank import LowRank
 from supernets.training.settings import TrainingSettings
@@ -98,7 +99,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(data: ImageData, tm
             raise Stop
 
     with pytest.raises(Stop):
-        train_supernet(new_supernet(VIT), data, SETTINGS, tmp_path / "run", progress=stop)
+        train_supernet(new_supernet(VIT), data, SETTINGS, tmp_path / "run", callbacks=Callbacks(progress=stop))
     again = new_supernet(VIT)
     train_supernet(again, data, SETTINGS, tmp_path / "run", resume=True)
     found, expected = (read_checkpoint(tmp_path / name / "supernet.safetensors") for name in ("run", "whole"))

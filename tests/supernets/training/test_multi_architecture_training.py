@@ -13,8 +13,9 @@ from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS_MINI
 from supernets import Supernet
 from supernets.data.image_data import ImageData
+from supernets.training.events import Callbacks, TrainingProgress
 from supernets.training.settings import TrainingSettings
-from supernets.training.trainer import TrainingProgress, train_supernet
+from supernets.training.trainer import train_supernet
 
 SETTINGS = TrainingSettings(
     epochs=6,
@@ -43,9 +44,9 @@ def trained(data: ImageData, folder: Path, settings: TrainingSettings, *stops: i
     space = ResnasSpace(replace(RESNAS_MINI, patch_classifier=True), classes=2)
     for _ in stops:
         with pytest.raises(Crash):
-            train_supernet(Supernet(space), data, settings, folder, resume=True, progress=crash)
+            train_supernet(Supernet(space), data, settings, folder, resume=True, callbacks=Callbacks(progress=crash))
     supernet = Supernet(space)
-    train_supernet(supernet, data, settings, folder, resume=True, progress=crash)
+    train_supernet(supernet, data, settings, folder, resume=True, callbacks=Callbacks(progress=crash))
     return supernet.state_dict()
 
 

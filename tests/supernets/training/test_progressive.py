@@ -20,9 +20,10 @@ from supernets import Supernet, SupernetError
 from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data.image_data import ImageData
 from supernets.errors import CheckpointError
+from supernets.training.events import Callbacks, TrainingProgress
 from supernets.training.progressive import PROGRESSIVE, mean_of_rest, phase_at, phase_costs
 from supernets.training.settings import TrainingSettings
-from supernets.training.trainer import TrainingProgress, train_supernet
+from supernets.training.trainer import train_supernet
 
 MINI = get_space("asvit-mini", 2)
 SETTINGS = TrainingSettings(
@@ -41,7 +42,7 @@ def test_costs_against_the_published_figure() -> None:
     """
     space, large = find_architecture("asvit/large")
     costs = phase_costs(space, large, PROGRESSIVE)
-    assert [cost.coarseness for cost in costs] == [4, 2, 1]
+    assert [cost.patch_stride for cost in costs] == [4, 2, 1]
     assert [cost.share for cost in costs] == pytest.approx([0.132, 0.285, 1.0], abs=0.008)
     assert [round(cost.share, 4) for cost in costs] == [0.1329, 0.2781, 1.0]
     assert [round(300 * cost.end) for cost in costs] == [80, 132, 300]
@@ -52,8 +53,8 @@ def test_costs_against_the_published_figure() -> None:
 def test_maps_strides_and_splits() -> None:
     space, large = find_architecture("asvit/large")
     expected = {4: ([14, 7, 7, 4], 16), 2: ([28, 14, 7, 7], 8), 1: ([56, 28, 14, 7], 4)}
-    for coarseness, (sides, stride) in expected.items():
-        blocks = dict(space.coarse_blocks(large, coarseness))
+    for patch_stride, (sides, stride) in expected.items():
+        blocks = dict(space.coarse_blocks(large, patch_stride))
         assert [blocks[f"stage{stage}.0"].side for stage in (1, 2, 3, 4)] == sides  # type: ignore[attr-defined]
         assert blocks["patch"].stride == stride  # type: ignore[attr-defined]
         assert blocks["head"].side == sides[-1]  # type: ignore[attr-defined]
@@ -64,23 +65,23 @@ def test_maps_strides_and_splits() -> None:
 
 
 def test_dilations() -> None:
-    assert [coarse_dilation(4, coarseness) for coarseness in (4, 2, 1)] == [5, 2, 1]  # as in the figure
-    assert [coarse_dilation(8, coarseness) for coarseness in (4, 2, 1)] == [4, 2, 1]
+    assert [coarse_dilation(4, patch_stride) for patch_stride in (4, 2, 1)] == [5, 2, 1]  # as in the figure
+    assert [coarse_dilation(8, patch_stride) for patch_stride in (4, 2, 1)] == [4, 2, 1]
     for kernel in range(1, 9):
         assert coarse_dilation(kernel, 1) == 1
-        for coarseness in (2, 4):
-            assert coarse_dilation(kernel, coarseness) * (kernel - 1) + 1 <= kernel * coarseness
+        for patch_stride in (2, 4):
+            assert coarse_dilation(kernel, patch_stride) * (kernel - 1) + 1 <= kernel * patch_stride
 
 
-@pytest.mark.parametrize("coarseness", [1, 2, 4])
+@pytest.mark.parametrize("patch_stride", [1, 2, 4])
 @torch.no_grad()
-def test_blocks_run_at_the_sizes_that_they_are_lowered_to(coarseness: int) -> None:
+def test_blocks_run_at_the_sizes_that_they_are_lowered_to(patch_stride: int) -> None:
     supernet = Supernet(MINI).eval()
     x_BCHW = torch.randn(2, 3, 32, 32)
     for architecture in MINI.decode(MINI.sample(10, np.random.default_rng(0))):
-        with supernet.borrow(architecture, coarseness) as subnet:
+        with supernet.borrow(architecture, patch_stride) as subnet:
             assert subnet(x_BCHW).shape == (2, 2)
-            assert counted_macs(subnet, x_BCHW) == 2 * MINI.lower(architecture, coarseness).macs
+            assert counted_macs(subnet, x_BCHW) == 2 * MINI.lower(architecture, patch_stride).macs
 
 
 def test_every_position_learns_on_coarse_patches() -> None:
@@ -129,7 +130,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
 
     frequent = dataclasses.replace(SETTINGS, checkpoint_every_seconds=0)
     with pytest.raises(RuntimeError, match="crash"):
-        train_supernet(Supernet(MINI), data, frequent, tmp_path, progress=interrupt)
+        train_supernet(Supernet(MINI), data, frequent, tmp_path, callbacks=Callbacks(progress=interrupt))
     train_supernet(Supernet(MINI), data, frequent, tmp_path, resume=True)
     stopped = read_checkpoint(tmp_path / "supernet.safetensors")
     assert stopped.metadata["step"] == STEPS
@@ -139,7 +140,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
 def test_a_time_budget_is_planned_over_all_phases(data: ImageData, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, budget_seconds=2.0)
     seen: list[TrainingProgress] = []
-    result = train_supernet(Supernet(MINI), data, settings, tmp_path, progress=seen.append)
+    result = train_supernet(Supernet(MINI), data, settings, tmp_path, callbacks=Callbacks(progress=seen.append))
     checkpoint = read_checkpoint(result.checkpoint)
     weights = checkpoint.metadata["training"]["phase_weights"]
     assert len(weights) == 3
@@ -155,7 +156,7 @@ def test_one_network_is_trained_resumed_and_exported(images: Path, tmp_path: Pat
     run, text = tmp_path / "run", "3,2,2|2,1,2|3,1,2|2,1,2|8,8"
     result = nas.train(arch=f"asvit-mini:{text}", data=str(images), progressive=True, epochs=2, output=run)
     assert set(result.accuracy) == {"network"}
-    assert [phase.coarseness for phase in result.phases] == [4, 2, 1]
+    assert [phase.patch_stride for phase in result.phases] == [4, 2, 1]
     again = nas.train(output=run, resume=True)
     assert (again.accuracy, again.steps) == (result.accuracy, result.steps)
     with pytest.raises(RunError, match="`architecture` was"):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from supernets.training.schedule import Schedule, is_check, keep_pace, steps_within
+from supernets.training.schedule import Schedule, is_check, shorten_to_budget, steps_within
 
 
 def test_the_rate_rises_and_falls_over_the_whole_training() -> None:
@@ -22,13 +22,13 @@ def test_the_rate_rises_and_falls_over_the_whole_training() -> None:
 
 def test_a_training_that_is_too_slow_is_shortened_smoothly() -> None:
     schedule = Schedule(total_steps=100, warmup=0.1)
-    assert keep_pace(schedule, step=40, elapsed=40.0, seconds_per_step=1.0, budget=100.0) is schedule
-    shortened = keep_pace(schedule, step=40, elapsed=40.0, seconds_per_step=2.0, budget=100.0)
+    assert shorten_to_budget(schedule, step=40, elapsed=40.0, seconds_per_step=1.0, budget=100.0) is schedule
+    shortened = shorten_to_budget(schedule, step=40, elapsed=40.0, seconds_per_step=2.0, budget=100.0)
     assert shortened.total_steps == 70
     assert shortened.progress(40) == schedule.progress(40)
     assert abs(shortened.rate(40) - schedule.rate(40)) < 0.02
     assert 0.01 <= shortened.rate(69) < 0.012
-    assert keep_pace(schedule, step=40, elapsed=10.0, seconds_per_step=0.5, budget=100.0) is schedule
+    assert shorten_to_budget(schedule, step=40, elapsed=10.0, seconds_per_step=0.5, budget=100.0) is schedule
 
 
 @pytest.mark.parametrize("slowdown", [1.0, 1.1, 1.5, 3.0])
@@ -39,7 +39,7 @@ def test_the_overrun_of_a_budget_is_bounded(slowdown: float, when: float) -> Non
     last = 0.5
     while step < schedule.total_steps:
         if is_check(schedule, step):
-            schedule = keep_pace(schedule, step, elapsed, last, budget)
+            schedule = shorten_to_budget(schedule, step, elapsed, last, budget)
         last = 0.5 * (slowdown if elapsed > when * budget else 1)
         elapsed, step = elapsed + last, step + 1
     assert elapsed < budget * (1.05 if slowdown <= 1.5 else 1.15)

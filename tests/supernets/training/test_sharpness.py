@@ -10,13 +10,13 @@ import torch
 from search_spaces import SingleSpace, get_space
 from supernets.data.sources import load_data
 from supernets.errors import TrainingError
-from supernets.sampling import begin_sampling, get_policy
+from supernets.sampling import get_policy
 from supernets.supernet import Supernet
-from supernets.training.distributed import Workers
+from supernets.training.distributed import ProcessGroup
 from supernets.training.losses import label_loss
 from supernets.training.settings import TrainingSettings
 from supernets.training.sharpness import uphill
-from supernets.training.step import Learner, StepPlace
+from supernets.training.step import StepContext, TrainStep
 
 SETTINGS = TrainingSettings(policy="uniform", batch_size=8, clipping="none", learning_rate=1e-12, sharpness=0.05)
 
@@ -38,9 +38,9 @@ def test_a_step_takes_the_gradient_uphill() -> None:
     supernet = Supernet(single).double().train()
     images, labels = next(load_data("digits", 32).train_batches(8, 0, 0))
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    sampler = begin_sampling(get_policy("uniform"), single, 0, 8)
-    learner = Learner(supernet, SETTINGS, Workers(), Path("nowhere"))
-    learner.step(StepPlace(number=0, progress=0.0, rate=1.0, coarseness=1), (images, labels), sampler)
+    sampler = get_policy("uniform").begin(single, 0, 8)
+    step = TrainStep(supernet, SETTINGS, ProcessGroup(), Path("nowhere"))
+    step.run(StepContext(number=0, progress=0.0, rate=1.0, patch_stride=1), (images, labels), sampler)
     found = {
         name: parameter.grad.clone() for name, parameter in supernet.named_parameters() if parameter.grad is not None
     }

@@ -25,7 +25,7 @@ from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.errors import CheckpointError, DataError, TrainingError
 from supernets.supernet import Supernet
-from supernets.training.events import TrainingProgress, TrainingResult
+from supernets.training.events import Callbacks, TrainingProgress, TrainingResult
 from supernets.training.optimizer import make_optimizer
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
@@ -103,7 +103,7 @@ def test_the_loss_falls_and_the_checkpoint_holds_what_was_trained(uninterrupted:
 
 def test_progress_counts_every_step(data: ImageData, tmp_path: Path) -> None:
     settings, seen = dataclasses.replace(SETTINGS, epochs=1, policy="uniform"), []
-    train_supernet(new_supernet(), data, settings, tmp_path, progress=seen.append)
+    train_supernet(new_supernet(), data, settings, tmp_path, callbacks=Callbacks(progress=seen.append))
     assert [progress.step for progress in seen] == [1, 2, 3]
     assert {progress.total_steps for progress in seen} == {3}
     assert seen[-1].eta_seconds == 0
@@ -136,6 +136,7 @@ from pathlib import Path
 from search_spaces import get_space
 from supernets.data.sources import load_data
 from supernets.supernet import Supernet
+from supernets.training.events import Callbacks
 from supernets.training.trainer import train_supernet
 from supernets.training.settings import TrainingSettings
 
@@ -147,7 +148,8 @@ settings = TrainingSettings(
 report = lambda progress: print(progress.step, flush=True)
 supernet = Supernet(get_space("elastic-mini", 2), seed=1)
 print(0, flush=True)
-train_supernet(supernet, load_data(images, 32, workers=1), settings, Path(folder), resume=True, progress=report)
+images = load_data(images, 32, workers=1)
+train_supernet(supernet, images, settings, Path(folder), resume=True, callbacks=Callbacks(progress=report))
 """
 
 
@@ -168,7 +170,7 @@ def test_killed_twice_it_ends_with_the_same_bits(
     images: Path, data: ImageData, uninterrupted: Reference, moments: np.random.Generator, tmp_path: Path
 ) -> None:
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
-        train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(1, crash))
+        train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(1, crash)))
     for last in (2, 4):
         child = start_child(images, tmp_path, every=float(moments.choice([0, 0.3])))
         assert child.stdout is not None
@@ -188,7 +190,7 @@ def test_killed_ten_times_at_random_moments_it_ends_with_the_same_bits(
     images: Path, data: ImageData, uninterrupted: Reference, moments: np.random.Generator, tmp_path: Path
 ) -> None:
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
-        train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(1, crash))
+        train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(1, crash)))
     for _ in range(10):
         child = start_child(images, tmp_path, every=float(moments.choice([0, 0.3])))
         assert child.stdout is not None
@@ -206,7 +208,7 @@ def test_a_crash_between_checkpoints_repeats_the_steps_since_the_last(
     data: ImageData, uninterrupted: Reference, tmp_path: Path
 ) -> None:
     with pytest.raises(Crash):
-        train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=at_step(4, crash))
+        train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(4, crash)))
     assert read_checkpoint(tmp_path / "supernet.safetensors").metadata["step"] == 0
     assert len(read_log(tmp_path)) == 4
     with (tmp_path / "training.jsonl").open("a") as log:
@@ -221,7 +223,7 @@ def test_ctrl_c_finishes_the_step_and_writes_a_checkpoint(
     handler = signal.getsignal(signal.SIGINT)
     interrupt = at_step(3, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        train_supernet(new_supernet(), data, SETTINGS, tmp_path, progress=interrupt)
+        train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=interrupt))
     assert signal.getsignal(signal.SIGINT) == handler
     assert read_checkpoint(tmp_path / "supernet.safetensors").metadata["step"] == 3
     threads = torch.get_num_threads()
@@ -280,7 +282,7 @@ def test_a_loss_that_is_not_finite_names_step_and_architecture(data: ImageData, 
             next(supernet.parameters()).fill_(math.nan)
 
     with pytest.raises(TrainingError) as caught:
-        train_supernet(supernet, data, SETTINGS, tmp_path, progress=at_step(2, poison))
+        train_supernet(supernet, data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(2, poison)))
     assert f"loss is nan at step 2 with architecture {supernet.space.largest.to_json()}" in str(caught.value)
     assert "lower the learning rate (found 0.002)" in caught.value.hint
     kept, metadata = load_supernet(tmp_path / "supernet.safetensors")
@@ -314,7 +316,7 @@ def test_a_full_disk_stops_the_training_which_goes_on_when_there_is_space(
     settings = dataclasses.replace(SETTINGS, checkpoint_every_seconds=0)
     fill = at_step(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, unlimited[1])))
     with pytest.raises(CheckpointError, match="cannot be written: File too large; the last one is intact"):
-        train_supernet(new_supernet(), data, settings, tmp_path, progress=fill)
+        train_supernet(new_supernet(), data, settings, tmp_path, callbacks=Callbacks(progress=fill))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["supernet.safetensors", "training.jsonl"]
     assert read_checkpoint(tmp_path / "supernet.safetensors").metadata["step"] == 2
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -354,7 +356,7 @@ def test_a_budget_becomes_a_number_of_steps_before_the_first_of_them(data: Image
             totals.append(checkpoint.metadata["total_steps"])
 
     settings = dataclasses.replace(SETTINGS, budget_seconds=3.0, policy="uniform")
-    result = train_supernet(supernet, data, settings, tmp_path, progress=look)
+    result = train_supernet(supernet, data, settings, tmp_path, callbacks=Callbacks(progress=look))
     assert 1 <= result.steps <= totals[0]
     assert result.seconds < 1.5 * 3.0  # the machine may be busy
 

@@ -19,23 +19,23 @@ from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.errors import TrainingError
 from supernets.family import training_form
-from supernets.sampling import register_policy
+from supernets.sampling import Sampler, SamplingPolicy, StatelessPolicy, register_policy
 from supernets.sampling.policy import Assignment, Share
 from supernets.supernet import Supernet
 from supernets.token_logits import TokenLogits
-from supernets.training import targets as lessons
-from supernets.training.distributed import Workers
-from supernets.training.events import TrainingProgress, Validation
-from supernets.training.losses import Lesson, class_logits, label_loss, lesson_loss, patch_loss, target_loss
+from supernets.training import targets as target_module
+from supernets.training.distributed import ProcessGroup
+from supernets.training.events import Callbacks, TrainingProgress, Validation
+from supernets.training.losses import ImageTargets, class_logits, label_loss, patch_loss, supervised_loss, target_loss
 from supernets.training.settings import TrainingSettings
-from supernets.training.step import Learner, StepPlace
+from supernets.training.step import StepContext, TrainStep
 from supernets.training.targets import make_mix
 from supernets.training.trainer import train_supernet
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=2e-3, policy="uniform", checkpoint_every_seconds=0, log_every_steps=1
 )
-PLACE = StepPlace(number=0, progress=0.0, rate=1.0, coarseness=1)
+CONTEXT = StepContext(number=0, progress=0.0, rate=1.0, patch_stride=1)
 
 
 class Few(ImageData):
@@ -67,7 +67,7 @@ def new_supernet(space: str = "elastic-mini") -> Supernet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(StatelessPolicy):
     """A policy that always trains the same."""
 
     assigned: tuple[Assignment, ...]
@@ -76,8 +76,8 @@ class Fixed:
         return self.assigned
 
 
-class FixedSampler:
-    learns, pace_steps = False, 1
+class FixedSampler(Sampler):
+    throughput_steps = 1
 
     def __init__(self, *assigned: Assignment) -> None:
         self.assigned = assigned
@@ -85,26 +85,16 @@ class FixedSampler:
     def assign(self, step: int, progress: float) -> tuple[Assignment, ...]:
         return self.assigned
 
-    def observe(self, architecture: Architecture, score: float) -> None: ...
 
-    def stale(self) -> tuple[Architecture, ...]:
-        return ()
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None: ...
-
-
-def learner(supernet: Supernet, mix: Any = None, teach: Any = None, **changes: Any) -> Learner:
+def train_step(supernet: Supernet, mix: Any = None, **changes: Any) -> TrainStep:
     settings = dataclasses.replace(SETTINGS, **changes)
-    return Learner(supernet.train(), settings, Workers(), Path("nowhere"), mix, teach)
+    return TrainStep(supernet.train(), settings, ProcessGroup(), Path("nowhere"), mix)
 
 
 def stepped(supernet: Supernet, data: ImageData, *assigned: Assignment, **changes: Any) -> dict[str, Tensor]:
     """The gradients of one step."""
     batch = next(data.train_batches(8, 0, 0))
-    learner(supernet, clipping="none", **changes).step(PLACE, batch, FixedSampler(*assigned))
+    train_step(supernet, clipping="none", **changes).run(CONTEXT, batch, FixedSampler(*assigned))
     return {name: p.grad.clone() for name, p in supernet.named_parameters() if p.grad is not None}
 
 
@@ -144,7 +134,7 @@ def test_a_training_with_everything_on_resumes_to_the_same_bits(name: str, data:
 
     train_supernet(new_supernet(), data, settings, tmp_path / "whole")
     with pytest.raises(Crash):
-        train_supernet(new_supernet(), data, settings, tmp_path / "torn", progress=crash)
+        train_supernet(new_supernet(), data, settings, tmp_path / "torn", callbacks=Callbacks(progress=crash))
     assert read_checkpoint(tmp_path / "torn" / "supernet.safetensors").metadata["step"] == 4
     train_supernet(new_supernet(), data, settings, tmp_path / "torn", resume=True)
     left, right = (read_checkpoint(tmp_path / folder / "supernet.safetensors") for folder in ("whole", "torn"))
@@ -185,15 +175,15 @@ def test_half_precision_gives_nearly_the_same_gradient(data: Few, precision: str
 
 def test_a_step_that_overflows_in_fp16_is_left_out_and_the_scale_falls(data: Few) -> None:
     supernet = new_supernet()
-    trained = learner(supernet, precision="fp16")
+    trained = train_step(supernet, precision="fp16")
     trained.precision.load_state({**trained.precision.state(), "scale": 2.0**60})
     before = supernet.network.get_parameter("head.classifier.weight").detach().clone()
     sampler, batch = FixedSampler(Assignment(supernet.space.smallest, "labels")), next(data.train_batches(8, 0, 0))
-    trained.step(PLACE, batch, sampler)
+    trained.run(CONTEXT, batch, sampler)
     assert torch.equal(supernet.network.get_parameter("head.classifier.weight"), before)
     assert trained.precision.state()["scale"] == 2.0**59
     trained.precision.load_state({**trained.precision.state(), "scale": 2.0**10})
-    trained.step(PLACE, batch, sampler)
+    trained.run(CONTEXT, batch, sampler)
     assert not torch.equal(supernet.network.get_parameter("head.classifier.weight"), before)
 
 
@@ -205,7 +195,7 @@ def test_a_checkpoint_is_evaluated_by_the_average_of_its_weights(data: Few, tmp_
         seen.append(supernet.network.get_parameter("head.classifier.weight").detach().clone())
 
     settings = dataclasses.replace(SETTINGS, epochs=1, ema_decay=0.2)
-    result = train_supernet(supernet, data, settings, tmp_path, progress=look)
+    result = train_supernet(supernet, data, settings, tmp_path, callbacks=Callbacks(progress=look))
     expected = start
     for step, weights in enumerate(seen):
         decay = min(0.2, (1 + step) / (10 + step))
@@ -256,7 +246,7 @@ class Hooked(FixedSampler):
             assert {state.shape for state in states.values()} == {supernet.get_parameter(name).shape}
 
 
-class HookedPolicy:
+class HookedPolicy(SamplingPolicy):
     def __init__(self) -> None:
         self.samplers: list[Hooked] = []
         self.batch_sizes: list[int | None] = []
@@ -292,21 +282,21 @@ def cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
 
 def test_two_teachers_replace_the_labels_and_one_stands_beside_them() -> None:
     taught = cross_entropy(LOGITS_BK, SOFT_BK)
-    two, one = (Lesson(LABELS_B, teacher_BK=SOFT_BK, label_share=share) for share in (0.0, 0.5))
-    assert torch.allclose(lesson_loss(LOGITS_BK, two, 0.1), taught)
+    two, one = (ImageTargets(LABELS_B, teacher_BK=SOFT_BK, label_share=share) for share in (0.0, 0.5))
+    assert torch.allclose(supervised_loss(LOGITS_BK, two, 0.1), taught)
     expected = 0.5 * taught + 0.5 * label_loss(LOGITS_BK, LABELS_B, 0.1)
-    assert torch.allclose(lesson_loss(LOGITS_BK, one, 0.1), expected)
+    assert torch.allclose(supervised_loss(LOGITS_BK, one, 0.1), expected)
 
 
 def test_patches_learn_their_own_targets_or_those_of_their_image() -> None:
     patches_BPK = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
     repeated_BPK = SOFT_BK[:, None].expand(-1, 4, -1)
-    mixed = Lesson(LABELS_B, SOFT_BK)
+    mixed = ImageTargets(LABELS_B, SOFT_BK)
     assert torch.allclose(patch_loss(patches_BPK, mixed, 0.1), cross_entropy(patches_BPK, repeated_BPK))
     own_BPK = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(1)).softmax(-1)
-    exact = Lesson(LABELS_B, SOFT_BK, own_BPK)
+    exact = ImageTargets(LABELS_B, SOFT_BK, own_BPK)
     assert torch.allclose(patch_loss(patches_BPK, exact, 0.1), cross_entropy(patches_BPK, own_BPK))
-    hard = Lesson(LABELS_B)
+    hard = ImageTargets(LABELS_B)
     smooth_BPK = (torch.nn.functional.one_hot(LABELS_B, 2) * 0.9 + 0.05)[:, None].expand(-1, 4, -1)
     assert torch.allclose(patch_loss(patches_BPK, hard, 0.1), cross_entropy(patches_BPK, smooth_BPK))
     output = TokenLogits(LOGITS_BK, patches_BPK)
@@ -316,11 +306,11 @@ def test_patches_learn_their_own_targets_or_those_of_their_image() -> None:
 
 
 def test_a_lesson_is_cut_as_its_images_are() -> None:
-    lesson = Lesson(LABELS_B, SOFT_BK, None, SOFT_BK, 0.5).part(1, 2)
-    assert lesson.labels_B.tolist() == [1]
-    assert lesson.targets_BK is not None
-    assert lesson.targets_BK.tolist() == SOFT_BK[1:2].tolist()
-    assert lesson.label_share == 0.5
+    targets = ImageTargets(LABELS_B, SOFT_BK, None, SOFT_BK, 0.5).part(1, 2)
+    assert targets.labels_B.tolist() == [1]
+    assert targets.classes_BK is not None
+    assert targets.classes_BK.tolist() == SOFT_BK[1:2].tolist()
+    assert targets.label_share == 0.5
 
 
 def test_teachers_are_asked_once_a_step_about_the_images_that_are_trained_on(
@@ -332,8 +322,8 @@ def test_teachers_are_asked_once_a_step_about_the_images_that_are_trained_on(
         asked.append(images_BCHW)
         return torch.tensor([[0.0, 1.0]]).expand(len(images_BCHW), -1)
 
-    monkeypatch.setattr(lessons, "make_teach", lambda *_: teach)
-    monkeypatch.setattr("supernets.training.trainer.make_teach", lambda *_: teach)
+    monkeypatch.setattr(target_module, "make_teacher", lambda *_: teach)
+    monkeypatch.setattr("supernets.training.trainer.make_teacher", lambda *_: teach)
     settings = dataclasses.replace(SETTINGS, epochs=8, policy="sandwich", teachers=("a", "b"), learning_rate=4e-3)
     supernet = new_supernet()
     result = train_supernet(supernet, data, settings, tmp_path)
@@ -346,17 +336,17 @@ def test_teachers_are_asked_once_a_step_about_the_images_that_are_trained_on(
 def test_tokens_are_mixed_by_the_patches_of_the_last_stage(data: Few, tmp_path: Path) -> None:
     supernet = Supernet(training_form(get_space("resnas-mini", 2), drop_path=0.1, patch_classifier=True)).train()
     settings = dataclasses.replace(SETTINGS, mixing="token", policy="multi-architecture", drop_path=0.1)
-    mix = make_mix(supernet, settings, Workers())
+    mix = make_mix(supernet, settings, ProcessGroup())
     assert mix is not None
     images, labels = next(data.train_batches(8, 0, 0))
-    mixed, lesson = mix(images, labels, 0)
+    mixed, targets = mix(images, labels, 0)
     again, _ = mix(images, labels, 0)
     assert torch.equal(mixed, again)
     assert not torch.equal(mixed, mix(images, labels, 1)[0])
     output = supernet(images, supernet.space.largest)
     assert isinstance(output, TokenLogits)
-    assert lesson.patch_targets_BPK is not None
-    assert lesson.patch_targets_BPK.shape == output.patches_BPK.shape
+    assert targets.patches_BPK is not None
+    assert targets.patches_BPK.shape == output.patches_BPK.shape
     result = train_supernet(supernet, data, settings, tmp_path)
     assert math.isfinite(result.loss)
     loaded, _ = load_supernet(result.checkpoint)
@@ -368,7 +358,7 @@ def test_tokens_are_mixed_by_the_patches_of_the_last_stage(data: Few, tmp_path: 
 def test_tokens_of_networks_without_a_map_cannot_be_mixed() -> None:
     supernet = Supernet(get_space("timm:vit_tiny_patch16_224?img_size=32", 2))
     with pytest.raises(TrainingError, match=r"networks of `timm:vit_tiny_\S+` do not end with a map"):
-        make_mix(supernet, dataclasses.replace(SETTINGS, mixing="token"), Workers())
+        make_mix(supernet, dataclasses.replace(SETTINGS, mixing="token"), ProcessGroup())
 
 
 def test_scores_are_taken_on_images_that_are_not_mixed(data: Few) -> None:
@@ -386,8 +376,8 @@ def test_scores_are_taken_on_images_that_are_not_mixed(data: Few) -> None:
 
     images, labels = next(data.train_batches(8, 0, 0))
     sampler = Learning(Assignment(supernet.space.largest, "labels"), Assignment(supernet.space.smallest, "mean"))
-    learner(supernet, lambda images, labels, _: (images.flip(0), Lesson(labels))).step(
-        dataclasses.replace(PLACE, rate=0.0), (images, labels), sampler
+    train_step(supernet, lambda images, labels, _: (images.flip(0), ImageTargets(labels))).run(
+        dataclasses.replace(CONTEXT, rate=0.0), (images, labels), sampler
     )
     with torch.no_grad():  # in training mode, as the score
         expected = -label_loss(supernet(images, supernet.space.largest), labels).item()
@@ -408,7 +398,9 @@ def test_validation_sees_the_average_and_stands_in_the_log(data: Few, tmp_path: 
 
     notified: list[object] = []
     settings = dataclasses.replace(SETTINGS, ema_decay=0.5, validate_every_epochs=1)
-    result = train_supernet(supernet, data, settings, tmp_path, validate=validate, notify=notified.append)
+    result = train_supernet(
+        supernet, data, settings, tmp_path, callbacks=Callbacks(notify=notified.append, validate=validate)
+    )
     assert notified == [Validation(3, 1.0, {"smallest": 0.5}), Validation(6, 2.0, {"smallest": 0.5})]
     lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation" in line] == [3, 6]

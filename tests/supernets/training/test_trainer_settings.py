@@ -18,7 +18,7 @@ from supernets.training.clipping import clip_gradients
 from supernets.training.optimizer import make_optimizer
 from supernets.training.recipes import RECIPES, recipe_settings
 from supernets.training.schedule import Schedule
-from supernets.training.settings import OF_OLD, TrainingSettings
+from supernets.training.settings import LEGACY_DEFAULTS, TrainingSettings
 
 
 def test_settings_go_to_json_and_back() -> None:
@@ -28,7 +28,7 @@ def test_settings_go_to_json_and_back() -> None:
 
 def test_a_setting_that_an_old_checkpoint_lacks_is_what_it_was_then() -> None:
     usual = TrainingSettings().to_dict()
-    assert {name: usual[name] for name in OF_OLD} == dict(OF_OLD)
+    assert {name: usual[name] for name in LEGACY_DEFAULTS} == dict(LEGACY_DEFAULTS)
 
 
 @pytest.mark.parametrize(
