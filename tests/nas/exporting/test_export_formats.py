@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latency_tables.visits import Protocol
+from latency_tables.repeats import Protocol
 from nas.errors import MissingDependencyError
 from nas.exporting.export import Export, ExportRequest, ProofError, export_subnet
 from nas.exporting.formats import format_names, get_format, measured, parse_formats, register_export_format, registry
