@@ -1,8 +1,9 @@
-"""`nas spaces`, `nas targets`, `nas env`: what there is."""
+"""`nas inspect`, `nas spaces`, `nas targets`, `nas env`: what there is."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,58 @@ from nas.cli.units import format_count
 
 if TYPE_CHECKING:
     from latency_tables import TargetInfo
+
+
+@handles_errors
+def network(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="A timm model, `space/name`, an architecture's JSON file, a run folder (`RUN:knee`) or an ONNX file.",
+        ),
+    ],
+    graph: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Op graph to write instead: .dot, .graphml or .json.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="Side of the image, for timm models. Default: their own."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the operators of a network with their sizes, or write its op graph for programs that draw graphs."""
+    from nas.networks.drawing import op_entries, shape_text, write_graph
+    from nas.networks.resolve import resolve_network
+
+    named = resolve_network(text, image_size)
+    ops = named.graph()
+    if graph is not None:
+        write_graph(ops, graph)
+        display.say(f"written to {display.short(graph)}")
+        return
+    entries = op_entries(ops)
+    if json:
+        facts = {"network": named.name, "input_shape": list(named.input_shape), "params": ops.params, "macs": ops.macs}
+        display.print_json({"schema": 1, **facts, "ops": entries})
+        return
+    rows = [
+        [
+            entry["name"],
+            f"{entry['kind']} {entry['function']}" if "function" in entry else entry["kind"],
+            entry["shape"],
+            format_count(entry["params"]) if entry["params"] else "",
+            format_count(entry["macs"]) if entry["macs"] else "",
+            f"{entry['share']:.1%}" if entry["macs"] else "",
+        ]
+        for entry in entries
+    ]
+    columns = ["operator", "kind", "output", "params", "MACs", "share of MACs"]
+    display.print_table(columns, rows, title=named.name, left=3, whole=2)
+    display.say(
+        f"{len(entries)} operators on {shape_text(named.input_shape)}: {format_count(ops.params)} parameters,"
+        f" {format_count(ops.macs)} MACs"
+    )
 
 
 @handles_errors
