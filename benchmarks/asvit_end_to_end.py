@@ -71,8 +71,8 @@ def main() -> None:
 
 def run(steps: int, up_to: str, workers: int, folder: Path) -> None:
     """The whole; goes on where an earlier call was stopped."""
+    import nas
     from nas import search
-    from nas.growth.grow import grow_family
 
     space = get_space("asvit")
     assert isinstance(space, AsvitSpace)
@@ -92,7 +92,7 @@ def run(steps: int, up_to: str, workers: int, folder: Path) -> None:
         print(f"search: {result.evaluated} networks in {searched:.0f} s, {result.evaluated / searched:.2f} a second")
         started = time.monotonic()
         family_run = folder / "family"
-        family = grow_family(
+        family = nas.scale(
             f"asvit:{topology}", up_to, workers=workers, progress=progress,
             output=family_run, resume=(family_run / "settings.json").exists(),
         )  # fmt: skip

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nas.errors import InfeasibleError, NasError, RunError, UsageError
     from nas.exporting.export import load
     from nas.finishing.finish import FinishResult, finish
+    from nas.growth.grow import scale
     from nas.result import FrontMember, SearchResult, load_result
     from nas.searching.preview import Preview, preview
     from nas.searching.search import search
@@ -32,6 +33,7 @@ _HOMES = {
     "load": "nas.exporting.export",
     "load_result": "nas.result",
     "preview": "nas.searching.preview",
+    "scale": "nas.growth.grow",
     "search": "nas.searching.search",
     "train": "nas.training.train",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "load",
     "load_result",
     "preview",
+    "scale",
     "search",
     "train",
 ]

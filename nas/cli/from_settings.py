@@ -104,21 +104,12 @@ def _given(settings: type, values: dict[str, Any]) -> Given:
             given |= {"limit_ms": limit_ms} if limit_ms is not None else {}
             given |= {name: limits} if limits else {}
         elif known[name].setting.kind == "assignments":
-            given[name] = {**given.get(name, {}), **_assignments(known[name].option, value)}
+            from nas.training.options import parse_options
+
+            given[name] = {**given.get(name, {}), **parse_options(value)}
         else:
             given[name] = value
     folder = run_folder(output, resume)
     return given | {
         name: value for name, value in {"output": folder, "resume": resume is not None, "force": force}.items() if value
     }
-
-
-def _assignments(option: str, texts: list[str]) -> dict[str, str]:
-    """`learning_rate=1e-4` and so on as texts by name."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"`{option} {text}`, expected NAME=VALUE, for example weight_decay=0.02")
-        found[name.strip()] = value.strip()
-    return found

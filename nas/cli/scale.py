@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from nas.cli import display
-from nas.cli.errors import INTERRUPTED, handles_errors, run_folder
-from nas.cli.options import Force, Json, Output, Quiet, Resume, Seed
+from nas.cli.errors import INTERRUPTED, handles_errors
+from nas.cli.from_settings import takes_settings
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
+from nas.growth.settings import ScaleSettings
+from nas.runs.settings import Given
 
 if TYPE_CHECKING:
     from nas.result import SearchResult
@@ -18,49 +21,16 @@ if TYPE_CHECKING:
 
 
 @handles_errors
-def scale(
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="NETWORK", help="What to grow, for example asvit/seed, 'asvit:TOPOLOGY' or elastic/S1."
-        ),
-    ] = None,
-    up_to: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="How far: 80M parameters, 1.2G MACs, or 30ms.")
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Device whose latency counts, see `nas targets`.")] = None,
-    ties: Annotated[str | None, typer.Option(help="How ties are broken: published or sensible.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Draws of the weights per network.")] = None,
-    seed: Seed = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one per processor unless given.", show_default=False)
-    ] = None,
-    run: Output = None,
-    resume: Resume = None,
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@takes_settings(ScaleSettings)
+def scale(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
     """Grow a network into a family of larger ones, without training."""
-    folder = run_folder(run, resume)
-    if resume is None and start is None:
+    if "network" not in given and "resume" not in given:
         raise typer.BadParameter("`--from NETWORK` is missing, for example `--from asvit/seed`")
-    from nas.growth.grow import grow_family
+    import nas
 
+    given.setdefault("workers", available_processors())
     with ProgressPrinter(quiet) as progress:
-        result = grow_family(
-            start,
-            up_to,
-            target=target,
-            seed=seed,
-            repeats=repeats,
-            ties=ties,
-            output=folder,
-            resume=resume is not None,
-            force=force,
-            workers=workers or available_processors(),
-            progress=progress,
-        )
+        result = nas.scale(**given, progress=progress)
     if json:
         display.print_json(result.document)
     else:

@@ -6,20 +6,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, ignore
-from nas.finishing.plan import FinishPlan, make_plan
+from nas.finishing.plan import COMMAND, FinishPlan, make_plan
+from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over
-from nas.finishing.teacher import make_teacher
+from nas.finishing.teacher import NONE, make_teacher
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.run import Run, next_run_folder
-from nas.training.options import checked_options
+from nas.runs.settings import Given, folder_to_resume, verb
+from nas.runs.settings_file import write_settings
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from supernets.training.soup import Snapshots, Soup
     from supernets.training.targets import Teacher
 
-Start = Literal["inherited", "scratch"]
 RESULT = "finish.json"
 TRAINING, SNAPSHOTS = "training", "snapshots"
 """Folders of checkpoints: of the training, and those that may be averaged."""
@@ -88,59 +89,21 @@ class FinishResult:
         )
 
 
-def finish(
-    run: Path | str | None = None,
-    data: str | None = None,
-    *,
-    pick: str | int | None = None,
-    arch: str | None = None,
-    start: Start | None = None,
-    epochs: int | None = None,
-    budget_seconds: float | None = None,
-    image_size: int | None = None,
-    teacher: str | None = None,
-    recipe: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    output: Path | str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> FinishResult:
+@verb(FinishSettings)
+def finish(given: Given) -> FinishResult:
     """Train one network alone until it can be shipped: a member of a front, or any network of a space.
 
     It starts from the weights that the run's supernet, or the run itself, has for it, or from scratch. An exponential
     moving average of the weights is kept; its best checkpoints are averaged where that helps
     (`supernets.training.soup`), judged on the search part of the images. The result is exported, and its accuracy taken
-    on the test part in ONNX Runtime.
+    on the test part in ONNX Runtime. Without a recipe, settings of the training are those that inherited weights were
+    trained with, at a quarter of their learning rate and for 30 epochs, else the trainer's.
 
     Processes that `torchrun` starts train together, each on its part of every batch: all call this with the same
     arguments, and the first one writes. All return the same result.
 
-    Args:
-        run: Run folder of a search, of a supernet's training, or of one network's.
-        data: ``digits``, ``glyphs``, a folder of images, or a dataset of timm.data; those of ``run`` unless given.
-        pick: Member of a search's front, as in `nas.SearchResult.pick`; the knee unless given.
-        arch: The network, where ``run`` holds a supernet or is not given, as `nas.networks.resolve.resolve_network`
-            reads it.
-        start: ``inherited`` weights where there are any, else ``scratch``.
-        epochs: Passes over the training images; 30 for inherited weights unless given here or by ``recipe``.
-        budget_seconds: Time to train for, in place of ``epochs``.
-        image_size: Side in pixels of the images, for spaces whose networks can be had for others: position embeddings
-            are then interpolated.
-        teacher: ``original``: the model that a search began with, taken where one is kept; ``largest``: the supernet's
-            largest network, taken elsewhere; names of timm networks with commas; or ``none``.
-        recipe: Published settings, see `supernets.training.recipes`. Without one, settings are those that inherited
-            weights were trained with, at a quarter of their learning rate, else the trainer's.
-        options: Other settings by name, see `supernets.training.settings.TrainingSettings`; they come first.
-        seed: Of images and, from scratch, weights.
-        output: Run folder; ``runs/<space>-finish-<n>`` unless given.
-        resume: Go on in ``output``. Whatever is not given is taken from there, whatever is given must agree.
-        force: Throw away what ``output`` holds first.
-        device: For example ``cuda``; the first GPU if there is one, else the CPU.
-        progress: Receives `nas.events.StageStarted`, `supernets.training.trainer.TrainingProgress` and
-            `supernets.training.trainer.Validation`.
+    Returns:
+        Where the network is, its accuracy, and what was found out about the exported files.
 
     Raises:
         UsageError: What is given does not name one network, makes no sense together, or is not known.
@@ -153,56 +116,42 @@ def finish(
         ProofError: The exported files disagree with the network.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; resuming goes on.
     """
-    if epochs is not None and budget_seconds is not None:
+    if "epochs" in given and "budget_seconds" in given:
         raise UsageError("both `epochs` and `budget_seconds` are given, expected one of them")
-    if start not in (None, "inherited", "scratch"):
-        raise UsageError(f"`start` is {start!r}, expected `inherited` or `scratch`")
-    given: dict[str, Any] = {
-        "run": None if run is None else str(run),
-        "data": data,
-        "pick": None if pick is None else str(pick),
-        "arch": arch,
-        "start": start,
-        "epochs": epochs,
-        "budget_seconds": budget_seconds,
-        "image_size": image_size,
-        "teacher": teacher,
-        "recipe": recipe,
-        "seed": seed,
-    }
-    if resume and output is None:
-        raise UsageError("`resume` without `output`, expected the run folder to go on in")
-    folder = None if output is None else Path(output)
-    recorded = recorded_settings(folder) if resume and folder else None
+    if given.get("start") not in (None, "inherited", "scratch"):
+        raise UsageError(f"`start` is {given['start']!r}, expected `inherited` or `scratch`")
+    folder = folder_to_resume(given)
+    recorded = None if folder is None else recorded_settings(folder)
     from supernets.training.distributed import join_process_group
 
-    with join_process_group(choose_device(device)) as group:
+    with join_process_group(choose_device(given.get("device"))) as group:
         if not group.is_main_process:
-            return _finish_beside(given, group)
-        plan = make_plan(given, checked_options(options or {}), recorded, folder)
-        return _Finish(plan, group, progress or ignore)(folder, resume, force)
+            return _finish_beside(group)
+        return _Finish(make_plan(given, recorded, folder), group)()
 
 
-def _finish_beside(given: Mapping[str, Any], group: ProcessGroup) -> FinishResult:
+def _finish_beside(group: ProcessGroup) -> FinishResult:
     told = group.broadcast(None)
-    document, folder = told["document"], Path(told["run"])
-    plan = make_plan({name: document[name] for name in given}, {}, document, folder)
-    return _Finish(plan, group, ignore).beside(folder, told["is_resumed"])
+    folder = Path(told["run"])
+    return _Finish(make_plan({}, told["document"], folder), group).beside(folder, told["is_resumed"])
 
 
 class _Finish:
     """One call of `finish`."""
 
-    def __init__(self, plan: FinishPlan, group: ProcessGroup, progress: Progress) -> None:
-        self.plan, self.group, self.device, self.progress = plan, group, group.device, progress
+    def __init__(self, plan: FinishPlan, group: ProcessGroup) -> None:
+        self.plan, self.group, self.device = plan, group, group.device
+        self.progress: Progress = plan.settings.progress or ignore
 
-    def __call__(self, folder: Path | None, resume: bool, force: bool) -> FinishResult:
+    def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
         plan, network, teacher = self.plan, self._network(), self._teacher()
+        settings, folder = plan.settings, plan.settings.folder
         document = plan.document()
         if folder is None:
             folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
-        with Run(folder, document, seed=plan.training.seed, resume=resume, force=force) as run:
+        with Run(folder, document, seed=plan.training.seed, resume=settings.resume, force=settings.force) as run:
+            write_settings(run.path, COMMAND, settings.recorded())
             if run.is_resumed:
                 check_same(run.path, "digest", run.settings.get("digest"), document["digest"])
             self.group.broadcast({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
@@ -282,7 +231,7 @@ class _Finish:
 
     def _teacher(self) -> Teacher | None:
         plan = self.plan
-        name = cast(str, plan.settings["teacher"])
+        name = plan.settings.teacher or NONE
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
 
     def _judge(self, network: Supernet) -> float:

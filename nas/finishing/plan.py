@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import RunError, UsageError
+from nas.errors import UsageError
+from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
 from nas.runs.folder import check_same
-from nas.training.options import make_settings
+from nas.runs.settings import Given, check_command, check_unchanged, session_settings
+from nas.training.options import checked_options, make_settings, recordable
 from nas.training.request import SINGLE_POLICY, check_named_teachers, check_random_weights, form_to_train
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
@@ -38,7 +40,7 @@ AS_TRAINED = (
     "drop_path",
     "precision",
 )
-"""Settings that are those of the inherited weights' own training, unless given."""
+"""Settings that follow the inherited weights' own training where they are not given."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class FinishPlan:
     """Everything that is known before the run folder is touched.
 
     Attributes:
-        settings: What was asked, with defaults for what was not.
+        settings: Settings of the run, with defaults for what was not given.
         source: The network.
         inherited: Weights that it starts from, or that its teacher has; None for none.
         images: To train and judge it on.
@@ -54,7 +56,7 @@ class FinishPlan:
         space: Of the one network, as it is trained.
     """
 
-    settings: dict[str, Any]
+    settings: FinishSettings
     source: Source
     inherited: Inherited | None
     images: ImageData
@@ -64,13 +66,13 @@ class FinishPlan:
     @property
     def starts_inherited(self) -> bool:
         """Whether the network starts from inherited weights."""
-        return bool(self.settings["start"] == "inherited")
+        return self.settings.start == "inherited"
 
     def document(self) -> dict[str, Any]:
         """What a run folder records of it; with that, `make_plan` makes the same plan again."""
         return {
             "command": COMMAND,
-            **self.settings,
+            **self.settings.recorded(),
             "space": self.space.name,
             "architecture": self.source.architecture.to_dict(),
             "training": self.training.to_dict(),
@@ -80,21 +82,18 @@ class FinishPlan:
 
     def _card(self) -> dict[str, Any]:
         """What the model card says beside the training; latency was predicted for the images of the source."""
-        is_resized = self.settings["image_size"] is not None
+        is_resized = self.settings.image_size is not None
         card = self.source.card
         return {name: card[name] for name in card if not (is_resized and name in ("latency", "sources"))}
 
 
-def make_plan(
-    given: Mapping[str, Any], options: Mapping[str, Any], recorded: Mapping[str, Any] | None, folder: Path | None
-) -> FinishPlan:
+def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | None) -> FinishPlan:
     """What is to be done, checked as far as that goes without training.
 
     Args:
-        given: Settings by name, see `nas.finish`; None for what was not given.
-        options: Settings of the trainer by name.
-        recorded: What the run that is resumed records; None for a new one.
-        folder: Of that run, for messages.
+        given: Settings that were given, see `nas.finishing.settings.FinishSettings`.
+        recorded: Record of the run that is resumed; None for a new one.
+        folder: Folder of that run, for messages.
 
     Raises:
         As `nas.finish`.
@@ -102,26 +101,31 @@ def make_plan(
     from supernets.data.sources import load_data
     from supernets.training.settings import CHANGEABLE, TrainingSettings
 
-    if recorded is not None and folder is not None:
+    options = checked_options(given.get("options", {}))
+    if recorded is None or folder is None:
+        settings = FinishSettings(**{**given, "options": recordable(options)})
+    else:
         _check_agrees(given, options, recorded, folder)
-    settings = {**given, **{name: recorded[name] for name in given if name in (recorded or {})}} if recorded else given
-    source = find_source(None if settings["run"] is None else Path(settings["run"]), settings["pick"], settings["arch"])
+        settings = FinishSettings.from_record(recorded, session_settings(FinishSettings, given))
+    source = find_source(None if settings.run is None else Path(settings.run), settings.pick, settings.arch)
     inherited = None if source.checkpoint is None else load_inherited(source.checkpoint)
     settings = _completed(settings, source, inherited)
+    assert settings.data is not None
     if recorded is not None:
         training = TrainingSettings.from_dict(recorded["training"])
         training = replace(training, **{name: value for name, value in options.items() if name in CHANGEABLE})
     else:
         training = _training_settings(settings, options, source, inherited)
     check_named_teachers(training)
-    if settings["start"] == "scratch":
+    if settings.start == "scratch":
         check_random_weights(training)
     base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
-    side = settings["image_size"] or base.image_side
-    images = load_data(settings["data"], side, augmentation=training.augmentation)
+    side = settings.image_size or base.image_side
+    images = load_data(settings.data, side, augmentation=training.augmentation)
     if inherited is not None:
         images.check({**inherited.metadata["data"], "image_side": side})
     space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
+    assert isinstance(space, SingleSpace)
     return FinishPlan(settings, source, inherited, images, training, space)
 
 
@@ -129,52 +133,48 @@ def _alone(space: SearchSpace, architecture: Architecture) -> SearchSpace:
     return SingleSpace(space.base, space.base.parse(architecture.to_dict()))
 
 
-def _completed(settings: Mapping[str, Any], source: Source, inherited: Inherited | None) -> dict[str, Any]:
+def _completed(settings: FinishSettings, source: Source, inherited: Inherited | None) -> FinishSettings:
     """The settings with defaults for what is None, checked against each other."""
-    chosen = dict(settings)
-    if chosen["start"] == "inherited" and inherited is None:
+    if settings.start == "inherited" and inherited is None:
         raise UsageError(
             "there are no weights to inherit",
             hint="name a run that has some, for example a search with `--data` or `--supernet`, or start from scratch",
         )
-    chosen["start"] = chosen["start"] or ("scratch" if inherited is None else "inherited")
     trained_on = None if inherited is None else inherited.metadata["data"]["source"]
-    chosen["data"] = chosen["data"] or source.data or trained_on
-    if chosen["data"] is None:
+    data = settings.data or source.data or trained_on
+    if data is None:
         raise UsageError("no images to train on", hint="add `--data`, for example `--data digits`")
-    chosen["teacher"] = chosen["teacher"] or default_teacher(source, inherited)
-    check_teacher(chosen["teacher"], source, inherited)
-    chosen["seed"] = chosen["seed"] or 0
-    if chosen["image_size"] is not None and chosen["image_size"] < 1:
-        raise UsageError(f"`image_size` is {chosen['image_size']}, expected more than 0")
-    return chosen
+    teacher = settings.teacher or default_teacher(source, inherited)
+    check_teacher(teacher, source, inherited)
+    if settings.image_size is not None and settings.image_size < 1:
+        raise UsageError(f"`image_size` is {settings.image_size}, expected more than 0")
+    start = settings.start or ("scratch" if inherited is None else "inherited")
+    return replace(settings, start=start, data=data, teacher=teacher)
 
 
 def _training_settings(
-    settings: Mapping[str, Any], options: Mapping[str, Any], source: Source, inherited: Inherited | None
+    settings: FinishSettings, options: Mapping[str, Any], source: Source, inherited: Inherited | None
 ) -> TrainingSettings:
     """How the network is trained: what is given, then the recipe or the inherited weights' own training."""
     from supernets.training.settings import TrainingSettings
 
     defaults: dict[str, Any] = {"temperature": TEMPERATURE}
-    epochs = settings["epochs"]
-    if settings["recipe"] is None:
+    epochs, teacher = settings.epochs, settings.teacher or NONE
+    if settings.recipe is None:
         defaults["ema_decay"] = EMA_DECAY
         if inherited is not None:
             trained = inherited.metadata["settings"]
             defaults |= {name: trained[name] for name in AS_TRAINED if name in trained}
-        if settings["start"] == "inherited":
+        if settings.start == "inherited":
             rate = defaults.get("learning_rate", TrainingSettings.learning_rate)
             defaults["learning_rate"] = FINE_TUNING_RATE * rate
-            epochs = epochs or (None if settings["budget_seconds"] else FINE_TUNING_EPOCHS)
-    if settings["teacher"] not in (LARGEST, ORIGINAL, NONE):
-        defaults["teachers"] = tuple(name.strip() for name in settings["teacher"].split(","))
+            epochs = epochs or (None if settings.budget_seconds else FINE_TUNING_EPOCHS)
+    if teacher not in (LARGEST, ORIGINAL, NONE):
+        defaults["teachers"] = tuple(name.strip() for name in teacher.split(","))
     elif options.get("teachers"):
-        raise UsageError(
-            f"setting `teachers` beside teacher `{settings['teacher']}`", hint="name the networks by `--teacher`"
-        )
+        raise UsageError(f"setting `teachers` beside teacher `{teacher}`", hint="name the networks by `--teacher`")
     named = {
-        **settings,
+        **settings.recorded(),
         "epochs": epochs,
         "space": source.architecture.space,
         "architecture": source.architecture.to_dict(),
@@ -183,17 +183,11 @@ def _training_settings(
     return make_settings(named, policy=SINGLE_POLICY)
 
 
-def _check_agrees(
-    given: Mapping[str, Any], options: Mapping[str, Any], recorded: Mapping[str, Any], folder: Path
-) -> None:
+def _check_agrees(given: Given, options: Mapping[str, Any], recorded: Mapping[str, Any], folder: Path) -> None:
     from supernets.training.settings import CHANGEABLE
 
-    if recorded.get("command") != COMMAND:
-        raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a finish")
-    for name, value in given.items():
-        if value is not None:
-            check_same(folder, name, recorded.get(name), value)
-    for name, value in options.items():
+    check_command(recorded, COMMAND, folder)
+    check_unchanged(FinishSettings, given, recorded, folder)
+    for name, value in recordable(options).items():
         if name not in CHANGEABLE:
-            found = list(value) if isinstance(value, tuple) else value
-            check_same(folder, name, recorded["training"].get(name), found)
+            check_same(folder, name, recorded["training"].get(name), value)

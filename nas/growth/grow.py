@@ -13,22 +13,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.errors import NasError, RunError, UsageError
+from nas.errors import NasError, UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.growth.choose import TIE_RULES, best_candidate
 from nas.growth.limit import Limit, parse_limit
 from nas.growth.rules import GrowthRule, growth_rule
+from nas.growth.settings import ScaleSettings
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
 from nas.records.trial import State, Trial
 from nas.result import SearchResult, front_document
-from nas.runs.folder import check_same, recorded_settings
+from nas.runs.folder import recorded_settings
 from nas.runs.run import Run, next_run_folder
+from nas.runs.settings import (
+    Given,
+    check_command,
+    check_unchanged,
+    folder_to_resume,
+    recorded_names,
+    session_settings,
+    verb,
+)
+from nas.runs.settings_file import write_settings
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -37,51 +47,16 @@ if TYPE_CHECKING:
     from search_spaces import SearchSpace
     from search_spaces.graph import OpGraph
 
-SEED = 27
 OBJECTIVE = "as_vit"
 NTK, LENGTH = "ntk_condition", "length_distortion"
-DEFAULTS: dict[str, Any] = {
-    "network": None,
-    "up_to": "80M",
-    "target": "pixel6",
-    "seed": SEED,
-    "repeats": 5,
-    "ties": "published",
-}
 
 
-def grow_family(
-    network: str | None = None,
-    up_to: str | None = None,
-    *,
-    target: str | None = None,
-    seed: int | None = None,
-    repeats: int | None = None,
-    ties: str | None = None,
-    output: Path | str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> SearchResult:
+@verb(ScaleSettings)
+def scale(given: Given) -> SearchResult:
     """Grow a network step by step until a limit.
 
     As-ViT's networks grow as published: with the limit on parameters or MACs of a network, the last member is the first
     to reach it. A limit on latency, and every limit in other spaces, is one that no member exceeds.
-
-    Args:
-        network: Where to start: ``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``, ``elastic/S1``, or whatever else
-            `nas.networks.resolve.resolve_network` reads and belongs to a space.
-        up_to: ``80M`` (parameters, the default), ``1.2G`` (MACs) or ``30ms``.
-        target: Device whose latency is predicted; ``pixel6`` unless given.
-        seed: Of weights, circles and noise; 27 unless given, as in the paper.
-        repeats: Draws of the weights per network; 5 unless given.
-        ties: How ties are broken, see `nas.growth.choose`; ``published`` unless given.
-        output: Run folder; ``runs/<space>-family-<n>`` unless given.
-        resume: Go on in ``output``; whatever is given must agree with what is recorded there.
-        force: Throw away what ``output`` holds first.
-        workers: Processes; the numbers do not depend on it.
-        progress: Receives `nas.events.StageProgress`.
 
     Returns:
         The family as a result whose front are its members, smallest first; each can be picked and exported.
@@ -91,29 +66,30 @@ def grow_family(
         RunError: The run folder cannot be used.
         NasError: Not even the first network can be measured.
     """
-    given = {
-        "network": network, "up_to": up_to, "target": target, "seed": seed, "repeats": repeats, "ties": ties
-    }  # fmt: skip
-    settings = _settings(given, Path(output) if output is not None else None, resume)
-    limit = parse_limit(settings["up_to"])
-    architecture = resolve_network(settings["network"]).architecture
+    settings = _settings(given)
+    if settings.network is None:
+        raise UsageError("no network to grow", hint="name one, for example `asvit/seed`")
+    limit = parse_limit(settings.up_to)
+    architecture = resolve_network(settings.network).architecture
     if architecture is None:
-        raise UsageError(f"`{settings['network']}` cannot be grown: it belongs to no search space")
+        raise UsageError(f"`{settings.network}` cannot be grown: it belongs to no search space")
     rule, start = growth_rule(architecture)
-    device = load_device(settings["target"], rule.space, progress or ignore)
-    folder = Path(output) if output is not None else next_run_folder(f"{rule.space.name}-family")
-    document = {"command": "scale", "space": rule.space.name, **settings}
+    progress = settings.progress or ignore
+    device = load_device(settings.target, rule.space, progress)
+    folder = settings.folder or next_run_folder(f"{rule.space.name}-family")
+    document = {"command": "scale", "space": rule.space.name, **settings.recorded()}
 
     from nas.scores.asvit import AsvitScorer
     from supernets.training.interruptions import deferred_interrupt
 
     side = rule.space.input_shape(dict(start.settings))[-1]
     with (
-        Run(folder, document, seed=settings["seed"], resume=resume, force=force) as run,
-        AsvitScorer(image_side=side, seed=settings["seed"], repeats=settings["repeats"], workers=workers) as scorer,
+        Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run,
+        AsvitScorer(image_side=side, seed=settings.seed, repeats=settings.repeats, workers=settings.workers) as scorer,
         deferred_interrupt() as interrupted,
     ):
-        growth = Growth(run, rule, device, limit, scorer, settings["ties"], progress or ignore, interrupted.is_set)
+        write_settings(run.path, "scale", settings.recorded())
+        growth = Growth(run, rule, device, limit, scorer, settings.ties, progress, interrupted.is_set)
         family = growth(start)
         return _result(run, rule, device, limit, family, settings, growth)
 
@@ -279,24 +255,22 @@ class Growth:
         self._known[trial.architecture] = trial
 
 
-def _settings(given: dict[str, Any], folder: Path | None, resume: bool) -> dict[str, Any]:
-    if resume and folder is None:
-        raise UsageError("`resume` without `output`, expected the run folder to go on in")
-    recorded = recorded_settings(folder) if resume and folder is not None else None
+def _settings(given: Given) -> ScaleSettings:
+    """The settings of the growth: the recorded ones where one is resumed."""
+    folder = folder_to_resume(given)
+    recorded = None if folder is None else recorded_settings(folder)
     if recorded is not None and folder is not None:
-        if recorded.get("command") != "scale":
-            raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a growth")
-        for name, value in given.items():
-            if value is not None:
-                check_same(folder, name, recorded.get(name), value)
-        return {name: recorded.get(name) for name in DEFAULTS}
-    settings = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
-    if settings["network"] is None:
-        raise UsageError("no network to grow", hint="name one, for example `asvit/seed`")
-    if settings["ties"] not in TIE_RULES:
-        raise UsageError(f"`ties` is {settings['ties']!r}, expected one of {', '.join(TIE_RULES)}")
-    if settings["repeats"] < 1 or settings["seed"] < 0:
-        raise UsageError(f"found {settings['repeats']} repeats and seed {settings['seed']}, expected at least 1 and 0")
+        check_command(recorded, "scale", folder)
+        check_unchanged(ScaleSettings, given, recorded, folder)
+        given = {
+            **session_settings(ScaleSettings, given),
+            **{name: recorded[name] for name in recorded_names(ScaleSettings)},
+        }
+    settings = ScaleSettings(**given)
+    if settings.ties not in TIE_RULES:
+        raise UsageError(f"`ties` is {settings.ties!r}, expected one of {', '.join(TIE_RULES)}")
+    if settings.repeats < 1 or settings.seed < 0:
+        raise UsageError(f"found {settings.repeats} repeats and seed {settings.seed}, expected at least 1 and 0")
     return settings
 
 
@@ -306,13 +280,13 @@ def _result(
     device: Device,
     limit: Limit,
     family: Sequence[Member],
-    settings: dict[str, Any],
+    settings: ScaleSettings,
     growth: Growth,
 ) -> SearchResult:
     document = front_document(
         run=run.path,
         space=rule.space.name,
-        seed=settings["seed"],
+        seed=settings.seed,
         target=device.target,
         limit_ms=limit.limit_ms,
         objective=OBJECTIVE,
@@ -322,6 +296,6 @@ def _result(
     )
     for entry, member in zip(document["front"], family, strict=True):
         entry["candidates"] = member.candidates
-    document["up_to"] = settings["up_to"]
+    document["up_to"] = settings.up_to
     write_json(run.path / "front.json", document)
     return SearchResult(run.path, document, growth.is_interrupted)

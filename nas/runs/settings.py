@@ -76,7 +76,7 @@ class Declared:
     def doc(self) -> str:
         """What the setting is, and its default."""
         default = self.setting.default
-        if not default and self.default is not None and self.default is not False and self.default != {}:
+        if not default and self.default is not None and self.default is not False and self.default not in ({}, []):
             default = f"{self.default}"
         return f"{self.setting.doc} Default: {default}." if default else self.setting.doc
 
@@ -123,7 +123,7 @@ def declared(settings: Any) -> Mapping[str, Declared]:
 
 
 def read_given(settings: type, values: Mapping[str, Any], where: str) -> Given:
-    """What was given, without None, in the form that a run folder keeps.
+    """What was given, in the form that a run folder keeps; neither what is None nor a flag that is off is given.
 
     Args:
         settings: Class of the verb.
@@ -139,7 +139,10 @@ def read_given(settings: type, values: Mapping[str, Any], where: str) -> Given:
     for name in values:
         if name not in known:
             raise UsageError(f"{where}: setting `{name}` is not known", hint=nearest(name, list(known)))
-    return {name: _canonical(known[name], value) for name, value in values.items() if value is not None}
+    is_off = {
+        name: value is None or (value is False and known[name].default is False) for name, value in values.items()
+    }
+    return {name: _canonical(known[name], value) for name, value in values.items() if not is_off[name]}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -215,7 +218,7 @@ def check_unchanged(settings: type, given: Given, recorded: Mapping[str, Any], f
             )
 
 
-def verb(settings: Callable[P, RunSettings]) -> Callable[[Callable[[Given], R]], Callable[P, R]]:
+def verb(settings: Callable[P, object]) -> Callable[[Callable[[Given], R]], Callable[P, R]]:
     """Make a function of what is given into one that takes the settings of a class as keywords, with their docs.
 
     Args:
@@ -272,9 +275,12 @@ def _documented(docstring: str, known: Mapping[str, Declared]) -> str:
 
 
 def _canonical(entry: Declared, value: Any) -> Any:
-    """A value in the form that a run folder keeps: texts for paths, lists for names with commas."""
+    """A value in the form that a run folder keeps: texts for paths and numbers that are names, lists for names."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if list[str] in (entry.type, *get_args(entry.type)):
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
+    kinds = get_args(entry.type) or (entry.type,)
+    if type(value) is int and str in kinds and int not in kinds:
+        return str(value)
     return dict(value) if isinstance(value, Mapping) else value

@@ -9,6 +9,8 @@ import numpy as np
 from latency_tables.predictor import Latency
 from nas.objectives.bounds import Bounds, Limit
 from nas.objectives.objective import latency_of
+from nas.runs.settings import Given, verb
+from nas.searching.settings import Question
 from search_spaces import Architecture, SearchSpace
 
 SAMPLE = 20_000
@@ -51,8 +53,12 @@ class Preview:
     source: str
 
 
-def preview(space: str = "elastic", target: str = "pixel6", limit_ms: float | None = None) -> Preview:
+@verb(Question)
+def preview(given: Given) -> Preview:
     """Costs of the space's ends and middle, and whether the limit can be met; nothing is written.
+
+    Returns:
+        What a search would work with.
 
     Raises:
         UnknownNameError: There is no such space or target.
@@ -61,9 +67,10 @@ def preview(space: str = "elastic", target: str = "pixel6", limit_ms: float | No
     from nas.latency.device import load_device
     from search_spaces import get_space
 
-    found = get_space(space)
-    limits = [] if limit_ms is None else [Limit(latency_of(target).name, limit_ms)]
-    return preview_bounds(Bounds(found, [load_device(found, target)], limits))
+    question = Question(**given)
+    found = get_space(question.space)
+    limits = [] if question.limit_ms is None else [Limit(latency_of(question.target).name, question.limit_ms)]
+    return preview_bounds(Bounds(found, [load_device(found, question.target)], limits))
 
 
 def preview_bounds(bounds: Bounds) -> Preview:

@@ -33,7 +33,7 @@ from nas.searching.loop import Budget, Plan, SearchLoop
 from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
 from nas.searching.training import check_training, search_training
-from nas.training.options import recordable_options
+from nas.training.options import checked_options, recordable
 from nas.training.pretrained import PRETRAINED, OwnModel, find_model, folder_name, keep_original
 from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
@@ -64,7 +64,7 @@ def search(given: Given) -> SearchResult:
         DataError: The images cannot be used.
     """
     if given.get("options"):
-        given = {**given, "options": recordable_options(given["options"])}
+        given = {**given, "options": recordable(checked_options(given["options"]))}
     folder = folder_to_resume(given)
     recorded = None if folder is None else recorded_settings(folder)
     if recorded is not None and folder is not None:

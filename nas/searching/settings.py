@@ -21,18 +21,8 @@ DEFAULT_WINDOW = 0.975
 class Question:
     """What a search and its preview are about."""
 
-    space: Annotated[
-        str,
-        Setting("Search space, see `nas spaces`.", SPACE, "that of `supernet` or `model`, else elastic"),
-    ] = "elastic"
-    target: Annotated[
-        str,
-        Setting(
-            "Device whose latency counts, see `nas targets`.",
-            DEVICE,
-            "the first that `objectives` or `limits` name, else pixel6",
-        ),
-    ] = "pixel6"
+    space: Annotated[str, Setting("Search space, see `nas spaces`.", SPACE)] = "elastic"
+    target: Annotated[str, Setting("Device whose latency counts, see `nas targets`.", DEVICE)] = "pixel6"
     limit_ms: Annotated[
         float | None,
         Setting("Hard limit on the upper end of the predicted latency on `target`, in milliseconds.", default="none"),
@@ -48,7 +38,7 @@ class SearchSettings(RunSettings, Question):
         dict[str, float],
         Setting(
             "Hard limits on the predicted latency by device, for example 12ms on the target, `local=3ms` on another."
-            " Repeatable.",
+            " The first device that is named here or in `objectives` is the target where none is given. Repeatable.",
             DEVICE,
             option="limit",
             metavar="TIME",
@@ -85,7 +75,7 @@ class SearchSettings(RunSettings, Question):
     ] = None
     supernet: Annotated[
         Path | str | None,
-        Setting("Run folder of `nas train`, or a checkpoint, whose trained weights are searched.", SPACE),
+        Setting("Run folder of `nas train`, or a checkpoint, whose space and trained weights are searched.", SPACE),
     ] = None
     model: Annotated[
         str | None,

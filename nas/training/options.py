@@ -58,14 +58,9 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def recordable_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked settings as they stand in a run's record.
-
-    Raises:
-        UsageError: As `checked_options`.
-    """
-    checked = checked_options(options)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in checked.items()}
+def recordable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked settings as they stand in a run's record."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def make_settings(settings: Mapping[str, Any], *, policy: str | None) -> TrainingSettings:

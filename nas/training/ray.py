@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import MissingDependencyError, NasError
-from nas.events import Progress
+from nas.events import Progress, ignore
 from nas.executors.ray_cluster import join_cluster
+from nas.runs.settings import Given
 
 if TYPE_CHECKING:
-    from nas.training.request import TrainingRequest
     from nas.training.session import TrainResult
 
 POLL_SECONDS = 0.5
@@ -66,9 +66,7 @@ class TrainingActor:
             probe.bind((host, 0))
             return host, probe.getsockname()[1]
 
-    def run(
-        self, rank: int, count: int, address: tuple[str, int], request: TrainingRequest, mailbox: Any
-    ) -> TrainResult:
+    def run(self, rank: int, count: int, address: tuple[str, int], settings: Given, mailbox: Any) -> TrainResult:
         """Train together with the others; every one of them returns the same result."""
         import torch
         import torch.distributed as dist
@@ -93,20 +91,17 @@ class TrainingActor:
                 mailbox.put.remote((type(event).__module__, type(event).__name__, dict(vars(event))))
 
         try:
-            return train_together(request, "cuda" if has_gpu else "cpu", tell)
+            return train_together({**settings, "device": "cuda" if has_gpu else "cpu", "progress": tell})
         finally:
             dist.destroy_process_group()
 
 
-def train_on_ray(request: TrainingRequest, workers: int, progress: Progress, address: str | None = None) -> TrainResult:
-    """Train with so many processes on a Ray cluster.
+def train_on_ray(given: Given) -> TrainResult:
+    """Train with several processes on a Ray cluster.
 
     Args:
-        request: What is asked of the training; its folders must be reachable from every node.
-        workers: Number of processes; each has a GPU where the cluster has enough of them, else a processor.
-        progress: Receives the first process's events.
-        address: Of the cluster, as `ray.init` takes it; the one that this process has joined, or one of this machine
-            alone, unless given.
+        given: Settings of `nas.training.settings.TrainSettings`, ``workers`` among them; folders must be reachable from
+            every node. Each worker has a GPU where the cluster has enough of them, else a processor.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -119,16 +114,19 @@ def train_on_ray(request: TrainingRequest, workers: int, progress: Progress, add
         raise MissingDependencyError(
             f"launcher `ray` needs Ray: {error}", hint="pip install 'ray[tune]>=2.50'"
         ) from error
-    room = max(workers, os.cpu_count() or 1)
+    progress, address = given.get("progress", ignore), given.get("ray_address")
+    room = max(given["workers"], os.cpu_count() or 1)
     is_ours = join_cluster(ray, address, room, store_bytes=STORE_BYTES)
     try:
-        return _train(ray, request, workers, progress, is_local=is_ours and address is None)
+        sent = {name: value for name, value in given.items() if name != "progress"}
+        return _train(ray, sent, progress, is_local=is_ours and address is None)
     finally:
         if is_ours:
             ray.shutdown()
 
 
-def _train(ray: Any, request: TrainingRequest, workers: int, progress: Progress, is_local: bool) -> TrainResult:
+def _train(ray: Any, settings: Given, progress: Progress, is_local: bool) -> TrainResult:
+    workers = settings["workers"]
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     actor_class = ray.remote(num_cpus=1, num_gpus=gpus)(TrainingActor)
     actors = [actor_class.remote() for _ in range(workers)]
@@ -143,8 +141,8 @@ def _train(ray: Any, request: TrainingRequest, workers: int, progress: Progress,
                 hint="train with fewer workers, or add nodes",
             ) from error
         meeting = ray.get(actors[0].address.remote(is_local))
-        given = (workers, meeting, request, mailbox)
-        calls = [actor.run.remote(rank, *given) for rank, actor in enumerate(actors)]
+        shared = (workers, meeting, settings, mailbox)
+        calls = [actor.run.remote(rank, *shared) for rank, actor in enumerate(actors)]
         return _follow(ray, mailbox, calls, progress)
     finally:
         for actor in (*actors, mailbox):

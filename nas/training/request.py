@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import RunError, UsageError
+from nas.errors import UsageError
 from nas.networks.resolve import resolve_network
 from nas.runs.folder import check_same, recorded_settings
-from nas.training.options import make_settings
+from nas.runs.settings import Given, check_command, check_unchanged, folder_to_resume, session_settings
+from nas.training.options import checked_options, make_settings, recordable
+from nas.training.settings import TrainSettings
 from search_spaces import Architecture, SearchSpace, SingleSpace, find_architecture, get_space, space_names
 
 if TYPE_CHECKING:
@@ -21,67 +24,47 @@ if TYPE_CHECKING:
 SINGLE_POLICY = "uniform"
 POLICY_BY_TIME, POLICY_BY_EPOCHS = "uniform", "sandwich"
 """Of supernets, unless told: in equal time more steps of one network do better, in equal steps more networks a step."""
-DEFAULTS: dict[str, Any] = {
-    "space": "elastic-mini",
-    "data": "digits",
-    "epochs": None,
-    "budget_seconds": None,
-    "seed": 0,
-    "architecture": None,
-    "progressive": False,
-    "policy": None,
-    "recipe": None,
-    "image_size": None,
-    "options": {},
-    "validate": [],
-}
 
 
-@dataclass(frozen=True)
-class TrainingRequest:
-    """What `nas.train` was asked, before anything is looked up; attributes as its arguments.
+def run_settings(given: Given) -> TrainSettings:
+    """The run's settings: what is recorded where a run is resumed, else what was given; defaults for the rest.
 
-    Attributes:
-        given: Recorded settings by name; None for what was not given.
+    Raises:
+        UsageError: What is given makes no sense together, or there is nothing to resume.
+        RunError: The run folder holds another run, or what is given differs from what is recorded there.
     """
-
-    given: Mapping[str, Any]
-    options: Mapping[str, Any]
-    validate: Sequence[str] | None
-    output: Path | str | None
-    resume: bool
-    force: bool
-    tensorboard: bool
-
-
-def run_settings(request: TrainingRequest) -> dict[str, Any]:
-    """The run's settings: what is recorded where a run is resumed, else what was given; defaults for the rest."""
     from supernets.training.settings import CHANGEABLE
 
-    recorded = _recorded(request.output, request.given, request.options) if request.resume else None
-    chosen = recorded or {name: value for name, value in request.given.items() if value is not None}
-    settings = {**DEFAULTS, **{name: chosen[name] for name in DEFAULTS if name in chosen}}
-    changeable = {name: value for name, value in request.options.items() if recorded is None or name in CHANGEABLE}
-    settings["options"] = {**(settings["options"] or {}), **changeable}
-    if request.validate is not None:
-        settings["validate"] = list(request.validate)
-    settings["policy"] = _policy(settings)
-    return settings
+    if "epochs" in given and "budget_seconds" in given:
+        raise UsageError("both `epochs` and `budget_seconds` are given, expected one of them")
+    options = checked_options(given.get("options", {}))
+    given = {**given, "options": options}
+    if "arch" in given:
+        architecture = find_network(given["arch"], given.get("space"))
+        given |= {"space": architecture.space, "arch": json.dumps(architecture.to_dict())}
+    folder = folder_to_resume(given)
+    recorded = None if folder is None else recorded_settings(folder)
+    if recorded is None or folder is None:
+        settings = TrainSettings(**given)
+        return replace(settings, policy=_policy(settings))
+    settings = _resumed(given, recorded, folder)
+    options = {**settings.options, **{name: value for name, value in options.items() if name in CHANGEABLE}}
+    return replace(settings, options=options, validate=given.get("validate", settings.validate))
 
 
-def trainer_settings(settings: Mapping[str, Any]) -> TrainingSettings:
+def trainer_settings(settings: TrainSettings) -> TrainingSettings:
     """The trainer's settings from those of a run."""
-    return make_settings(settings, policy=settings["policy"])
+    return make_settings(settings.recorded(), policy=settings.policy)
 
 
-def load_images(settings: Mapping[str, Any], space: SearchSpace, training: TrainingSettings) -> ImageData:
+def load_images(settings: TrainSettings, space: SearchSpace, training: TrainingSettings) -> ImageData:
     """The images of a run, at the side of its space."""
     from supernets.data.sources import load_data
 
-    return load_data(settings["data"], space.image_side, augmentation=training.augmentation)
+    return load_data(settings.data, space.image_side, augmentation=training.augmentation)
 
 
-def find_space(settings: Mapping[str, Any]) -> SearchSpace:
+def find_space(settings: TrainSettings) -> SearchSpace:
     """The space of a run: that of a name, or of the one network, for images of the size that was asked for.
 
     Raises:
@@ -90,10 +73,10 @@ def find_space(settings: Mapping[str, Any]) -> SearchSpace:
     """
     from supernets.family import training_form
 
-    space = get_space(settings["space"])
-    if settings["architecture"] is not None:
-        space = SingleSpace(space, space.parse(settings["architecture"]))
-    return training_form(space, image_side=settings["image_size"])
+    space, architecture = get_space(settings.space), settings.architecture
+    if architecture is not None:
+        space = SingleSpace(space, space.parse(architecture.to_dict()))
+    return training_form(space, image_side=settings.image_size)
 
 
 def form_to_train(space: SearchSpace, training: TrainingSettings, image_side: int) -> SearchSpace:
@@ -174,19 +157,19 @@ def find_network(text: str, space: str | None) -> Architecture:
     return architecture
 
 
-def _policy(settings: Mapping[str, Any]) -> str | None:
+def _policy(settings: TrainSettings) -> str | None:
     """The policy of a training; None for the recipe's."""
-    name, is_single = settings["policy"], settings["architecture"] is not None
+    name = settings.policy
     if name is None:
-        if is_single:
+        if settings.arch is not None:
             return SINGLE_POLICY
-        return default_policy(settings["budget_seconds"]) if settings["recipe"] is None else None
-    if is_single and name != SINGLE_POLICY:
+        return default_policy(settings.budget_seconds) if settings.recipe is None else None
+    if settings.arch is not None and name != SINGLE_POLICY:
         raise UsageError(
             f"policy `{name}` chooses networks, but one network is to be trained alone",
             hint="leave `--policy` out, or train the supernet of the space",
         )
-    return str(name)
+    return name
 
 
 def default_policy(budget_seconds: float | None) -> str:
@@ -194,24 +177,17 @@ def default_policy(budget_seconds: float | None) -> str:
     return POLICY_BY_EPOCHS if budget_seconds is None else POLICY_BY_TIME
 
 
-def _recorded(output: Path | str | None, given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+def _resumed(given: Given, recorded: Mapping[str, Any], folder: Path) -> TrainSettings:
+    """What a run was started with, checked against what is given now."""
     from supernets.training.settings import CHANGEABLE
 
-    if output is None:
-        raise UsageError("`resume` without `output`, expected the run folder to go on in")
-    folder = Path(output)
-    recorded = recorded_settings(folder)
-    if recorded is None:
-        return None
-    if recorded.get("command") != "train":
-        raise RunError(f"run folder `{folder}` holds a `{recorded.get('command')}` run, expected a training")
-    recorded["policy"] = _policy({**DEFAULTS, **recorded})
-    training = trainer_settings({**DEFAULTS, **recorded}).to_dict()
-    recorded_policy = {"policy": training["policy"]}
-    for name, value in given.items():
-        if value is not None:
-            check_same(folder, name, {**recorded, **recorded_policy}.get(name), value)
-    for name, value in options.items():
+    check_command(recorded, "train", folder)
+    settings = TrainSettings.from_record(recorded, session_settings(TrainSettings, given))
+    settings = replace(settings, policy=_policy(settings))
+    training = trainer_settings(settings).to_dict()
+    started = {**recorded, "arch": settings.arch, "policy": training["policy"]}
+    check_unchanged(TrainSettings, given, started, folder)
+    for name, value in recordable(given["options"]).items():
         if name not in CHANGEABLE:
-            check_same(folder, name, training[name], list(value) if isinstance(value, tuple) else value)
-    return recorded
+            check_same(folder, name, training[name], value)
+    return settings

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.evaluation.torch_device import choose_device
-from nas.events import Progress, StageStarted
+from nas.events import Progress, StageStarted, ignore
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS
 from nas.runs.run import Run, next_run_folder
+from nas.runs.settings import Given
+from nas.runs.settings_file import write_settings
 from nas.training.request import (
-    TrainingRequest,
     check_named_teachers,
     check_random_weights,
     default_policy,
@@ -28,6 +29,7 @@ from nas.training.request import (
     run_settings,
     trainer_settings,
 )
+from nas.training.settings import TrainSettings
 from nas.training.tensorboard import FOLDER as TENSORBOARD_FOLDER
 from nas.training.tensorboard import EventWriter
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
@@ -96,21 +98,22 @@ class Start:
     teacher: Teacher | None = None
 
 
-def train_together(request: TrainingRequest, device: str | None, progress: Progress) -> TrainResult:
-    """Train what ``request`` says in this process, with those that were started beside it where there are any.
+def train_together(given: Given) -> TrainResult:
+    """Train what is given in this process, with those that were started beside it where there are any.
 
     Args:
-        request: What is asked; all processes get the same.
-        device: Where this process trains, for example ``cuda``; None for the first GPU, else the CPU.
-        progress: Receives the events of the process that writes.
+        given: Settings of `nas.training.settings.TrainSettings`; all processes get the same, but for the device.
 
     Raises:
         NasError, SupernetError, SearchSpaceError: As `nas.train`.
     """
     from supernets.training.distributed import join_process_group
 
-    with join_process_group(choose_device(device)) as group:
-        return _train_first(request, group, progress) if group.is_main_process else _train_beside(group, progress)
+    progress = given.get("progress", ignore)
+    with join_process_group(choose_device(given.get("device"))) as group:
+        if not group.is_main_process:
+            return _train_beside(group, progress)
+        return _train_first(run_settings(given), group, progress)
 
 
 @dataclass(frozen=True)
@@ -120,43 +123,40 @@ class _Plan:
     settings: dict[str, Any]
     run: str
     is_resumed: bool
-    seed: int
 
 
-def _train_first(request: TrainingRequest, group: ProcessGroup, progress: Progress) -> TrainResult:
+def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in the process that writes."""
-    settings = run_settings(request)
     found = find_space(settings)
     training = trainer_settings(settings)
     # What cannot be trained fails here, before anything is written.
     form_to_train(found, training, found.image_side)
     found.lower(found.largest, patch_stride=2 if training.progressive else 1)
-    _networks(found, settings["validate"])
+    _networks(found, settings.validate)
     check_named_teachers(training)
     check_random_weights(training)
     images = load_images(settings, found, training)
-    kind = "supernet" if settings["architecture"] is None else "network"
-    output = request.output
-    folder = Path(output) if output is not None else next_run_folder(f"{settings['space']}-{kind}")
-    document = {"command": "train", **settings}
+    folder = settings.folder or next_run_folder(settings.folder_name)
+    document = {"command": "train", **settings.recorded()}
     with (
-        Run(folder, document, seed=settings["seed"], resume=request.resume, force=request.force) as run,
+        Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run,
         ExitStack() as stack,
     ):
-        if request.tensorboard:
+        write_settings(run.path, "train", settings.to_repeat())
+        if settings.tensorboard:
             events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
             progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
-        group.broadcast(asdict(_Plan(settings, str(run.path), run.is_resumed, settings["seed"])))
+        group.broadcast(asdict(_Plan(settings.recorded(), str(run.path), run.is_resumed)))
         result, _ = _train(
             run.path,
             run.is_resumed,
-            settings["space"],
+            settings.space,
             images,
             training,
             group,
             progress,
             found.architecture,
-            settings["validate"],
+            settings.validate,
         )
         write_json(run.path / "training.json", result.to_dict())
     return result
@@ -165,12 +165,13 @@ def _train_first(request: TrainingRequest, group: ProcessGroup, progress: Progre
 def _train_beside(group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in a process beside the one that writes."""
     plan = _Plan(**group.broadcast(None))
-    found = find_space(plan.settings)
-    training = trainer_settings(plan.settings)
-    images = load_images(plan.settings, found, training)
+    settings = TrainSettings.from_record(plan.settings)
+    found = find_space(settings)
+    training = trainer_settings(settings)
+    images = load_images(settings, found, training)
     folder = Path(plan.run)
     result, _ = _train(
-        folder, plan.is_resumed, plan.settings["space"], images, training, group, progress, found.architecture, ()
+        folder, plan.is_resumed, settings.space, images, training, group, progress, found.architecture, ()
     )
     return result
 

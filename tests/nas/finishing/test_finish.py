@@ -139,9 +139,9 @@ def test_a_resumed_finish_takes_no_other_question(finished: FinishResult, supern
         nas.finish(epochs=3, output=finished.run, resume=True)
     with pytest.raises(RunError, match="`learning_rate` was"):
         nas.finish(options={"learning_rate": 1.0}, output=finished.run, resume=True)
-    with pytest.raises(RunError, match="holds a `train` run, expected a finish"):
+    with pytest.raises(RunError, match="holds a `train` run, expected a `finish` run"):
         nas.finish(output=supernet, resume=True)
-    with pytest.raises(RunError, match="holds a `finish` run, expected a training"):
+    with pytest.raises(RunError, match="holds a `finish` run, expected a `train` run"):
         nas.train(output=finished.run, resume=True)
 
 

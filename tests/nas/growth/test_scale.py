@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import nas
 from nas.cli.main import app
 from nas.errors import RunError, UsageError
 from nas.events import ignore
 from nas.growth.choose import best_candidate
-from nas.growth.grow import grow_family, load_device
+from nas.growth.grow import load_device
 from nas.growth.limit import parse_limit
 from nas.growth.rules import AsvitGrowth, ChoiceGrowth, grown_topologies, growth_rule, larger_widths
 from nas.result import load_result
@@ -132,7 +133,7 @@ def test_unclear_limits_are_refused(text: str) -> None:
 
 
 def test_published_growth_ends_between_80_and_110_million(tmp_path: Path, fake_scorer: type[FakeScorer]) -> None:
-    result = grow_family(f"asvit:{SEED}", output=tmp_path / "run")
+    result = nas.scale(f"asvit:{SEED}", output=tmp_path / "run")
     space = get_space("asvit-grown")
     topologies = [space.topology(member.architecture) for member in result.front]
     assert [sum(topology.depths) for topology in topologies] == list(range(4, 4 + len(topologies)))
@@ -146,17 +147,17 @@ def test_published_growth_ends_between_80_and_110_million(tmp_path: Path, fake_s
 
 
 def test_resumed_growth_equals_an_uninterrupted_one(tmp_path: Path, fake_scorer: type[FakeScorer]) -> None:
-    whole = grow_family("asvit/seed", "12M", output=tmp_path / "whole")
+    whole = nas.scale("asvit/seed", "12M", output=tmp_path / "whole")
     calls = fake_scorer.calls
     lines = (tmp_path / "whole" / "trials.jsonl").read_bytes()
     for cut in (0, len(lines) // 3, len(lines) - 20):
         folder = tmp_path / f"cut{cut}"
-        grow_family("asvit/seed", "2.4M", output=folder)
+        nas.scale("asvit/seed", "2.4M", output=folder)
         settings = json.loads((folder / "settings.json").read_text())
         (folder / "settings.json").write_text(json.dumps({**settings, "up_to": "12M"}))
         (folder / "trials.jsonl").write_bytes(lines[:cut])
         fake_scorer.calls = 0
-        resumed = grow_family(output=folder, resume=True)
+        resumed = nas.scale(output=folder, resume=True)
         assert [member.scores for member in resumed.front] == [member.scores for member in whole.front]
         assert [member.architecture for member in resumed.front] == [member.architecture for member in whole.front]
         assert fake_scorer.calls == calls - lines[:cut].count(b"\n")
@@ -178,12 +179,12 @@ def test_interrupted_growth_says_so_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(interruptions, "deferred_interrupt", interrupted)
-        first = grow_family("asvit/seed", "12M", output=tmp_path / "run")
+        first = nas.scale("asvit/seed", "12M", output=tmp_path / "run")
     assert first.is_interrupted
     assert len(first.front) == 2
     assert fake_scorer.calls == 20
-    resumed = grow_family(output=tmp_path / "run", resume=True)
-    whole = grow_family("asvit/seed", "12M", output=tmp_path / "whole")
+    resumed = nas.scale(output=tmp_path / "run", resume=True)
+    whole = nas.scale("asvit/seed", "12M", output=tmp_path / "whole")
     assert not resumed.is_interrupted
     assert [member.architecture for member in resumed.front] == [member.architecture for member in whole.front]
 
@@ -192,7 +193,7 @@ def test_growth_under_a_latency_stays_within_it(tmp_path: Path, fake_scorer: typ
     space = get_space("elastic")
     device = load_device("pixel6", space, ignore)
     limit_ms = 1.5 * device.latency(space.lower(space.find("S1"))).high_ms
-    result = grow_family("elastic/S1", f"{limit_ms:.3f}ms", target="pixel6", output=tmp_path / "run")
+    result = nas.scale("elastic/S1", f"{limit_ms:.3f}ms", target="pixel6", output=tmp_path / "run")
     assert len(result.front) > 3
     assert all(member.latency["pixel6"].high_ms <= limit_ms for member in result.front)
     assert result.document["limit_ms"] == pytest.approx(limit_ms, abs=1e-3)
@@ -215,15 +216,15 @@ def test_what_cannot_be_grown_is_said(
     tmp_path: Path, network: str | None, given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        grow_family(network, **given, output=tmp_path / "run")
+        nas.scale(network, **given, output=tmp_path / "run")
 
 
 def test_changed_settings_are_refused(tmp_path: Path, fake_scorer: type[FakeScorer]) -> None:
-    grow_family("asvit/seed", "3M", output=tmp_path / "run")
+    nas.scale("asvit/seed", "3M", output=tmp_path / "run")
     with pytest.raises(RunError, match="`seed` was 27"):
-        grow_family(seed=1, output=tmp_path / "run", resume=True)
+        nas.scale(seed=1, output=tmp_path / "run", resume=True)
     with pytest.raises(UsageError, match="`resume` without `output`"):
-        grow_family(resume=True)
+        nas.scale(resume=True)
 
 
 def test_command_prints_the_family(tmp_path: Path, fake_scorer: type[FakeScorer]) -> None:
@@ -238,6 +239,6 @@ def test_command_prints_the_family(tmp_path: Path, fake_scorer: type[FakeScorer]
 
 
 def test_real_growth_by_one_step(tmp_path: Path) -> None:
-    result = grow_family("elastic-mini/smallest", "0.7MMACs", repeats=1, output=tmp_path / "run")
+    result = nas.scale("elastic-mini/smallest", "0.7MMACs", repeats=1, output=tmp_path / "run")
     assert len(result.front) > 1
     assert all(np.isfinite(list(member.scores.values())).all() for member in result.front)

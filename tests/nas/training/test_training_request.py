@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nas.training.request import DEFAULTS, TrainingRequest, run_settings
+from nas.training.request import run_settings
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,8 @@ from nas.training.request import DEFAULTS, TrainingRequest, run_settings
         ({"budget_seconds": 60.0}, "uniform"),
         ({"budget_seconds": 60.0, "policy": "conflict-aware"}, "conflict-aware"),
         ({"budget_seconds": 60.0, "recipe": "elasticvit"}, None),
-        ({"epochs": 3, "architecture": {"space": "elastic-mini"}}, "uniform"),
+        ({"epochs": 3, "arch": "elastic-mini/smallest"}, "uniform"),
     ],
 )
 def test_policy_unless_told(given: dict[str, Any], policy: str | None) -> None:
-    asked = {**dict.fromkeys(DEFAULTS), **given}
-    request = TrainingRequest(asked, {}, None, None, resume=False, force=False, tensorboard=False)
-    assert run_settings(request)["policy"] == policy
+    assert run_settings(given).policy == policy

@@ -159,7 +159,7 @@ def test_one_network_is_trained_resumed_and_exported(images: Path, tmp_path: Pat
     assert [phase.patch_stride for phase in result.phases] == [4, 2, 1]
     again = nas.train(output=run, resume=True)
     assert (again.accuracy, again.steps) == (result.accuracy, result.steps)
-    with pytest.raises(RunError, match="`architecture` was"):
+    with pytest.raises(RunError, match="`arch` was"):
         nas.train(arch="asvit-mini/largest", output=run, resume=True)
 
     exported = CliRunner().invoke(app, ["export", str(run)])
@@ -205,7 +205,7 @@ def test_networks_that_cannot_be_trained_are_refused(
 
 
 def test_a_name_is_looked_up_in_the_space_that_is_given() -> None:
-    from nas.training.train import find_network
+    from nas.training.request import find_network
 
     assert find_network("small", "asvit") == find_architecture("asvit/small")[1]
     assert find_network("asvit/small", "asvit").space == "asvit-grown"

@@ -1,0 +1,172 @@
+"""The settings of `nas train`, each typed once: see `nas.runs.settings` for what is made from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from nas.runs.settings import Given, RunSettings, Setting, recorded_names
+
+if TYPE_CHECKING:
+    from search_spaces import Architecture
+
+TRAINED, TRAINING, PLACE, OUTPUT = "What is trained", "Training", "Where it runs", "Output"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun(RunSettings):
+    """Settings of every verb that is one training."""
+
+    epochs: Annotated[
+        int | None,
+        Setting(
+            "Passes over the training images.", TRAINING, "that of `recipe`, else as `budget_seconds` says", least=1
+        ),
+    ] = None
+    budget_seconds: Annotated[
+        float | None,
+        Setting(
+            "Time to train, for example 30m, in place of `epochs`.",
+            TRAINING,
+            option="budget",
+            metavar="TIME",
+            kind="duration",
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Setting(
+            "Side of the images in pixels, for spaces whose networks can be had for others.",
+            TRAINING,
+            "that of the space",
+            metavar="PIXELS",
+            least=1,
+        ),
+    ] = None
+    recipe: Annotated[
+        str | None,
+        Setting(
+            "Published settings: elasticvit, resnas or resnas-finetune, see `supernets.training.recipes`. Whatever else"
+            " is given comes first.",
+            TRAINING,
+            "none",
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any],
+        Setting(
+            "Further settings of the training, for example learning_rate=1e-4, see"
+            " `supernets.training.settings.TrainingSettings`. Repeatable.",
+            TRAINING,
+            option="set",
+            metavar="NAME=VALUE",
+            kind="assignments",
+            may_change=True,
+        ),
+    ] = field(default_factory=dict)
+    device: Annotated[
+        str | None,
+        Setting(
+            "Where it is trained, for example cuda.",
+            PLACE,
+            "the first GPU if there is one, else the CPU",
+            is_recorded=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainingRun):
+    """The settings of `nas train`."""
+
+    space: Annotated[str, Setting("Search space, see `nas spaces`.", TRAINED, "that of `arch`, else elastic-mini")] = (
+        "elastic-mini"
+    )
+    data: Annotated[
+        str, Setting("Images to train on: digits, glyphs, a folder of images, or a dataset of timm.", TRAINED)
+    ] = "digits"
+    _: KW_ONLY
+    arch: Annotated[
+        str | None,
+        Setting(
+            "One network to train alone: `space/name`, the space's text form, an architecture as JSON or in a file, or"
+            " RUN:knee.",
+            TRAINED,
+            "none, for the whole supernet",
+        ),
+    ] = None
+    progressive: Annotated[
+        bool,
+        Setting(
+            "Begin on large patches, for spaces with a patch embedding, see `supernets.training.progressive`.", TRAINING
+        ),
+    ] = False
+    policy: Annotated[
+        str | None,
+        Setting(
+            "Which networks a step trains: uniform, sandwich, complexity-aware, conflict-aware, multi-architecture, or"
+            " a registered one.",
+            TRAINING,
+            "that of `recipe`, else uniform with `budget_seconds` and sandwich without",
+        ),
+    ] = None
+    seed: Annotated[int, Setting("Seed of weights, networks and images.", TRAINING, least=0)] = 0
+    validate: Annotated[
+        list[str],
+        Setting(
+            "Subnets to judge on the search part of the images after every epoch, with commas: smallest,largest.",
+            TRAINING,
+            "none",
+            metavar="NAMES",
+            may_change=True,
+        ),
+    ] = field(default_factory=list)
+    launcher: Annotated[
+        str | None, Setting("How to start `workers` processes: ray, on a cluster.", PLACE, "none", is_recorded=False)
+    ] = None
+    workers: Annotated[int | None, Setting("Processes that `launcher` starts.", PLACE, least=1, is_recorded=False)] = (
+        None
+    )
+    ray_address: Annotated[
+        str | None,
+        Setting(
+            "Address of the Ray cluster to join, for example auto.",
+            PLACE,
+            "a cluster of this machine alone",
+            metavar="ADDRESS",
+            is_recorded=False,
+        ),
+    ] = None
+    tensorboard: Annotated[bool, Setting("Write TensorBoard events too.", OUTPUT, is_recorded=False)] = False
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The one network; None for a supernet."""
+        from search_spaces import Architecture
+
+        return None if self.arch is None else Architecture.from_dict(json.loads(self.arch))
+
+    @property
+    def folder_name(self) -> str:
+        """What the run folder is called, but for its number."""
+        return f"{self.space}-{'supernet' if self.arch is None else 'network'}"
+
+    def to_repeat(self) -> dict[str, Any]:
+        """What a new run is given to do the same."""
+        return super().recorded()
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the run folder keeps, ready for JSON; the network as ``architecture``."""
+        kept = super().recorded()
+        arch = kept.pop("arch")
+        return {**kept, "architecture": None if arch is None else json.loads(arch)}
+
+    @classmethod
+    def from_record(cls, recorded: Mapping[str, Any], given: Given | None = None) -> TrainSettings:
+        """The settings that a run folder keeps, with those that it does not keep as they are given."""
+        kept = {name: recorded[name] for name in recorded_names(cls) if recorded.get(name) is not None}
+        if recorded.get("architecture") is not None:
+            kept["arch"] = json.dumps(recorded["architecture"])
+        return cls(**kept, **(given or {}))
