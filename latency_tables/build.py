@@ -7,7 +7,6 @@ table made from the others. The table that is kept is made from all of them.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from latency_tables.errors import BusyMachineError, CalibrationError
 from latency_tables.kernels import Fusion, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
 from latency_tables.measurement_journal import MeasurementJournal
-from latency_tables.profile import match, read_nodes
+from latency_tables.profile import match, read_profile
 from latency_tables.repeats import QUICK, Measurement, MeasurementSession, Progress, Protocol
 from latency_tables.table import SCHEMA, Interval, LatencyTable, ValidationRow
 from latency_tables.targets import LOCAL
@@ -140,11 +139,7 @@ def observe(
     kernels: tuple[Kernel, ...] = tuple(kernel for _, ops in network.graph.blocks for kernel in fuse(ops, fusion))
     if profile is None:
         return Observation(network.name, network.graph.macs, kernels, measurement.ms, ()), set()
-    import onnx
-
-    events = json.loads(profile[0].read_text(encoding="utf-8"))
-    graph = onnx.load(str(profile[1]), load_external_data=False).graph
-    matched = match(kernels, read_nodes(events, list(graph.node), PROFILE_WARM_UP))
+    matched = match(kernels, read_profile(*profile, PROFILE_WARM_UP))
     observation = Observation(network.name, network.graph.macs, kernels, measurement.ms, matched.samples)
     return observation, set(matched.unmatched)
 

@@ -32,7 +32,6 @@ from latency_tables.device_facts import (
     read_facts,
 )
 from latency_tables.errors import BusyMachineError, CommandTimeoutError, LatencyError, ProfileError, TransportError
-from latency_tables.measure import Measurement, Progress
 from latency_tables.phone_repeats import (
     Coverage,
     PhoneRepeat,
@@ -42,6 +41,7 @@ from latency_tables.phone_repeats import (
     summarise_repeats,
     usable,
 )
+from latency_tables.repeats import Measurement, Progress
 from latency_tables.transports.base import Transport
 from search_spaces.errors import UnknownNameError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from latency_tables.measure import Measurement
+from latency_tables.repeats import Measurement
 
 CLOCK_TOLERANCE = 0.05
 """Relative distance from the clock of most repeats beyond which a repeat does not count."""

@@ -9,7 +9,6 @@ output it works on, so that the kernels of a network add up to all that the prof
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,9 @@ from typing import Any
 
 from latency_tables.errors import ProfileError
 from latency_tables.kernels import Kernel, base_class
-from latency_tables.measure import Progress, make_session, random_inputs
 from search_spaces.graph import Shape
 
 _TRUNCATION_US = 0.5  # the profiler cuts durations to whole microseconds
-_WARM_UP = 2  # profiled runs that are thrown away
 _CHANNEL_BLOCK = 8  # convolutions in the blocked layout pad channels to multiples of this
 
 _KINDS = {
@@ -126,37 +123,21 @@ class NetworkProfile:
     node_ms: float
 
 
-def profile_networks(
-    paths: Sequence[Path], rounds: int = 3, runs: int = 4, progress: Progress | None = None
-) -> list[list[Node]]:
-    """The nodes of each network's optimised graph in execution order, with their times; networks take turns.
+def read_profile(events: Path, graph: Path, warm_up: int) -> list[Node]:
+    """The nodes of a network's optimised graph in execution order, with their times.
 
     Args:
-        paths: ONNX files.
-        rounds: Number of repeats of each network, of ``runs`` runs each.
-        progress: Called when a profile was read.
+        events: File of the profiler's events.
+        graph: ONNX file of the optimised graph, whose weights may be missing.
+        warm_up: Number of runs that are thrown away.
 
     Raises:
-        ProfileError: The runtime cannot run a network, or its profile is empty.
+        ProfileError: No event belongs to a node.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        graphs = [Path(folder) / f"{number}.onnx" for number in range(len(paths))]
-        sessions = [
-            make_session(path, profile_prefix=graph.with_suffix(""), optimised=graph)
-            for path, graph in zip(paths, graphs, strict=True)
-        ]
-        inputs = [random_inputs(session) for session in sessions]
-        for turn in range(rounds):
-            for session, values in zip(sessions, inputs, strict=True):
-                for _ in range(runs + _WARM_UP * (turn == 0)):
-                    session.run(None, values)
-        profiles = []
-        for session, graph in zip(sessions, graphs, strict=True):
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            profiles.append(read_nodes(events, _graph_nodes(graph), _WARM_UP))
-            if progress is not None:
-                progress("profile", len(profiles), len(paths))
-        return profiles
+    import onnx
+
+    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    return read_nodes(json.loads(events.read_text(encoding="utf-8")), list(nodes), warm_up)
 
 
 def read_nodes(events: Iterable[Mapping[str, Any]], graph: Sequence[Any], warm_up: int) -> list[Node]:
@@ -307,9 +288,3 @@ def _node(name: str, operator: str, source: Any, arguments: Mapping[str, Any], r
 
 def _shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]:
     return tuple(tuple(shape) for entry in described for kind, shape in entry.items() if kind == "float")
-
-
-def _graph_nodes(path: Path) -> list[Any]:
-    import onnx
-
-    return list(onnx.load(str(path), load_external_data=False).graph.node)

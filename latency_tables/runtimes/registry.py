@@ -14,7 +14,6 @@ from latency_tables.runtimes.openvino import OpenVINO
 from latency_tables.runtimes.torch_eager import TorchEager
 from search_spaces.errors import UnknownNameError
 
-DEFAULT_RUNTIME = "onnxruntime"
 _runtimes: dict[str, Runtime] = {
     runtime.name: runtime for runtime in (OnnxRuntime(), OpenVINO(), TorchEager(), LiteRT(), ExecuTorch())
 }

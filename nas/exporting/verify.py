@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from latency_tables.measure import Measurement, measure_network
+from latency_tables.measure import measure_network
 from latency_tables.predictor import Latency
+from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import accuracy_of, top1_accuracy

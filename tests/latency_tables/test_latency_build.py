@@ -13,9 +13,9 @@ from latency_tables.device_runner import DeviceRunner
 from latency_tables.errors import BusyMachineError, CalibrationError
 from latency_tables.kernels import ONNX_RUNTIME, Kernel
 from latency_tables.local_fit import Observation, fit_local
-from latency_tables.measure import Protocol
 from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.profile import KernelSample
+from latency_tables.repeats import Protocol
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
 from search_spaces import OpGraph, get_space

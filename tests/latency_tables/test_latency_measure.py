@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from latency_tables import device_runner
+from latency_tables.device_runner import PROFILE_RUNS, PROFILE_TURNS, PROFILE_WARM_UP, DeviceRunner, NetworkFile
 from latency_tables.errors import BusyMachineError, ProfileError
 from latency_tables.kernels import ONNX_RUNTIME, fuse
-from latency_tables.measure import (
-    Protocol,
-    Repeat,
-    is_clean,
-    measure_network,
-    measure_networks,
-    summarise,
-    summarise_all,
-)
-from latency_tables.profile import Node, kernel_signature, match, node_signature, profile_networks
+from latency_tables.measure import measure_network, measure_networks
+from latency_tables.measurement_journal import MeasurementJournal
+from latency_tables.profile import Node, kernel_signature, match, node_signature, read_profile
+from latency_tables.repeats import Protocol, Repeat, is_clean, summarise, summarise_all
+from latency_tables.runtimes import get_runtime
+from latency_tables.transports.local import LocalTransport
 from search_spaces import SOURCE, OpList
 from tests.support.onnx_networks import network_ops, save_network
 
@@ -94,15 +92,18 @@ def test_measuring_a_real_network(network: Path) -> None:
     assert measure_network(network, TINY).name == "tiny"
 
 
-def test_profiled_kernels_add_up_to_all_nodes(network: Path) -> None:
-    (nodes,) = profile_networks([network], rounds=2, runs=3)
+def test_profiled_kernels_add_up_to_all_nodes(network: Path, tmp_path: Path) -> None:
+    with LocalTransport() as transport:
+        runner = DeviceRunner(get_runtime("onnxruntime"), transport)
+        (files,) = device_runner.profile(runner, [NetworkFile(network)], tmp_path / "profiles", MeasurementJournal())
+    nodes = read_profile(*files, PROFILE_WARM_UP)
     kernels = fuse(network_ops(), ONNX_RUNTIME)
     profile = match(kernels, nodes)
     assert profile.unmatched == ()
     assert sorted(sample.kernel.key for sample in profile.samples) == sorted(kernel.key for kernel in kernels)
     assert sum(sample.ms for sample in profile.samples) == pytest.approx(profile.node_ms)
     assert sum(sample.nodes for sample in profile.samples) == len(nodes)
-    assert all(sample.runs == 6 for sample in profile.samples)
+    assert all(sample.runs == PROFILE_TURNS * PROFILE_RUNS for sample in profile.samples)
 
 
 def test_a_broken_network_is_one_clear_error(tmp_path: Path) -> None:

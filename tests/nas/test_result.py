@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import nas
-from latency_tables.measure import Measurement
 from latency_tables.predictor import Latency
+from latency_tables.repeats import Measurement
 from nas.errors import InfeasibleError, NasError, RunError, UsageError
 from nas.exporting.verify import compare_latency
 from nas.records.trial import State, Trial

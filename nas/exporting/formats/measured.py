@@ -15,7 +15,8 @@ from torch import Tensor
 
 from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import BusyMachineError
-from latency_tables.measure import ONE, Measurement, measure_networks
+from latency_tables.measure import measure_networks
+from latency_tables.repeats import ONE, Measurement
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports.local import LocalTransport
 from nas.exporting.formats.registry import ONNX, get_file_format
