@@ -56,7 +56,7 @@ class Checkpoint:
     """The contents of a checkpoint file.
 
     Attributes:
-        path: Of the file.
+        path: The file.
         weights: Shared tensors by name, as in the supernet's ``state_dict``.
         optimizer: Optimizer state by name, as it was saved.
         metadata: What the file says about itself.
@@ -167,8 +167,8 @@ def load_supernet(
     Where the training kept a moving average of the weights, the supernet has the average.
 
     Args:
-        path: Of the file.
-        device: Where the supernet is to be.
+        path: The file.
+        device: Device that the supernet is to be on.
         to_train: Whether it keeps tensors that are of no use but to train on, such as a classifier of patches.
 
     Raises:

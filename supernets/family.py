@@ -66,7 +66,7 @@ class NetworkFamily(ABC):
 
         Args:
             space: The space.
-            network: Its largest network.
+            network: Largest network of the space.
         """
         return {
             f"{block}.{name}": number

@@ -49,7 +49,7 @@ class Ordering:
     Attributes:
         supernet: The sorted weights; where the order of blocks changed its space has that order in its name.
         criteria: The criterion of each axis, ``none`` where the given order was the best.
-        losses: Of every axis and criterion: loss on the calibration images at the middle size of that axis.
+        losses: For every axis and criterion the loss on the calibration images at the middle size of that axis.
     """
 
     supernet: Supernet
@@ -106,8 +106,9 @@ def sort_by_importance(
     Args:
         supernet: Left as it is.
         images_BCHW: Normalised calibration images; some dozens to some hundreds.
-        labels_B: Their classes; None takes what the whole network says, which asks smaller ones to agree with it.
-        criteria: To choose from.
+        labels_B: Classes of the images; None takes what the whole network says, which asks smaller ones to agree with
+            it.
+        criteria: Criteria to choose from.
 
     Raises:
         TimmModelError: The supernet is of another kind of space.
@@ -138,7 +139,7 @@ def sorted_along(supernet: Supernet, axis: str, criterion: str, calibration: Cal
     """A copy of a supernet that is sorted along one axis.
 
     Args:
-        supernet: Of a timm model.
+        supernet: Supernet of a timm model.
         axis: ``embed``, ``head``, ``hidden`` or ``depth``.
         criterion: One of `CRITERIA`.
         calibration: What importance is judged on.

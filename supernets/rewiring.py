@@ -72,7 +72,7 @@ def axis_importance(
     """Sum ``(size,)`` of the absolute values that belong to each entry of an axis, over all tensors that carry it.
 
     Args:
-        tensors: Of one block, by name.
+        tensors: Tensors of one block, by name.
         axes: Axis description of each tensor, see `supernets.axes`.
         sizes: Size of each named axis.
         axis: Name of the axis.
@@ -91,7 +91,7 @@ def permute_axis(
     """Re-order the entries of an axis in every tensor that carries it, in place.
 
     Args:
-        tensors: Of one block, by name; contiguous and without gradient.
+        tensors: Tensors of one block, by name; contiguous and without gradient.
         axes: Axis description of each tensor, see `supernets.axes`.
         sizes: Size of each named axis.
         axis: Name of the axis.

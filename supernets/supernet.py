@@ -92,7 +92,7 @@ class Supernet(nn.Module):
 
     Args:
         space: The search space, made for the right number of classes.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
@@ -140,7 +140,7 @@ class Supernet(nn.Module):
 
         Args:
             architecture: A valid architecture of the space.
-            patch_stride: How much further apart than usual patches are, see `SearchSpace.coarse_blocks`.
+            patch_stride: Factor by which patches are further apart than usual, see `SearchSpace.coarse_blocks`.
         """
         leaves: list[tuple[Tensor, Tensor, Narrowing]] = []
         blocks: list[_Block] = []

@@ -40,6 +40,7 @@ from nas.runs.settings import (
 )
 from nas.runs.settings_file import write_settings
 from search_spaces import Architecture
+from search_spaces.interruption import deferred_interrupt
 
 if TYPE_CHECKING:
     from latency_tables.predictor import Latency
@@ -80,7 +81,6 @@ def scale(given: Given) -> SearchResult:
     document = {"command": "scale", "space": rule.space.name, **settings.recorded()}
 
     from nas.scores.asvit import AsvitScorer
-    from supernets.training.interruptions import deferred_interrupt
 
     side = rule.space.input_shape(dict(start.settings))[-1]
     with (

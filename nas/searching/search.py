@@ -23,7 +23,6 @@ from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult, front_document, with_many
 from nas.runs.folder import check_same, original_checkpoint, recorded_settings, supernet_checkpoint
-from nas.runs.interruption import deferred_interrupt
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
@@ -37,6 +36,7 @@ from nas.training.options import checked_options, recordable
 from nas.training.pretrained import PRETRAINED, OwnModel, find_model, folder_name, keep_original
 from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
+from search_spaces.interruption import deferred_interrupt
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData

@@ -29,7 +29,7 @@ Colours = tuple[float, float, float]
 
 SMALL_SIDE = 128
 CROP_SHARE = 224 / 256
-"""Of the resized image's side that the middle crop of an evaluation keeps."""
+"""Share of the resized image's side that the middle crop of an evaluation keeps."""
 _ONE_BIT = 9.99
 """The magnitude, of 10, up to which posterisation leaves a bit of every colour."""
 
@@ -41,12 +41,12 @@ class Augmentation:
     Every one of them begins with a random crop, resized bicubically, and mirroring where the source allows it.
 
     Attributes:
-        name: Of the augmentation.
+        name: Name of the augmentation.
         operations: RandAugment's, in timm's notation.
         erasing: Probability that a rectangle is erased.
         erased: What fills it: the mean colour, or noise.
         mixup: The Beta distribution's parameter of blending two images, see `mix_images`; 0 for none.
-        cutmix: That of pasting a part of one image into another; 0 for none.
+        cutmix: The Beta distribution's parameter of pasting a part of one image into another; 0 for none.
     """
 
     name: str
@@ -156,7 +156,7 @@ def mix_images(
         images_BCHW: Left as they are.
         labels_B: Class of each image.
         classes: Number of classes.
-        augmentation: Its ``mixup`` and ``cutmix`` are used.
+        augmentation: Augmentation whose ``mixup`` and ``cutmix`` are used.
         smoothing: Share of each label that is spread over all classes.
         generator: Equal ones on all processes of a training.
 
@@ -164,11 +164,12 @@ def mix_images(
         The images, and their soft targets ``[B, K]``.
     """
     targets_BK = F.one_hot(labels_B, classes) * (1 - smoothing) + smoothing / classes
-    kinds = [kind for kind in ("mixup", "cutmix") if getattr(augmentation, kind) > 0]
+    alphas = {"mixup": augmentation.mixup, "cutmix": augmentation.cutmix}
+    kinds = [kind for kind, alpha in alphas.items() if alpha > 0]
     if not kinds:
         return images_BCHW, targets_BK
     kind = kinds[int(generator.integers(len(kinds)))]
-    alpha = getattr(augmentation, kind)
+    alpha = alphas[kind]
     kept = float(generator.beta(alpha, alpha))
     half = len(images_BCHW) // 2
     partners_BCHW = images_BCHW.roll(half, dims=0)

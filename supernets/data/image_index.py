@@ -98,8 +98,8 @@ class ImageIndex:
     Attributes:
         classes: Names of the sub-folders that hold images, sorted.
         counts: Images of each.
-        names: Of the files, relative to the folder, class by class, sorted.
-        sizes: Of the files, in bytes.
+        names: Names of the files, relative to the folder, class by class, sorted.
+        sizes: Sizes of the files, in bytes.
     """
 
     classes: tuple[str, ...]

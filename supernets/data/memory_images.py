@@ -24,8 +24,8 @@ class AffineRanges:
 
     Attributes:
         degrees: Rotation.
-        shift: Of the image side.
-        scale: Of the size.
+        shift: Shift, as a share of the image's side.
+        scale: Change of size, as a share of it.
         shear: Columns per row.
     """
 
@@ -44,8 +44,9 @@ class MemoryData(ImageData):
         class_names: Names of the classes in label order.
         division: Which image is in which part.
         images_N1HW: The images, uint8.
-        labels_N: Their labels, int64.
-        augmentation: Of training images. With ``light`` they are moved within ``ranges``; no image is ever mirrored.
+        labels_N: Labels of the images, int64.
+        augmentation: Augmentation of training images; with ``light`` they are moved within ``ranges``. No image is ever
+            mirrored.
         ranges: How far training images are moved.
     """
 
@@ -130,7 +131,7 @@ def affine_grid(
         zoom_y_B: Rows of the source per row.
         shear_B: Columns per row.
         shift_B2: Right and down, in half sides.
-        side: Of the images that are sampled.
+        side: Side of the images that are sampled.
 
     Returns:
         ``[B, side, side, 2]``, (x, y) in [-1, 1] of the source.

@@ -20,7 +20,7 @@ from supernets.errors import DataError
 CACHE_BYTES = 256 * 2**20
 """A part whose decoded images take no more memory than this is decoded once."""
 DAMAGED_SHARE = 0.001
-"""Of the training images that may turn out damaged before training stops."""
+"""Share of the training images that may turn out damaged before training stops."""
 _NAMED = 5
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class StoredData(ImageData):
         division: Which image is in which part.
         store: The images.
         workers: Processes that read and augment; None takes one per free core.
-        augmentation: Of training images.
+        augmentation: Augmentation of training images.
         mirrored: Whether a mirrored image is of the same class.
     """
 

@@ -27,8 +27,8 @@ class TokenLogits(NamedTuple):
     """What a network with a patch classifier returns while it is trained.
 
     Attributes:
-        logits_BK: Of the image.
-        patches_BPK: Of the patches of the last stage, row by row.
+        logits_BK: Logits of the images.
+        patches_BPK: Logits of the patches of the last stage, row by row.
     """
 
     logits_BK: Tensor

@@ -34,7 +34,7 @@ from supernets.sampling.floors import Floor
 
 ROWS = 150_000
 EXCESS = 0.5
-"""Of a level's window, by which a table reaches above it: as published, 30 million MACs for a window of 20."""
+"""Share of a level's window, by which a table reaches above it: as published, 30 million MACs for a window of 20."""
 ENUMERATED = 1 << 21
 """Spaces of at most so many encodings are enumerated."""
 FEWEST_NEW = 0.1
@@ -56,7 +56,7 @@ class TableRange:
     """What one table holds.
 
     Attributes:
-        floor: Of its networks.
+        floor: Bound from below of the networks' choices.
         lowest: Fewest MACs.
         highest: Most MACs.
     """
@@ -83,10 +83,10 @@ def make_tables(
     Args:
         space: The search space.
         ranges: What each table holds; ranges that share a floor enumerate it once.
-        macs: Of genotypes ``[n, c]``.
-        seed: Of what is drawn.
-        rows: Of a table.
-        threads: That draw; None takes one per processor. Tables do not depend on it.
+        macs: MACs ``[n]`` of genotypes ``[n, c]``.
+        seed: Seed of what is drawn.
+        rows: Networks in a table.
+        threads: Number of threads that draw; None takes one per processor. Tables do not depend on it.
         progress: Told what is found, over all tables.
 
     Raises:

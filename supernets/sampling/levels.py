@@ -91,11 +91,11 @@ class Levels:
     def prepare(self, progress: Progress | None = None, *, rows: int = ROWS) -> None:
         """Read or make the tables that networks are drawn from, unless that was done before.
 
-        Of a space as large as `elastic` that takes minutes once, later seconds.
+        For a space as large as `elastic` that takes minutes once, later seconds.
 
         Args:
             progress: Called with the networks found and the networks wanted, over all tables.
-            rows: Of each table.
+            rows: Networks in each table.
 
         Raises:
             SupernetError: A level has no networks.

@@ -36,9 +36,9 @@ WIDTH = "width"
 class MultiArchitecturePolicy(SamplingPolicy):
     """Architectures drawn choice by choice, so that those of a step differ as much as they can; all on labels.
 
-    Of the values of a choice, largest first, only the first ones are drawn at the start of a training, and all of them
-    once the share ``warmup`` of it is done. As many rows as there are groups of images, or a few more, cycle through
-    the values that are enabled; every choice shuffles its own rows and deals them to the groups, so with no more groups
+    Only the first values of a choice, largest first, are drawn at the start of a training, and all of them once the
+    share ``warmup`` of it is done. As many rows as there are groups of images, or a few more, cycle through the values
+    that are enabled; every choice shuffles its own rows and deals them to the groups, so with no more groups
     than values all groups differ in every choice. A choice whether a block is there has each of its two values twice:
     blocks are left out from half of the warm-up on. What is drawn is put right by the rules of the space.
 

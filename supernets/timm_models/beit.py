@@ -9,22 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from supernets.timm_models.parts import Part
+from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.plain import EMBED, plain_chain
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 
-class BeitAdapter:
+class BeitAdapter(Adapter):
     """Chains of ``timm.models.beit.Beit``; relative positions belong to one grid, so the input side is fixed."""
 
     family = "beit"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a Beit."""
-        from timm.models.beit import Beit
-
-        return isinstance(model, Beit)
+    model_class = "timm.models.beit.Beit"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head.

@@ -27,8 +27,8 @@ def describe_heads(table: AxesTable, path: str) -> None:
     """The heads of an attention and their biases; its projections are for the adapter to describe.
 
     Args:
-        table: Of the part; gets the axes of `KEYS`, `VALUES` and of the fused ones.
-        path: Of the attention.
+        table: Table of the part; gets the axes of `KEYS`, `VALUES` and of the fused ones.
+        path: Path of the attention.
     """
     layer: Any = table.module.get_submodule(path)
     layer.__class__ = _without_memory(type(layer))  # type: ignore[arg-type]

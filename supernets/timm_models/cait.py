@@ -9,22 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.parts import Adapter, Part, shell
 from supernets.timm_models.plain import EMBED, HEAD, describe_stem, plain_chain, run_head
 from supernets.timm_models.tables import AxesTable
 
 
-class CaitAdapter:
+class CaitAdapter(Adapter):
     """Chains of ``timm.models.cait.Cait``; the blocks of the class token belong to the head and keep their number."""
 
     family = "cait"
+    model_class = "timm.models.cait.Cait"
     any_side = True
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a Cait."""
-        from timm.models.cait import Cait
-
-        return isinstance(model, Cait)
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head with the blocks of the class token.

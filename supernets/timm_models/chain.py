@@ -51,7 +51,7 @@ ADAPTERS: list[Adapter] = [
 SIDE_SHARES = (0.625, 0.75, 0.875, 1.0)
 SIDE_ARGUMENT = "img_size"
 DEFAULT_CLASSES = 1000
-"""Of a model that comes without a classifier, unless given."""
+"""Classes of a model that comes without a classifier, where nobody says how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ class Chain:
 
     Attributes:
         parts: By name, from input to output; their tensors are on the meta device.
-        side: Of the image, in pixels.
+        side: Side of the image in pixels.
         stride: Pixels per step of the grid that positions belong to.
-        classes: That it tells apart.
+        classes: Number of classes that it tells apart.
         family: Name of the adapter.
         any_side: Whether images of other sides can be searched.
     """
@@ -87,7 +87,7 @@ class Chain:
 
     @property
     def computed_as(self) -> Mapping[str, str]:
-        """Of every part the first one that computes the same, but for what is dropped in training."""
+        """For every part the first one that computes the same, but for what is dropped in training."""
         return _computed_as(self)
 
 
@@ -97,7 +97,7 @@ def create(reference: TimmReference, side: int | None, classes: int | None, **ar
     Args:
         reference: The model.
         side: Side in pixels of the image; None takes the model's own.
-        classes: To tell apart; None takes the model's own.
+        classes: Number of classes to tell apart; None takes the model's own.
         arguments: Further ones of ``timm.create_model``.
 
     Raises:
@@ -146,7 +146,7 @@ def chain_of(model: str, side: int | None = None, classes: int | None = None) ->
     Args:
         model: A `TimmReference.model`.
         side: Side in pixels of the image; None takes the model's own.
-        classes: To tell apart; None takes the model's own.
+        classes: Number of classes to tell apart; None takes the model's own.
 
     Raises:
         UnknownNameError: timm has no such model.

@@ -27,8 +27,8 @@ def adapt_colours(
     """Change the first convolution in place, so that images normalised as ``given`` do what ``expected`` ones did.
 
     Args:
-        supernet: Of a timm space.
-        first_convolution: Its name in the timm model, for example ``patch_embed.proj``.
+        supernet: Supernet of a timm space.
+        first_convolution: Name of the first convolution in the timm model, for example ``patch_embed.proj``.
         expected: Mean and standard deviation of the three colours that the weights were trained with.
         given: Those of the images that it will see.
 

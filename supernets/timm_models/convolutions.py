@@ -20,8 +20,8 @@ def convolution(table: AxesTable, path: str, outputs: str, inputs: str) -> None:
     and, where it is larger than one, in an order that cannot be changed.
 
     Args:
-        table: Of the part.
-        path: Of the layer.
+        table: Table of the part.
+        path: Path of the layer.
         outputs: Axes of its output channels: of a grouped convolution those of its inputs, or ``(inputs other)`` with
             ``other`` outputs for each.
         inputs: Axis of its input channels.
@@ -52,10 +52,10 @@ def convolution_norm(
     """A convolution and its norm, as two children of the module at ``path``; nothing where the model has none.
 
     Args:
-        table: Of the part.
-        path: Of the module that holds both.
-        outputs: As `convolution` takes it.
-        inputs: As `convolution` takes it.
+        table: Table of the part.
+        path: Path of the module that holds both.
+        outputs: Axis of what comes out, as `convolution` takes it.
+        inputs: Axis of what goes in, as `convolution` takes it.
         layer: Name of the convolution.
         norm: Name of the norm.
 

@@ -11,23 +11,17 @@ from typing import Any
 from torch import nn
 
 from supernets.timm_models.biased_attention import HEAD_WIDTHS, QUERIES_KEYS_VALUES, VALUES, describe_heads
-from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.parts import Adapter, Part, shell
 from supernets.timm_models.plain import run_head, run_stem
 from supernets.timm_models.staged import EMBED, HIDDEN, IN_EMBED, stage_widths, staged_chain
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 
-class EfficientFormerAdapter:
+class EfficientFormerAdapter(Adapter):
     """Chains of ``timm.models.efficientformer.EfficientFormer``."""
 
     family = "efficientformer"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is an EfficientFormer."""
-        from timm.models.efficientformer import EfficientFormer
-
-        return isinstance(model, EfficientFormer)
+    model_class = "timm.models.efficientformer.EfficientFormer"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head; what flattens the map stands between two blocks.

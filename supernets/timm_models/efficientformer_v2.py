@@ -13,23 +13,17 @@ from torch import nn
 from supernets.timm_models.biased_attention import HEAD, HEAD_WIDTHS, KEYS, VALUES, describe_heads
 from supernets.timm_models.convolutions import convolution_norm
 from supernets.timm_models.efficientformer import describe_head
-from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.parts import Adapter, Part, shell
 from supernets.timm_models.plain import run_stem
 from supernets.timm_models.staged import EMBED, HIDDEN, IN_EMBED, stage_widths, staged_chain
 from supernets.timm_models.tables import AxesTable
 
 
-class EfficientFormerV2Adapter:
+class EfficientFormerV2Adapter(Adapter):
     """Chains of ``timm.models.efficientformer_v2.EfficientFormerV2``."""
 
     family = "efficientformer_v2"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is an EfficientFormerV2."""
-        from timm.models.efficientformer_v2 import EfficientFormerV2
-
-        return isinstance(model, EfficientFormerV2)
+    model_class = "timm.models.efficientformer_v2.EfficientFormerV2"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head.

@@ -12,22 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Part
+from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.plain import EMBED, plain_chain
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 
-class EvaAdapter:
+class EvaAdapter(Adapter):
     """Chains of ``timm.models.eva.Eva``."""
 
     family = "eva"
+    model_class = "timm.models.eva.Eva"
     any_side = True
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is an Eva."""
-        from timm.models.eva import Eva
-
-        return isinstance(model, Eva)
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head.

@@ -23,7 +23,7 @@ def to_timm_names(state: Mapping[str, Tensor], names: Mapping[str, str] | None =
 
     Args:
         state: By name in the chain.
-        names: Of blocks that have another number in the network, as `renumbered` gives them.
+        names: Names of blocks that have another number in the network, as `renumbered` gives them.
     """
     return {_timm_name(name, names or {}): tensor for name, tensor in state.items()}
 

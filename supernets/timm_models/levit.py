@@ -19,23 +19,17 @@ from supernets.timm_models.biased_attention import (
     VALUES,
     describe_heads,
 )
-from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.parts import Adapter, Part, shell
 from supernets.timm_models.plain import run_stem
 from supernets.timm_models.staged import EMBED, HIDDEN, IN_EMBED, stage_widths, staged_chain
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 
-class LevitAdapter:
+class LevitAdapter(Adapter):
     """Chains of ``timm.models.levit.Levit`` and of ``LevitDistilled``."""
 
     family = "levit"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a Levit."""
-        from timm.models.levit import Levit
-
-        return isinstance(model, Levit)
+    model_class = "timm.models.levit.Levit"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head.

@@ -20,7 +20,7 @@ from supernets.timm_models.export import from_timm_names
 
 PRETRAINED = "pretrained"
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-"""Of a folder that a model was exported to, by timm, by us or by a hub."""
+"""Files of a folder that a model was exported to, by timm, by us or by a hub."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Original:
     """A timm model as a supernet, and what its weights are.
 
     Attributes:
-        supernet: Its largest network is the model.
+        supernet: Supernet whose largest network is the model.
         tells_classes: Whether the weights hold a classifier for the classes that were asked for, so that the model can
             teach; without weights it cannot.
-        mean: Of the three colours, as the weights expect images to be normalised.
+        mean: Means of the three colours, as the weights expect images to be normalised.
         std: Likewise.
         first_convolution: Name in the model of the layer that sees the colours.
-        license: Of the weights; None where nobody says.
+        license: License of the weights; None where nobody says.
     """
 
     supernet: Supernet
@@ -61,12 +61,13 @@ def load_original(
     """A timm model as a supernet, with what is known of its weights.
 
     Args:
-        name: Of the model, as ``NAME`` or ``NAME?argument=value``.
+        name: Name of the model, as ``NAME`` or ``NAME?argument=value``.
         weights: ``pretrained`` for those that timm downloads, or a file: safetensors, or a PyTorch file that holds
             nothing but tensors; or a folder with ``model.safetensors``. A ``config.json`` beside the file, as timm
             writes it, says how images are normalised; else they are as for timm's own weights. None draws them at
             random.
-        classes: To tell apart; None takes the model's own. A classifier for another number is drawn at random.
+        classes: Number of classes to tell apart; None takes the model's own. A classifier for another number is drawn
+            at random.
         image_side: Side in pixels of the image; None takes the model's own.
 
     Raises:
@@ -205,7 +206,7 @@ def reordered(supernet: Supernet, order: tuple[int, ...]) -> Supernet:
     """The same weights over the space that leaves out blocks in another order of importance.
 
     Args:
-        supernet: Of a timm space.
+        supernet: Supernet of a timm space.
         order: Numbers of the removable blocks, from most to least important.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from supernets.timm_models.convolutions import blur_pool, channels_per_group, convolution
-from supernets.timm_models.parts import Elastic, Part, count_values, hidden_values, shell, width_values
+from supernets.timm_models.parts import Adapter, Elastic, Part, count_values, hidden_values, shell, width_values
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 EMBED, IN_EMBED, HIDDEN, HEAD = "embed", "in_embed", "hidden", "head"
@@ -77,17 +77,12 @@ LAYERS: dict[str, tuple[Layer, ...]] = {
 """By class of timm: the convolutions of a block, in order; attention is described apart."""
 
 
-class MobileNetAdapter:
+class MobileNetAdapter(Adapter):
     """Chains of ``timm.models.mobilenetv3.MobileNetV3``."""
 
     family = "mobilenetv3"
+    model_class = "timm.models.mobilenetv3.MobileNetV3"
     any_side = True
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a MobileNetV3, which MobileNetV4 is to timm."""
-        from timm.models.mobilenetv3 import MobileNetV3
-
-        return isinstance(model, MobileNetV3)
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, the blocks of every stage, head.

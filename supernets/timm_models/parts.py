@@ -8,10 +8,11 @@ pass is written again here.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ class Part:
 
     Attributes:
         name: In the chain, and for blocks in the model.
-        table: Its module and the axes of its tensors.
+        table: Module of the part and the axes of its tensors.
         elastic: What can be searched, by axis.
         flow: Axis description of the tensor that flows in, batch dimension left out.
         removable: Name of the depth choice that may leave the part out; empty where none may.
@@ -56,24 +57,27 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """What is known about one family of timm models."""
 
     family: str
-    any_side: bool
+    """Name of the family."""
+    model_class: str
+    """The class of timm, by its full name, whose models are of the family."""
+    any_side = False
     """Whether the model can be made for images of other sides with the same weights but for resized positions."""
 
     def claims(self, model: nn.Module) -> bool:
         """Whether the model is of the family."""
-        ...
+        return any(f"{base.__module__}.{base.__qualname__}" == self.model_class for base in type(model).__mro__)
 
-    def parts(self, model: nn.Module) -> list[Part]:
+    @abstractmethod
+    def parts(self, model: Any) -> list[Part]:
         """The chain of a model; it takes the model apart, whose own forward is of no use afterwards.
 
         Raises:
             NotElastic: Something in the model has no named axes; the message says what.
         """
-        ...
 
 
 def shell(model: nn.Module, keep: Iterable[str], forward: Forward, **in_place_of: nn.Module) -> nn.Module:

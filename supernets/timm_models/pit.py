@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Elastic, Part, count_values, hidden_values, shell, width_values
+from supernets.timm_models.parts import Adapter, Elastic, Part, count_values, hidden_values, shell, width_values
 from supernets.timm_models.plain import EMBED, HEAD, HEADS_FOLLOW, STEM, run_head, run_stem
 from supernets.timm_models.tables import AxesTable
 
@@ -22,17 +22,12 @@ GRID = "grid"
 WIDTHS = "width of later stages: it follows the first one's, as pooling makes a channel into a fixed number of new ones"
 
 
-class PitAdapter:
+class PitAdapter(Adapter):
     """Chains of ``timm.models.pit.PoolingVisionTransformer``; tokens flow with the class tokens in front."""
 
     family = "pit"
+    model_class = "timm.models.pit.PoolingVisionTransformer"
     any_side = True
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a PoolingVisionTransformer."""
-        from timm.models.pit import PoolingVisionTransformer
-
-        return isinstance(model, PoolingVisionTransformer)
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, the pooling in front of a stage and its blocks, head.

@@ -56,8 +56,8 @@ def plain_chain(
     Args:
         model: With ``patch_embed``, ``blocks``, ``norm``, ``forward_features`` and ``forward_head``.
         blocks: The tables of its blocks, with axes ``embed``, ``head`` and ``hidden`` where they have them.
-        stem: Its stem, unless it is the usual one.
-        head: Its head, unless it is the usual one.
+        stem: Table of the stem; None for the usual one.
+        head: Table of the head; None for the usual one.
         notes: What is not elastic, in words.
     """
     stem = stem or describe_stem(model)

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
-from supernets.timm_models.parts import Part
+from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.plain import plain_chain
 from supernets.timm_models.tables import NotElastic
 from supernets.timm_models.vit import describe_block
 
 
-class RelativePositionAdapter:
+class RelativePositionAdapter(Adapter):
     """Chains of ``VisionTransformerRelPos``; relative positions belong to one grid, so the input side is fixed."""
 
     family = "vision_transformer_relpos"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a VisionTransformerRelPos."""
-        from timm.models.vision_transformer_relpos import VisionTransformerRelPos
-
-        return isinstance(model, VisionTransformerRelPos)
+    model_class = "timm.models.vision_transformer_relpos.VisionTransformerRelPos"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head.

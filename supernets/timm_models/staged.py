@@ -75,7 +75,7 @@ def staged_chain(
 
 
 def _widths(model: Any) -> list[Elastic]:
-    """Of every stage; one without a step in front of it is as wide as the one before."""
+    """Widths of all stages; one without a step in front of it is as wide as the one before."""
     widths: list[Elastic] = []
     for index, (stage, width) in enumerate(zip(model.stages, stage_widths(model), strict=True)):
         is_first = not widths or _has_step(stage)

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Elastic, Part, count_values, hidden_values, shell, width_values
+from supernets.timm_models.parts import Adapter, Elastic, Part, count_values, hidden_values, shell, width_values
 from supernets.timm_models.plain import HEADS_FOLLOW
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 EMBED, IN_EMBED = "embed", "in_embed"
 MERGED = f"(quarter {IN_EMBED})"
-"""Of four neighbours, which a step between stages puts together."""
+"""Channels of four neighbours, which a step between stages puts together."""
 
 
 def run_stem(model: Any, x_BCHW: Tensor) -> Tensor:
@@ -32,17 +32,11 @@ def run_head(model: Any, x_BHWC: Tensor) -> Tensor:
     return logits_BK
 
 
-class SwinAdapter:
+class SwinAdapter(Adapter):
     """Chains of ``timm.models.swin_transformer.SwinTransformer``."""
 
     family = "swin_transformer"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a SwinTransformer."""
-        from timm.models.swin_transformer import SwinTransformer
-
-        return isinstance(model, SwinTransformer)
+    model_class = "timm.models.swin_transformer.SwinTransformer"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head.

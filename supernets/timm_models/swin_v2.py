@@ -8,26 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
-from supernets.timm_models.parts import Part
+from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.swin import EMBED, windowed_chain
 
 
-class SwinV2Adapter:
+class SwinV2Adapter(Adapter):
     """Chains of ``timm.models.swin_transformer_v2.SwinTransformerV2``.
 
     The number of heads follows the width: timm's attention gives its heads back as wide as its input.
     """
 
     family = "swin_transformer_v2"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a SwinTransformerV2."""
-        from timm.models.swin_transformer_v2 import SwinTransformerV2
-
-        return isinstance(model, SwinTransformerV2)
+    model_class = "timm.models.swin_transformer_v2.SwinTransformerV2"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head.

@@ -30,7 +30,7 @@ class AxesTable:
         module: The part.
         axes: Axis description of every parameter and buffer that has one (see `supernets.axes`).
         sizes: Full size of every named axis.
-        attributes: Of modules by path: attributes that hold a product of sizes, or a tuple of sizes, as words.
+        attributes: Attributes of modules by path, which hold a product of sizes, or a tuple of sizes, as words.
         ties: ``{axis: (others, divisor)}``: axes whose size is that of another one, or of several merged, divided by a
             number.
         in_order: Axes whose entries cannot be put into another order without changing the function.

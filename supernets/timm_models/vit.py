@@ -11,22 +11,17 @@ from typing import Any
 
 from torch import nn
 
-from supernets.timm_models.parts import Part
+from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.plain import EMBED, plain_chain
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 
-class VisionTransformerAdapter:
+class VisionTransformerAdapter(Adapter):
     """Chains of ``timm.models.vision_transformer.VisionTransformer`` and its subclasses."""
 
     family = "vision_transformer"
+    model_class = "timm.models.vision_transformer.VisionTransformer"
     any_side = True
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is a VisionTransformer."""
-        from timm.models.vision_transformer import VisionTransformer
-
-        return isinstance(model, VisionTransformer)
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Part, shell
+from supernets.timm_models.parts import Adapter, Part, shell
 from supernets.timm_models.plain import EMBED, HEAD, plain_chain, run_head
 from supernets.timm_models.tables import AxesTable, NotElastic
 
@@ -19,17 +19,11 @@ CLASS_BLOCKS = "blocks of the class token: they keep their number and hidden uni
 STEM = "convolutions in front of the last one of the stem: they keep their channels"
 
 
-class XcitAdapter:
+class XcitAdapter(Adapter):
     """Chains of ``timm.models.xcit.Xcit``; the blocks of the class token belong to the head and keep their number."""
 
     family = "xcit"
-    any_side = False
-
-    def claims(self, model: nn.Module) -> bool:
-        """Whether it is an Xcit."""
-        from timm.models.xcit import Xcit
-
-        return isinstance(model, Xcit)
+    model_class = "timm.models.xcit.Xcit"
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, blocks, head with the blocks of the class token.

@@ -69,7 +69,7 @@ class TrainingResult:
         steps: Steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all resumed parts.
-        loss: Of the last step, see `TrainingProgress`.
+        loss: Loss of the last step, see `TrainingProgress`.
     """
 
     checkpoint: Path

@@ -17,7 +17,7 @@ class TrainingLog:
     """``training.jsonl`` of a training. Every line has ``step``, the number of steps done.
 
     Args:
-        folder: Where it is written.
+        folder: Folder in which it is written.
         is_written: Whether this process writes it; without, nothing happens.
     """
 
@@ -29,7 +29,7 @@ class TrainingLog:
         """Start an empty log.
 
         Raises:
-            TrainingError: It cannot be written; likewise when a line is added.
+            TrainingError: It cannot be written.
         """
         self._write("w", "")
 

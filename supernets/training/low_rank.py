@@ -32,7 +32,7 @@ class _Matrix:
 
     Attributes:
         shared: The tensor that subnets borrow from.
-        frozen_RC: As it was.
+        frozen_RC: The tensor as it was.
         up_RK: Zero in the beginning; K is the rank.
         down_KC: Random in the beginning.
     """
@@ -60,9 +60,9 @@ class LowRank:
     """What is trained of a supernet whose matrices change by products of two factors.
 
     Args:
-        supernet: Its tensors are what training begins with, and follow the factors.
+        supernet: Supernet whose tensors are what training begins with, and follow the factors.
         rank: Columns of the one factor and rows of the other.
-        seed: Of the factors that begin at random.
+        seed: Seed of the factors that begin at random.
 
     Attributes:
         trained: By name what an optimiser is to move: ``NAME:up`` and ``NAME:down`` for a matrix ``NAME``, and the

@@ -15,7 +15,7 @@ class NetworkTeacher:
     Args:
         network: Images ``(B, 3, H, W)`` of any side to logits ``(B, K)``; put into evaluation mode, without gradients.
         temperature: What its logits are divided by; under 1 sharpens.
-        precision: Of its products, float32 or bfloat16.
+        precision: Precision of its products, float32 or bfloat16.
     """
 
     def __init__(self, network: nn.Module, temperature: float = 1.0, precision: torch.dtype = torch.float32) -> None:

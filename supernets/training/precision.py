@@ -22,8 +22,8 @@ class MixedPrecision:
     Source: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv 1710.03740.
 
     Args:
-        precision: Of products.
-        device: That they are computed on.
+        precision: Precision of products.
+        device: Device that they are computed on.
     """
 
     def __init__(self, precision: Precision, device: torch.device) -> None:

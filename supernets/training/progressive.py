@@ -20,7 +20,7 @@ class Phase:
 
     Attributes:
         start: Share of the training that is done when it begins.
-        patch_stride: How much further apart than the network's own its patches are.
+        patch_stride: Factor by which its patches are further apart than the network's own.
     """
 
     start: float
@@ -36,10 +36,11 @@ class PhaseCost:
     """What an image costs in one phase.
 
     Attributes:
-        start: Share of the training that is done when the phase begins, end likewise.
-        patch_stride: How much further apart than the network's own patches are.
+        start: Share of the training that is done when the phase begins.
+        end: Share of the training that is done when the phase ends.
+        patch_stride: Factor by which patches are further apart than the network's own.
         macs: Multiply-accumulates of an image.
-        share: The same, of the last phase's.
+        share: Multiply-accumulates as a share of those in the last phase.
     """
 
     start: float

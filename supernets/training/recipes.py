@@ -105,7 +105,7 @@ def recipe_settings(
     recipe's epochs and the epochs at the final rate fall away.
 
     Args:
-        name: Of the recipe.
+        name: Name of the recipe.
         given: Settings by name.
         space: What the networks belong to.
         is_alone: Whether one network is trained, not a supernet.

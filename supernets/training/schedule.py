@@ -17,12 +17,12 @@ class Schedule:
     """Learning rate by step: a linear rise, half a cosine, and a flat end where one is asked for.
 
     Attributes:
-        total_steps: Of the whole training.
+        total_steps: Steps of the whole training.
         warmup: Share of the training in which the rate rises.
         from_step: Step at which the training was shortened last.
         from_progress: Share of the training that was done by then.
         start: The rate at the beginning, as a share of the peak.
-        floor: The rate at the end, likewise.
+        floor: The rate at the end, as a share of the peak.
         cooldown: Share of the training, its last part, at that rate.
     """
 
@@ -72,7 +72,7 @@ def shorten_to_budget(
         schedule: The schedule so far.
         step: The next step.
         elapsed: Seconds trained so far.
-        seconds_per_step: Of the latest steps.
+        seconds_per_step: Seconds of one of the latest steps.
         budget: Seconds in all.
     """
     if elapsed + (schedule.total_steps - step) * seconds_per_step <= budget * TOLERANCE:

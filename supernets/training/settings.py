@@ -78,14 +78,14 @@ class TrainingSettings:
         clipping: By the ``norm`` of the whole gradient, ``adaptive`` (see `supernets.training.clipping`), or ``none``.
         ema_decay: Decay of an exponential moving average of the weights, which is then what a checkpoint is evaluated
             and exported by; None for none.
-        precision: Of products in the forward and backward pass. Weights and moments are float32 in any case.
+        precision: Precision of products in the forward and backward pass. Weights and moments are float32 in any case.
         augmentation: Name of the augmentation of image files, see `supernets.data.augmentation`.
         mixing: How images are mixed: as the ``augmentation`` says, or by ``token`` (see
             `supernets.training.token_mixing`). Each process mixes its own images.
         teachers: Names of timm networks whose mean outputs are learnt: beside the labels, in equal shares, where there
             is one teacher, in their place where there are more.
         teacher_weights: Files with the teachers' weights, one each; without any timm's own are fetched.
-        temperature: That the teachers' outputs are sharpened by.
+        temperature: What the teachers' logits are divided by; under 1 sharpens.
         drop_path: Stochastic depth of the last layer, for families that have it, see
             `supernets.family.training_form`.
         sharpness: How far uphill of the weights the gradient is taken, as the norm of the way (0.05 is usual): flatter
@@ -94,7 +94,7 @@ class TrainingSettings:
             `supernets.training.low_rank`; 0 changes them freely.
         execution: How the architectures of a step run that share its images: ``sliced``, ``masked``, or what is faster
             on the device (``auto``), see `supernets.masked`.
-        seed: Of architectures, order and augmentation.
+        seed: Seed of architectures, order and augmentation.
         policy: Name of the sampling policy.
         progressive: Whether training begins on large patches, see `supernets.training.progressive`.
         checkpoint_every_seconds: Least time between checkpoints.

@@ -32,7 +32,7 @@ class Ingredient:
 
     Attributes:
         name: For people, for example ``step 1200``.
-        accuracy: Of the network with these weights, in [0, 1].
+        accuracy: Accuracy of the network with these weights, in [0, 1].
         load: Reads the weights.
     """
 
@@ -47,7 +47,7 @@ class Soup:
 
     Attributes:
         weights: A complete ``state_dict``; running statistics are averages too, so estimate them anew.
-        accuracy: Of the network with them, in [0, 1].
+        accuracy: Accuracy of the network with them, in [0, 1].
         members: Names of the ingredients that went in, the best first.
     """
 
@@ -80,7 +80,7 @@ class Snapshots:
     validates: the moving average of the weights where one is kept.
 
     Args:
-        folder: Where they lie.
+        folder: Folder in which they lie.
         judge: The accuracy of the network that a supernet holds.
     """
 

@@ -36,7 +36,7 @@ class Teachers:
     Args:
         teachers: The networks.
         temperature: What their logits are divided by; under 1 sharpens.
-        precision: Of their products, float32 or bfloat16.
+        precision: Precision of their products, float32 or bfloat16.
     """
 
     def __init__(self, teachers: Sequence[_Teacher], temperature: float, precision: torch.dtype) -> None:
@@ -79,13 +79,13 @@ def load_teachers(
     """Teachers by name, ready to be asked.
 
     Args:
-        names: Of timm networks, such as ``resnext101_32x8d.fb_swsl_ig1b_ft_in1k``, or ``hf-hub:owner/network``.
+        names: Names of timm networks, such as ``resnext101_32x8d.fb_swsl_ig1b_ft_in1k``, or ``hf-hub:owner/network``.
         classes: Number of classes of the data, in the order that the teachers were trained with.
         temperature: What logits are divided by.
-        device: Where they run.
+        device: Device on which they run.
         weights: A file for each, safetensors or PyTorch's (read without unpickling); without any, timm's own weights
             are fetched.
-        mean: Of the colours, as the student's images are normalised.
+        mean: Means of the colours by which the student's images are normalised.
         std: Likewise.
         precision: ``torch.float32`` or ``torch.bfloat16``.
 

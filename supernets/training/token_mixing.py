@@ -69,11 +69,11 @@ def mix_tokens(
 
     Args:
         images_BCHW: Augmented images of one side, a multiple of ``patches_per_side``; left as they are.
-        labels_B: Of the images.
+        labels_B: Labels of the images.
         classes: Number of classes.
-        patches_per_side: Of the map that the network ends with.
+        patches_per_side: Side of the map that the network ends with.
         smoothing: Share of each label that is spread evenly over all classes.
-        generator: Of everything that is drawn.
+        generator: Source of everything that is drawn.
 
     Raises:
         SupernetError: The images cannot be cut into so many patches.
@@ -108,12 +108,6 @@ def draw_region(patches_per_side: int, generator: np.random.Generator) -> Region
     return Region(
         _integer_below(generator, 0, side - height), _integer_below(generator, 0, side - width), height, width
     )
-
-
-def soft_cross_entropy(logits_K: Tensor, targets_K: Tensor) -> Tensor:
-    """Cross-entropy with soft targets, averaged over all axes but the last, which is that of classes."""
-    classes = logits_K.shape[-1]
-    return F.cross_entropy(logits_K.reshape(-1, classes), targets_K.reshape(-1, classes))
 
 
 def _mix_regions(

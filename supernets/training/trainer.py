@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from search_spaces.interruption import deferred_interrupt
 from supernets.checkpoint import (
     CHECKPOINT_NAME,
     SCHEMA,
@@ -32,10 +33,10 @@ from supernets.sampling import Sampler, get_policy
 from supernets.supernet import Supernet
 from supernets.training.distributed import ProcessGroup
 from supernets.training.events import NO_CALLBACKS, Callbacks, Preparation, TrainingProgress, TrainingResult, Validation
-from supernets.training.interruptions import deferred_interrupt, reproducible
 from supernets.training.log import TrainingLog
 from supernets.training.optimizer import moments_by_name
 from supernets.training.progressive import mean_of_rest, phase_at, phase_costs, training_phases
+from supernets.training.reproducibility import reproducible
 from supernets.training.schedule import Schedule, steps_within
 from supernets.training.settings import CHANGEABLE, LEGACY_DEFAULTS, TrainingSettings
 from supernets.training.step import StepContext, TrainStep

@@ -21,12 +21,12 @@ from nas.objectives.objective import device_fronts, front_of, make_objectives
 from nas.objectives.pareto import dominated_by, pareto_mask
 from nas.records.trial import State, Trial
 from nas.records.trial_record import read_trials
-from nas.runs.interruption import deferred_interrupt
 from nas.runs.run import Run
 from nas.searching.batch import make_trial, plan_batch
 from nas.searching.columnar_trials import TableTrials, TrialLines
 from nas.searching.loop import Budget, Plan, SearchLoop
 from search_spaces import ArchitectureError, Genotypes, SearchSpace, get_space
+from search_spaces.interruption import deferred_interrupt
 from tests.support.searches import SizePredictor, two_devices
 
 SPACE = get_space("elastic-mini")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from supernets import SupernetError
-from supernets.training.token_mixing import MixedBatch, Region, draw_region, mix_tokens, soft_cross_entropy
+from supernets.training.token_mixing import MixedBatch, Region, draw_region, mix_tokens
 
 CLASSES, SIDE, PIXELS = 5, 4, 3
 
@@ -77,15 +77,7 @@ def test_smoothed_labels_are_those_of_cross_entropy() -> None:
     logits = torch.randn(10, CLASSES, generator=torch.Generator().manual_seed(0))
     result = mix_tokens(images[:1], labels[:1], CLASSES, SIDE, 0.1, np.random.default_rng(0))
     expected = F.cross_entropy(logits[:1], labels[:1], label_smoothing=0.1)
-    assert torch.isclose(soft_cross_entropy(logits[:1], result.targets_BK), expected)
-
-
-def test_soft_cross_entropy_averages_over_patches_and_images() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 3, CLASSES, generator=generator)
-    targets = torch.rand(2, 3, CLASSES, generator=generator).softmax(dim=-1)
-    expected = -(targets * logits.log_softmax(dim=-1)).sum() / 6
-    assert torch.isclose(soft_cross_entropy(logits, targets), expected)
+    assert torch.isclose(F.cross_entropy(logits[:1], result.targets_BK), expected)
 
 
 class Draws:
