@@ -28,8 +28,8 @@ class NamedNetwork:
         input_shape: ``(3, height, width)`` of the image that the network computes on.
         graph: Gives its op graph, for parameters, MACs and latency; traced or read at the first call, then kept.
         build: Gives a freshly initialised module on the default device; None for an ONNX file.
-        onnx_path: Of an ONNX file; None for everything else.
-        architecture: Of a network of a search space; None for everything else.
+        onnx_path: The ONNX file; None for everything else.
+        architecture: Its architecture, for a network of a search space; None for everything else.
     """
 
     name: str
@@ -45,7 +45,7 @@ def space_network(space: SearchSpace, architecture: Architecture, name: str) -> 
 
     Args:
         space: Made for the right number of classes.
-        architecture: Of that space.
+        architecture: An architecture of that space.
         name: What to call it.
     """
 
