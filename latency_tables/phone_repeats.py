@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from latency_tables.repeats import Measurement
+from latency_tables.repeats import Measurement, is_steady
 
 CLOCK_TOLERANCE = 0.05
 """Relative distance from the clock of most repeats beyond which a repeat does not count."""
@@ -130,7 +130,7 @@ def summarise_repeats(name: str, repeats: Sequence[PhoneRepeat]) -> Measurement:
         round_spread=spread,
         clock="device",
         clean_share=1.0,
-        steady=iqr <= 0.1 * ms and spread <= 0.05,
+        steady=is_steady(iqr, spread, ms),
     )
 
 

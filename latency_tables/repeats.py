@@ -93,7 +93,7 @@ class Measurement:
         clock: ``wall`` over the clean runs, ``thread_cpu`` over all where fewer than half of them are clean, or
             ``device`` where a tool on the device took the times.
         clean_share: Share of runs that nobody disturbed.
-        steady: Whether runs spread by at most 10 % (interquartile range) and rounds by at most 5 %.
+        steady: Whether runs and rounds spread little, see `is_steady`.
     """
 
     name: str
@@ -257,6 +257,11 @@ def mostly_steady(measurements: Sequence[Measurement]) -> bool:
     return 2 * sum(measurement.steady for measurement in measurements) >= len(measurements)
 
 
+def is_steady(iqr_ms: float, round_spread: float, median_ms: float) -> bool:
+    """Whether runs spread by at most 10 % (interquartile range) and rounds by at most 5 %."""
+    return iqr_ms <= 0.1 * median_ms and round_spread <= 0.05
+
+
 def is_clean(wall_ms: float, cpu_ms: float) -> bool:
     """Whether a run was undisturbed: its wall time is its CPU time, but for the clocks' own error."""
     return wall_ms <= CLEAN_FACTOR * cpu_ms + CLEAN_SLACK_MS
@@ -295,7 +300,7 @@ def summarise(name: str, repeats: Sequence[Repeat], threads: int = 1, statistic:
         round_spread=spread,
         clock=clock,
         clean_share=share,
-        steady=iqr <= 0.1 * median and spread <= 0.05,
+        steady=is_steady(iqr, spread, median),
     )
 
 

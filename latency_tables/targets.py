@@ -11,6 +11,7 @@ from pathlib import Path
 from latency_tables.errors import TableError, TableMissingError
 from latency_tables.runtimes import find_title
 from latency_tables.table import LatencyTable
+from latency_tables.worker import processor_name
 from search_spaces.errors import UnknownNameError
 from search_spaces.files import cache_dir
 
@@ -141,17 +142,6 @@ def require_comparable(first: LatencyTable, second: LatencyTable) -> None:
             " expected the same runtime, precision and threads",
             "choose two tables of the same conditions, see `nas targets`",
         )
-
-
-def processor_name() -> str:
-    """The name of this machine's processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def error_summary(table: LatencyTable) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from latency_tables import LatencyTable, TableError, load_target, require_comparable, staleness, target_names
-from latency_tables.targets import processor_name
+from latency_tables.worker import processor_name
 from nas.cli import display
 from nas.cli.main import app
 from tests.support.tables import document

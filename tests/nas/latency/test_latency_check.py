@@ -31,7 +31,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LatencyTable:
     import platform
     from importlib.metadata import version
 
-    from latency_tables.targets import processor_name
+    from latency_tables.worker import processor_name
 
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
     wide = {**ROOFLINE, "lowest": [0, 0, 0, 0], "highest": [1, 1e9, 1e8, 1e8]}
