@@ -14,19 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernets.data.augmentation import LIGHT, Augmentation
-from supernets.data.image_data import (
-    SEARCH_FRACTION,
-    TEST_FRACTION,
-    Division,
-    LoadOptions,
-    Part,
-    digest_of,
-    divide,
-)
+from supernets.data.image_data import FRACTIONS, Division, LoadOptions, NamedSource, digest_of, divide
 from supernets.data.memory_images import AffineRanges, MemoryData, affine_grid
 
-GLYPHS = "glyphs"
 VERSION = 1
 """Version of the rendering; to be raised whenever the images change."""
 CHARACTERS = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZabdefghnqrt"
@@ -47,7 +37,7 @@ _CLUTTER, _CLUTTER_DISTANCE, _LINE_WIDTH = 2, (1.2, 1.6), (0.0, 0.04)
 _CONTRAST, _SHADE, _NOISE = (0.4, 0.9), 0.1, (0.02, 0.06)
 
 
-class GlyphData(MemoryData):
+class GlyphSource(NamedSource):
     """13,860 images of 45 characters, 32 x 32 pixels, of which 9,000 are for training.
 
     Characters are drawn in Aileron Regular, the font that is embedded in Pillow (CC0 1.0, dotcolon.net), in five
@@ -60,39 +50,18 @@ class GlyphData(MemoryData):
     61.1 % and the largest 75.7 % (one seed each).
     """
 
-    def __init__(
-        self, image_side: int, seed: int = 0, augmentation: Augmentation = LIGHT, ranges: AffineRanges | None = None
-    ) -> None:
-        masters = _masters()
+    name = "glyphs"
+
+    def load(self, text: str, options: LoadOptions) -> MemoryData:
+        """The glyphs."""
+        class_names = tuple(CHARACTERS)
         labels = np.repeat(np.arange(len(CHARACTERS), dtype=np.int64), PER_CLASS)
         names = [f"{VERSION}/{character}/{number}" for character in CHARACTERS for number in range(PER_CLASS)]
-        checksums = np.repeat([zlib.crc32(master.tobytes()) for master in masters], PER_CLASS).tolist()
-        fractions: dict[Part, float] = {"search": SEARCH_FRACTION, "test": TEST_FRACTION}
-        parts = divide(names, labels, tuple(CHARACTERS), seed, fractions, GLYPHS)
-        super().__init__(
-            GLYPHS,
-            image_side,
-            tuple(CHARACTERS),
-            Division(parts, digest_of(parts, names, checksums)),
-            render_glyphs(),
-            torch.from_numpy(labels),
-            augmentation,
-            ranges or AffineRanges(),
-        )
-
-
-class GlyphSource:
-    """The source that goes by ``glyphs``, a `supernets.data.image_data.DataSource`."""
-
-    expected = f"`{GLYPHS}`"
-
-    def understands(self, text: str) -> bool:
-        """Whether the text is the name."""
-        return text == GLYPHS
-
-    def load(self, text: str, options: LoadOptions) -> GlyphData:
-        """The glyphs."""
-        return GlyphData(options.image_side, options.seed, options.augmentation)
+        checksums = np.repeat([zlib.crc32(master.tobytes()) for master in _masters()], PER_CLASS).tolist()
+        parts = divide(names, labels, class_names, options.seed, FRACTIONS, text)
+        division = Division(parts, digest_of(parts, names, checksums))
+        images, ranges = render_glyphs(), AffineRanges()
+        return MemoryData(text, class_names, division, images, torch.from_numpy(labels), options, ranges)
 
 
 @lru_cache(maxsize=1)

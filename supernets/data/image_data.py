@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from supernets.data.augmentation import Augmentation
+from supernets.data.augmentation import LIGHT, Augmentation
 from supernets.errors import DataError
 
 Part = Literal["train", "search", "test"]
@@ -29,7 +29,8 @@ Batch = tuple[Tensor, Tensor]
 IntArray = npt.NDArray[np.int64]
 
 PARTS: tuple[Part, ...] = get_args(Part)
-SEARCH_FRACTION, TEST_FRACTION = 0.15, 0.20
+FRACTIONS: Mapping[Part, float] = {"search": 0.15, "test": 0.20}
+"""Shares of a source's images that are for the search and for the test, where the source itself sets none apart."""
 MOST_SEARCHED = 25_000
 FEWEST_PER_CLASS = 5
 
@@ -169,9 +170,9 @@ class LoadOptions:
     """
 
     image_side: int
-    seed: int
-    workers: int | None
-    augmentation: Augmentation
+    seed: int = 0
+    workers: int | None = None
+    augmentation: Augmentation = LIGHT
 
 
 class DataSource(Protocol):
@@ -180,7 +181,7 @@ class DataSource(Protocol):
     Another package offers one as an entry point `nas.data_sources`, whose name is the source's and whose object is a
     `DataSource`; a program calls `supernets.data.sources.register_data_source`. `divide` and `digest_of` make the
     `Division`; images in memory are a `supernets.data.memory_images.MemoryData`, others that are opened one by one a
-    `supernets.data.stored_images.StoredData`.
+    `supernets.data.stored_images.StoredData`. A source that goes by one name is a `NamedSource`.
     """
 
     @property
@@ -199,6 +200,29 @@ class DataSource(Protocol):
             DataError: They cannot be had, or nothing can be trained on them; the message says what is wrong.
         """
         ...
+
+
+class NamedSource(ABC):
+    """A `DataSource` that goes by one name.
+
+    Attributes:
+        name: The name.
+    """
+
+    name: str
+
+    @property
+    def expected(self) -> str:
+        """The name, for messages."""
+        return f"`{self.name}`"
+
+    def understands(self, text: str) -> bool:
+        """Whether the text is the name."""
+        return text == self.name
+
+    @abstractmethod
+    def load(self, text: str, options: LoadOptions) -> ImageData:
+        """The images of the source."""
 
 
 def divide(

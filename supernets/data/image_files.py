@@ -11,8 +11,7 @@ import numpy as np
 
 from supernets.data.image_data import (
     FEWEST_PER_CLASS,
-    SEARCH_FRACTION,
-    TEST_FRACTION,
+    FRACTIONS,
     Division,
     IntArray,
     LoadOptions,
@@ -82,9 +81,7 @@ class FolderSource:
         store = FileStore(root, found.names, found.labels)
         _check_headers(store)
         division = Division(found.parts, digest_of(found.parts, list(found.names), found.sizes.tolist()))
-        return StoredData(
-            text, options.image_side, found.class_names, division, store, options.workers, options.augmentation
-        )
+        return StoredData(text, found.class_names, division, store, options)
 
 
 def decode(file: Any, name: str) -> Any:
@@ -104,8 +101,7 @@ def decode(file: Any, name: str) -> Any:
 
 def _find(root: Path, source: str, seed: int) -> _Found:
     index = index_images(root)
-    fractions: dict[Part, float] = {"search": SEARCH_FRACTION, "test": TEST_FRACTION}
-    parts = divide(list(index.names), index.labels, index.classes, seed, fractions, source)
+    parts = divide(list(index.names), index.labels, index.classes, seed, FRACTIONS, source)
     return _Found(index.classes, index.names, index.labels, index.sizes, parts)
 
 
@@ -128,8 +124,7 @@ def _find_parts(root: Path, given: Sequence[str], source: str, seed: int) -> _Fo
         sizes.append(more.sizes)
         held_out[part] = np.arange(count, count + len(more.names), dtype=np.int64)
         count += len(more.names)
-    missing: dict[Part, float] = {"search": SEARCH_FRACTION, "test": TEST_FRACTION}
-    taken = {part: fraction for part, fraction in missing.items() if part not in held_out}
+    taken = {part: fraction for part, fraction in FRACTIONS.items() if part not in held_out}
     check_classes(index.labels, index.classes, source, FEWEST_PER_CLASS if taken else 1)
     parts = divide(list(names[0]), index.labels, index.classes, seed, taken, source) if taken else {}
     parts.setdefault("train", np.arange(trained, dtype=np.int64))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernets.data.augmentation import LIGHT, Augmentation, Transform, seeded, training_transform
-from supernets.data.image_data import Batch, Division, ImageData, IntArray
+from supernets.data.augmentation import LIGHT, Transform, seeded, training_transform
+from supernets.data.image_data import Batch, Division, ImageData, IntArray, LoadOptions
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,23 @@ class MemoryData(ImageData):
 
     Args:
         source: The text that names the source.
-        image_side: Side of the images in pixels; stored images of another side are enlarged when they are needed.
         class_names: Names of the classes in label order.
         division: Which image is in which part.
         images_N1HW: The images, uint8.
         labels_N: Labels of the images, int64.
-        augmentation: Augmentation of training images; with ``light`` they are moved within ``ranges``. No image is ever
-            mirrored.
+        options: Side of the images, to which stored ones of another side are enlarged when they are needed; and their
+            augmentation: with ``light`` they are moved within ``ranges``. No image is ever mirrored.
         ranges: How far training images are moved.
     """
 
     def __init__(
         self,
         source: str,
-        image_side: int,
         class_names: tuple[str, ...],
         division: Division,
         images_N1HW: Tensor,
         labels_N: Tensor,
-        augmentation: Augmentation,
+        options: LoadOptions,
         ranges: AffineRanges,
     ) -> None:
         self._images_N1HW = images_N1HW
@@ -66,10 +64,12 @@ class MemoryData(ImageData):
         self._ranges = ranges
         shades = images_N1HW[torch.from_numpy(division.parts["train"])].float() / 255
         mean, std = float(shades.mean()), float(shades.std())
-        super().__init__(source, image_side, class_names, division, (mean, mean, mean), (std, std, std))
+        super().__init__(source, options.image_side, class_names, division, (mean, mean, mean), (std, std, std))
         self._transform: Transform | None = None
-        if augmentation.name != LIGHT.name:
-            self._transform = training_transform(augmentation, image_side, self.mean, self.std, mirrored=False)
+        if options.augmentation.name != LIGHT.name:
+            self._transform = training_transform(
+                options.augmentation, self.image_side, self.mean, self.std, mirrored=False
+            )
 
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
         if self._transform is None:

@@ -18,7 +18,7 @@ from supernets.data.image_files import FolderSource
 from supernets.data.timm_datasets import TimmSource
 from supernets.errors import DataError
 
-_named: dict[str, DataSource] = {"digits": DigitsSource(), "glyphs": GlyphSource()}
+_named: dict[str, DataSource] = {DigitsSource.name: DigitsSource(), GlyphSource.name: GlyphSource()}
 _LAST: dict[str, DataSource] = {"folder": FolderSource(), "timm": TimmSource()}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supernets.data.augmentation import CROP_SHARE, LIGHT, Augmentation, plain_transform, training_transform
-from supernets.data.image_data import Batch, Division, ImageData, IntArray
+from supernets.data.augmentation import CROP_SHARE, plain_transform, training_transform
+from supernets.data.image_data import Batch, Division, ImageData, IntArray, LoadOptions
 from supernets.data.image_loader import ImageLoader, ImageStore, LoadedBatch, Samples, default_workers
 from supernets.errors import DataError
 
@@ -35,12 +35,10 @@ class StoredData(ImageData):
 
     Args:
         source: The text that names the source.
-        image_side: Side of the images in pixels.
         class_names: Names of the classes in label order.
         division: Which image is in which part.
         store: The images.
-        workers: Processes that read and augment; None takes one per free core.
-        augmentation: Augmentation of training images.
+        options: Side of the images, their augmentation, and the processes that read them.
         mirrored: Whether a mirrored image is of the same class.
     """
 
@@ -49,20 +47,19 @@ class StoredData(ImageData):
     def __init__(
         self,
         source: str,
-        image_side: int,
         class_names: tuple[str, ...],
         division: Division,
         store: ImageStore,
-        workers: int | None = None,
-        augmentation: Augmentation = LIGHT,
+        options: LoadOptions,
         mirrored: bool = True,
     ) -> None:
         from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-        super().__init__(source, image_side, class_names, division, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        side, workers = options.image_side, options.workers
+        super().__init__(source, side, class_names, division, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         self._store = store
-        training = training_transform(augmentation, image_side, self.mean, self.std, mirrored)
-        samples = Samples(store, division.parts["train"], training, plain_transform(image_side))
+        training = training_transform(options.augmentation, side, self.mean, self.std, mirrored)
+        samples = Samples(store, division.parts["train"], training, plain_transform(side))
         self._loader = ImageLoader(samples, default_workers() if workers is None else workers)
         self._cache: dict[bytes, Tensor] = {}
         self._damaged: dict[int, str] = {}

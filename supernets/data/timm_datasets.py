@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces.files import cache_dir
-from supernets.data.image_data import SEARCH_FRACTION, Division, IntArray, LoadOptions, digest_of, divide
+from supernets.data.image_data import FRACTIONS, Division, IntArray, LoadOptions, digest_of, divide
 from supernets.data.image_files import decode
 from supernets.data.stored_images import StoredData
 from supernets.errors import DataError
@@ -65,16 +65,16 @@ class TimmSource:
         class_names = _timm_class_names(datasets[0], labels)
         trained = len(datasets[0])
         names = [f"train/{i}" if i < trained else f"test/{i - trained}" for i in range(len(labels))]
-        parts = divide(names[:trained], labels[:trained], class_names, options.seed, {"search": SEARCH_FRACTION}, text)
+        parts = divide(
+            names[:trained], labels[:trained], class_names, options.seed, {"search": FRACTIONS["search"]}, text
+        )
         parts["test"] = np.arange(trained, len(labels), dtype=np.int64)
         return StoredData(
             text,
-            options.image_side,
             class_names,
             Division(parts, digest_of(parts, names, labels.tolist())),
             TimmStore(text, tuple(datasets), labels),
-            options.workers,
-            options.augmentation,
+            options,
             mirrored=text.lower() not in _WITHOUT_MIRRORING,
         )
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from search_spaces import get_space
-from supernets.data.digits import DigitsData
-from supernets.data.image_data import PARTS, ImageData, divide
+from supernets.data.digits import DigitsSource
+from supernets.data.image_data import PARTS, ImageData, LoadOptions, divide
 from supernets.data.memory_images import AffineRanges
 from supernets.data.sources import load_data
 from supernets.errors import DataError
@@ -99,7 +99,7 @@ def test_training_batches_depend_on_seed_and_epoch_alone(digits: ImageData) -> N
 
 
 def test_an_epoch_shows_every_training_image_once_and_no_other(digits: ImageData) -> None:
-    still = DigitsData(32, ranges=AffineRanges(degrees=0, shift=0, scale=0, shear=0))
+    still = DigitsSource(AffineRanges(degrees=0, shift=0, scale=0, shear=0)).load("digits", LoadOptions(32))
     shown = torch.cat([images for images, _ in still.train_batches(7, seed=0, epoch=0)])
     assert len(shown) == digits.steps_per_epoch(7) * 7 == 1169
     plain = torch.cat([images for images, _ in digits.batches("train", 500)])

@@ -10,7 +10,7 @@ import torch
 
 from supernets.data import sources
 from supernets.data.digits import DigitsSource
-from supernets.data.image_data import ImageData, LoadOptions
+from supernets.data.image_data import ImageData, LoadOptions, NamedSource
 from supernets.data.sources import data_sources, load_data, register_data_source
 from supernets.errors import DataError
 
@@ -36,10 +36,7 @@ class Stripes:
         images = torch.stack([across.T if label else across for label in labels])[:, None]
         division = Division(parts, digest_of(parts, names, labels.tolist()))
         ranges = AffineRanges(0, 0, 0, 0)
-        return MemoryData(
-            text, options.image_side, ("across", "down"), division, images, torch.from_numpy(labels),
-            options.augmentation, ranges,
-        )
+        return MemoryData(text, ("across", "down"), division, images, torch.from_numpy(labels), options, ranges)
 
 SOURCE = Stripes()
 """
@@ -80,13 +77,10 @@ def test_texts_of_another_package_stand_in_the_hint() -> None:
     assert "`glyphs`, `stripes:WIDTH`, a folder of images, or a dataset of timm" in caught.value.hint
 
 
-class Renamed:
+class Renamed(NamedSource):
     """The digits under another name."""
 
-    expected = "`renamed`"
-
-    def understands(self, text: str) -> bool:
-        return text == "renamed"
+    name = "renamed"
 
     def load(self, text: str, options: LoadOptions) -> ImageData:
         return DigitsSource().load("digits", options)
