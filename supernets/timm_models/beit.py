@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from supernets.timm_models.parts import Adapter, Part
-from supernets.timm_models.plain import EMBED, plain_chain
-from supernets.timm_models.tables import AxesTable, NotElastic
+from supernets.timm_models.plain import describe_scaled_block, plain_chain
+from supernets.timm_models.tables import NotElastic
 
 
 class BeitAdapter(Adapter):
@@ -28,15 +26,4 @@ class BeitAdapter(Adapter):
         """
         if model.rel_pos_bias is not None:
             raise NotElastic("its relative positions are learned in one table for all blocks together")
-        return plain_chain(model, [_describe(block) for block in model.blocks])
-
-
-def _describe(block: nn.Module) -> AxesTable:
-    table = AxesTable(block, sizes={EMBED: int(block.get_submodule("norm1").get_parameter("weight").shape[0])})
-    for name in ("norm1", "norm2"):
-        table.norm(name, EMBED)
-    for name in ("gamma_1", "gamma_2"):
-        table.tensor(name, EMBED)
-    table.attention("attn", EMBED)
-    table.feed_forward("mlp", EMBED)
-    return table
+        return plain_chain(model, [describe_scaled_block(block) for block in model.blocks])

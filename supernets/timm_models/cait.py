@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from supernets.timm_models.parts import Adapter, Part, shell
-from supernets.timm_models.plain import EMBED, HEAD, describe_stem, plain_chain, run_head
+from supernets.timm_models.plain import (
+    HEAD,
+    describe_class_head,
+    describe_scaled_block,
+    describe_stem,
+    plain_chain,
+    run_head,
+)
 from supernets.timm_models.tables import AxesTable
 
 
@@ -27,7 +34,7 @@ class CaitAdapter(Adapter):
         Raises:
             NotElastic: The model has parts without named axes.
         """
-        blocks = [_describe(block) for block in model.blocks]
+        blocks = [describe_scaled_block(block) for block in model.blocks]
         return plain_chain(model, blocks, stem=_stem(model), head=_head(model), notes=(CLASS_BLOCKS,))
 
 
@@ -52,21 +59,4 @@ def _run_head(model: Any, x_BNC: Tensor) -> Tensor:
 
 def _head(model: Any) -> AxesTable:
     module = shell(model, (*HEAD, "cls_token", "blocks_token_only"), _run_head, blocks=nn.Sequential())
-    table = AxesTable(module, sizes={EMBED: int(model.embed_dim)})
-    table.tensor("cls_token", ". . embed")
-    table.class_blocks("blocks_token_only", ("gamma_1", "gamma_2"), EMBED)
-    table.norm("norm", EMBED)
-    table.linear("head", ".", EMBED)
-    table.feature_width(EMBED)
-    return table
-
-
-def _describe(block: nn.Module) -> AxesTable:
-    table = AxesTable(block, sizes={EMBED: int(block.get_submodule("norm1").get_parameter("weight").shape[0])})
-    for name in ("norm1", "norm2"):
-        table.norm(name, EMBED)
-    for name in ("gamma_1", "gamma_2"):
-        table.tensor(name, EMBED)
-    table.attention("attn", EMBED)
-    table.feed_forward("mlp", EMBED)
-    return table
+    return describe_class_head(module, int(model.embed_dim), "blocks_token_only", ("gamma_1", "gamma_2"))

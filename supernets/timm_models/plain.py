@@ -136,6 +136,35 @@ def describe_head(model: Any) -> AxesTable:
     return table
 
 
+def describe_class_head(module: nn.Module, width: int, blocks: str, scales: Sequence[str]) -> AxesTable:
+    """A head whose class token runs through blocks of its own.
+
+    Args:
+        module: The head.
+        width: Channels of the tokens.
+        blocks: Name of the class token's blocks.
+        scales: Names of the scales of their branches.
+    """
+    table = AxesTable(module, sizes={EMBED: width})
+    table.tensor("cls_token", ". . embed")
+    table.class_blocks(blocks, scales, EMBED)
+    table.norm("norm", EMBED)
+    table.linear("head", ".", EMBED)
+    table.feature_width(EMBED)
+    return table
+
+
+def describe_scaled_block(block: nn.Module) -> AxesTable:
+    """A pre-norm block whose two branches are scaled by ``gamma_1`` and ``gamma_2``."""
+    table = AxesTable(block, sizes={EMBED: int(block.get_submodule("norm1").get_parameter("weight").shape[0])})
+    for number in (1, 2):
+        table.norm(f"norm{number}", EMBED)
+        table.tensor(f"gamma_{number}", EMBED)
+    table.attention("attn", EMBED)
+    table.feed_forward("mlp", EMBED)
+    return table
+
+
 def _attention_pool(table: AxesTable, pool: Any) -> None:
     kind = type(pool).__name__
     if kind not in ("AttentionPoolLatent", "AttentionPoolPrr"):

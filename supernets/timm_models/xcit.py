@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supernets.timm_models.parts import Adapter, Part, shell
-from supernets.timm_models.plain import EMBED, HEAD, plain_chain, run_head
+from supernets.timm_models.plain import EMBED, HEAD, describe_class_head, plain_chain, run_head
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 CLASS_BLOCKS = "blocks of the class token: they keep their number and hidden units"
@@ -67,14 +67,8 @@ def _stem(model: Any) -> AxesTable:
 
 
 def _head(model: Any) -> AxesTable:
-    table = AxesTable(shell(model, (*HEAD, "cls_token", "cls_attn_blocks"), _run_head))
-    table.sizes[EMBED] = int(model.embed_dim)
-    table.tensor("cls_token", ". . embed")
-    table.class_blocks("cls_attn_blocks", ("gamma1", "gamma2"), EMBED)
-    table.norm("norm", EMBED)
-    table.linear("head", ".", EMBED)
-    table.feature_width(EMBED)
-    return table
+    module = shell(model, (*HEAD, "cls_token", "cls_attn_blocks"), _run_head)
+    return describe_class_head(module, int(model.embed_dim), "cls_attn_blocks", ("gamma1", "gamma2"))
 
 
 def _describe(block: nn.Module) -> AxesTable:
