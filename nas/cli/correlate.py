@@ -23,11 +23,13 @@ ALL = "all"
 @handles_errors
 def correlate(
     accuracies: Annotated[Path, typer.Argument(help="CSV file with the columns `network` and `accuracy`.")],
-    scores: Annotated[str, typer.Option(help="`all`, or names with commas.")] = ALL,
+    scores: Annotated[str, typer.Option(help="Scores: `all`, or names with commas.")] = ALL,
     repeats: Annotated[int, typer.Option(min=1, help="Initialisations per network and score.")] = 3,
     batch_size: Annotated[int, typer.Option(min=4, help="Images of noise per initialisation.")] = 16,
-    image_size: Annotated[int | None, typer.Option(min=1, help="Side in pixels, for timm models.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images in pixels, for timm models.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

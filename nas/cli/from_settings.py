@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from nas.cli.errors import run_folder
-from nas.cli.options import Config, Force, Output, Resume
+from nas.cli.options import OUTPUT, Config, Force, Output, Resume
 from nas.cli.units import parse_count, parse_duration, parse_limits
 from nas.runs.settings import Declared, Given, declared
 
@@ -39,7 +40,7 @@ def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[.
         annotations = {
             **{name: _option(entry, known) for name, entry in known.items() if entry.setting.panel},
             **RUN_FOLDER,
-            **{name: hints[name] for name in extra},
+            **{name: _in_panel(hints[name]) for name in extra},
         }
         flags = {name for name, annotation in annotations.items() if get_args(annotation)[0] is bool}
         parameters = [
@@ -64,7 +65,9 @@ def _option(entry: Declared, known: Mapping[str, Declared]) -> Any:
     setting = entry.setting
     text = re.sub(r"`(\w+)`", lambda name: f"`{known[name[1]].option}`" if name[1] in known else name[0], entry.doc)
     if setting.kind == "argument":
-        return Annotated[_plain_type(entry) | None, typer.Argument(help=text, rich_help_panel=setting.panel)]
+        return Annotated[
+            _plain_type(entry) | None, typer.Argument(help=text, metavar=setting.metavar, rich_help_panel=setting.panel)
+        ]
     details: dict[str, Any] = {"help": text, "rich_help_panel": setting.panel, "metavar": setting.metavar}
     names = [entry.option] if setting.option or _plain_type(entry) is bool else []
     if setting.kind in PARSERS:
@@ -74,6 +77,14 @@ def _option(entry: Declared, known: Mapping[str, Declared]) -> Any:
     if _plain_type(entry) is bool:
         return Annotated[bool, typer.Option(*names, **details)]
     return Annotated[_plain_type(entry) | None, typer.Option(*names, min=setting.least, **details)]
+
+
+def _in_panel(annotation: Any) -> Any:
+    """The annotation of a command's own option, in the last panel where it names none."""
+    kind, option = get_args(annotation)
+    option = copy(option)
+    option.rich_help_panel = option.rich_help_panel or OUTPUT
+    return Annotated[kind, option]
 
 
 def _plain_type(entry: Declared) -> type:

@@ -22,7 +22,7 @@ def network(
         str,
         typer.Argument(
             metavar="NETWORK",
-            help="A timm model, `space/name`, an architecture's JSON file, a run folder (`RUN:knee`) or an ONNX file.",
+            help="Network: a timm model, `space/name`, an architecture's JSON file, a run (RUN:knee), or ONNX.",
         ),
     ],
     graph: Annotated[

@@ -8,18 +8,19 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
+from nas.cli.help import PanelCommand, PanelGroup
 from nas.cli.latency_build import build
 from nas.cli.latency_calibrate import calibrate
 from nas.cli.latency_check import check
 from nas.cli.latency_predict import predict
 
-app = typer.Typer(help="Build and show latency tables.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Build and show latency tables.", cls=PanelGroup, no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=PanelCommand)
 @handles_errors
 def show(
-    target: Annotated[str, typer.Argument(help="A target, see `nas targets`.")],
+    target: Annotated[str, typer.Argument(help="Target, see `nas targets`.")],
     json: Annotated[bool, typer.Option("--json", help="Print the table itself.")] = False,
 ) -> None:
     """Show where a target's numbers come from and how wrong they tend to be."""
@@ -63,7 +64,7 @@ def show(
         display.say(f"source: {source}")
 
 
-app.command("build")(build)
-app.command("calibrate")(calibrate)
-app.command("predict")(predict)
-app.command("check")(check)
+app.command("build", cls=PanelCommand)(build)
+app.command("calibrate", cls=PanelCommand)(calibrate)
+app.command("predict", cls=PanelCommand)(predict)
+app.command("check", cls=PanelCommand)(check)

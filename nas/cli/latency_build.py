@@ -26,23 +26,24 @@ PRECISION = "fp32"
 @handles_errors
 def build(
     target: Annotated[
-        str, typer.Option(help="`local`, this machine; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a phone.")
+        str, typer.Option(help="Device: `local`, this machine; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a phone.")
     ] = "local",
     spaces: Annotated[
         str, typer.Option(help="Search spaces and other groups of networks (`vit`, `probes`) to cover, with commas.")
     ] = "elastic,elastic-mini,vit",
-    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each.")] = 24,
+    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each group.")] = 24,
     runtime: Annotated[
-        str, typer.Option(help="`onnxruntime`, `openvino`, `torch`, `litert` or `executorch`; a phone's is `litert`.")
+        str,
+        typer.Option(help="Runtime: `onnxruntime`, `openvino`, `torch`, `litert` `executorch`; `litert` on phones."),
     ] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
-    precision: Annotated[str, typer.Option(help="What networks compute in: only fp32 so far.")] = PRECISION,
-    name: Annotated[str, typer.Option(help="Name of the new target; otherwise made from device and runtime.")] = "",
-    python: Annotated[str, typer.Option(help="The Python on the device that has the runtime.")] = "",
+    precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
+    name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
+    python: Annotated[str, typer.Option(help="Python on the device that has the runtime.")] = "",
     program: Annotated[
-        Path | None, typer.Option(help="For a phone: the `benchmark_model` program on this machine.")
+        Path | None, typer.Option(help="Program `benchmark_model` on this machine, for a phone.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the networks' draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of networks.")] = 0,
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Accept that other programs are running; the table says so.")
     ] = False,

@@ -19,11 +19,11 @@ def calibrate(
         Path, typer.Argument(help="CSV with the columns model and latency_ms; one device and runtime per file.")
     ],
     name: Annotated[str, typer.Option(help="Name of the new target.")],
-    device: Annotated[str, typer.Option(help="The device, where the file does not say.")] = "",
-    processor: Annotated[str, typer.Option(help="Its processor, likewise.")] = "",
-    runtime: Annotated[str, typer.Option(help="The runtime, likewise.")] = "",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, likewise.")] = "",
-    threads: Annotated[str, typer.Option(help="Number of threads, likewise.")] = "",
+    device: Annotated[str, typer.Option(help="Device, where the file does not say.")] = "",
+    processor: Annotated[str, typer.Option(help="Processor of the device, where the file does not say.")] = "",
+    runtime: Annotated[str, typer.Option(help="Runtime, where the file does not say.")] = "",
+    precision: Annotated[str, typer.Option(help="Precision, where the file does not say: fp32, fp16 or int8.")] = "",
+    threads: Annotated[str, typer.Option(help="Number of threads, where the file does not say.")] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

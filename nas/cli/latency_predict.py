@@ -20,13 +20,13 @@ def predict(
     networks: Annotated[
         list[str],
         typer.Argument(
-            help="A timm model, `space/name`, an architecture's JSON file, a run folder (`RUN:knee`) or an ONNX file.",
+            help="Network: a timm model, `space/name`, an architecture's JSON file, a run (RUN:knee), or ONNX.",
             show_default=False,
         ),
     ],
-    target: Annotated[str, typer.Option(help="A target, see `nas targets`.")] = "local",
+    target: Annotated[str, typer.Option(help="Target, see `nas targets`.")] = "local",
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the image in pixels, for timm models; otherwise their own.")
+        int | None, typer.Option(min=1, help="Side of the image in pixels, for timm models. Default: their own.")
     ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Show the time of each class of kernels.")] = False,
     json: Json = False,

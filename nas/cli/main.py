@@ -7,29 +7,31 @@ import os
 import typer
 
 from nas.cli import correlate, finish, inspect, latency, outcome, profile, scale, score, search, train
+from nas.cli.help import PanelCommand, PanelGroup
 
 app = typer.Typer(
     name="nas",
     help="Find the best vision transformer that meets a latency on a device.",
+    cls=PanelGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("profile")(profile.profile)
-app.command("search")(search.search)
-app.command("train")(train.train)
-app.command("finish")(finish.finish)
-app.command("scale")(scale.scale)
-app.command("export")(outcome.export)
-app.command("report")(outcome.report)
+app.command("profile", cls=PanelCommand)(profile.profile)
+app.command("search", cls=PanelCommand)(search.search)
+app.command("train", cls=PanelCommand)(train.train)
+app.command("finish", cls=PanelCommand)(finish.finish)
+app.command("scale", cls=PanelCommand)(scale.scale)
+app.command("export", cls=PanelCommand)(outcome.export)
+app.command("report", cls=PanelCommand)(outcome.report)
 app.add_typer(latency.app, name="latency")
-app.command("score")(score.score)
-app.command("correlate")(correlate.correlate)
-app.command("inspect")(inspect.network)
-app.command("spaces")(inspect.spaces)
-app.command("targets")(inspect.targets)
-app.command("env")(inspect.environment)
+app.command("score", cls=PanelCommand)(score.score)
+app.command("correlate", cls=PanelCommand)(correlate.correlate)
+app.command("inspect", cls=PanelCommand)(inspect.network)
+app.command("spaces", cls=PanelCommand)(inspect.spaces)
+app.command("targets", cls=PanelCommand)(inspect.targets)
+app.command("env", cls=PanelCommand)(inspect.environment)
 
 
 def main() -> None:

@@ -20,7 +20,10 @@ from nas.exporting.formats.registry import OURS
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of `nas search`, or of `nas train --arch`.")],
     pick: Annotated[
-        str | None, typer.Option(help="knee, best, fastest, or a number from the front's table; knee unless given.")
+        str | None,
+        typer.Option(
+            help="Network of the front: knee, best, fastest, settled, or a number from its table. Default: knee."
+        ),
     ] = None,
     format: Annotated[
         str | None,
@@ -31,7 +34,7 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write; RUN/exports/PICK unless given.")
+        Path | None, typer.Option("--output", "-o", help="Folder to write. Default: RUN/exports/PICK.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -24,11 +24,11 @@ def profile(
     ] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="TIME", help="Can it be met? 12ms on the first target; `local=3ms` on another."),
+        typer.Option(
+            metavar="TIME", help="Limit on the latency to judge: 12ms on the first target, `local=3ms` on another."
+        ),
     ] = None,
-    classes: Annotated[
-        int | None, typer.Option(min=2, help="Classes to tell apart; the model's own unless given.")
-    ] = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="Classes to tell apart. Default: the model's own.")] = None,
     json: Json = False,
 ) -> None:
     """Show what could be searched inside a timm model: sizes, latency, and whether a limit can be met."""

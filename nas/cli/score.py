@@ -30,12 +30,12 @@ def score(
         list[str],
         typer.Argument(
             metavar="NETWORK...",
-            help="`space/name`, an architecture as JSON or in a file, a run folder, an ONNX file, or a timm model.",
+            help="Network: `space/name`, an architecture as JSON or in a file, a run, an ONNX file, or a timm model.",
         ),
     ],
-    scores: Annotated[str, typer.Option(help="`all`, or names with commas.")] = ALL,
+    scores: Annotated[str, typer.Option(help="Scores: `all`, or names with commas.")] = ALL,
     repeats: Annotated[int, typer.Option(min=1, help="Initialisations to average over.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first initialisation; the others count on from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first initialisation; others count on.")] = 0,
     batch_size: Annotated[int, typer.Option(min=4, help="Images of noise in each repeat.")] = 16,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Side in pixels of the images, for timm models.", show_default="its own")

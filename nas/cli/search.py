@@ -9,7 +9,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors
 from nas.cli.from_settings import takes_settings
-from nas.cli.options import OUTPUT, Json, Quiet
+from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.cli.units import format_count
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 def search(
     given: Given,
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what could be searched, and stop.", rich_help_panel=OUTPUT)
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what could be searched, and stop.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

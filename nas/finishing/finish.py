@@ -44,12 +44,12 @@ class FinishResult:
         run: The run folder.
         checkpoint: The file with the weights.
         architecture: The network.
-        accuracy: On the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch), ``trained``
-            at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint holds; and
-            ``teacher`` where there is one.
+        accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
+            ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
+            holds; and ``teacher`` where there is one.
         averaged: The checkpoints that were averaged.
-        verified: Of the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has looked
-            at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
+        verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
+            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
         steps: Optimiser steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all sessions.

@@ -53,7 +53,7 @@ class FinishPlan:
         inherited: Weights that it starts from, or that its teacher has; None for none.
         images: To train and judge it on.
         training: How it is trained.
-        space: Of the one network, as it is trained.
+        space: Space of the one network, as it is trained.
     """
 
     settings: FinishSettings

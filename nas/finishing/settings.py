@@ -17,7 +17,12 @@ class FinishSettings(TrainingRun):
 
     run: Annotated[
         Path | str | None,
-        Setting("Run folder of `nas search`, or of `nas train`; none with `arch` alone.", "Arguments", kind="argument"),
+        Setting(
+            "Run folder of `nas search`, or of `nas train`; none with `arch` alone.",
+            "Arguments",
+            kind="argument",
+            metavar="RUN",
+        ),
     ] = None
     data: Annotated[
         str | None,

@@ -50,7 +50,7 @@ class Inherited:
     Attributes:
         supernet: A supernet of the network's space, or the network alone, on the CPU.
         metadata: What its checkpoint says about itself.
-        digest: Of the checkpoint, to notice one that changed.
+        digest: Digest of the checkpoint, to notice one that changed.
     """
 
     supernet: Supernet

@@ -60,7 +60,7 @@ def make_teacher(
 
     Args:
         name: ``largest``, ``original``, ``none``, or a network of timm.
-        source: Of the network that is finished.
+        source: Source of the network that is finished.
         inherited: The supernet that ``largest`` belongs to.
         images: That it teaches on.
         training: How; its teachers, temperature and precision count.

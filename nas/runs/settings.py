@@ -73,12 +73,16 @@ class Declared:
         return f"--{self.setting.option or self.name.replace('_', '-')}"
 
     @property
+    def default_text(self) -> str:
+        """The default in words; empty where nothing is the default."""
+        if self.setting.default or self.default is None or self.default is False or self.default in ({}, []):
+            return self.setting.default
+        return f"{self.default}"
+
+    @property
     def doc(self) -> str:
         """What the setting is, and its default."""
-        default = self.setting.default
-        if not default and self.default is not None and self.default is not False and self.default not in ({}, []):
-            default = f"{self.default}"
-        return f"{self.setting.doc} Default: {default}." if default else self.setting.doc
+        return f"{self.setting.doc} Default: {self.default_text}." if self.default_text else self.setting.doc
 
 
 @dataclass(frozen=True, kw_only=True)

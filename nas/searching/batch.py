@@ -105,7 +105,7 @@ def plan_batch(bounds: Bounds, genotypes: Genotypes, known: Container[bytes], fi
 
     Args:
         known: The bytes of earlier trials' genotypes.
-        first_number: Of the first new trial.
+        first_number: Number of the first new trial.
 
     Raises:
         ArchitectureError: A new row is out of range or breaks a rule of the space.
@@ -136,7 +136,7 @@ def make_trial(batch: Batch, number: int, judgement: Judgement | None, objective
     """The trial of a new network of a batch.
 
     Args:
-        judgement: Of its evaluation; None where it is out of bounds, or there is nothing to evaluate.
+        judgement: Result of its evaluation; None where it is out of bounds, or there is nothing to evaluate.
         objective: Name of what was evaluated.
     """
     row = batch.row_of[number]

@@ -24,7 +24,7 @@ from nas.searching.batch import Batch, make_trial
 from search_spaces import Genotypes, SearchSpace
 
 MOST_TEXTS = 1024
-"""So many combinations of neighbouring choices have their text ready."""
+"""Most combinations of neighbouring choices that have their text ready."""
 
 
 class TableTrials(Sequence[Trial]):
@@ -142,7 +142,7 @@ class _Group:
     Attributes:
         strides: What an index of each column adds to the number of the combination.
         choices: ``"name": value`` of all columns, by combination.
-        indices: Their indices, likewise.
+        indices: Indices of the values, by combination.
     """
 
     columns: tuple[int, ...]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from nas.searching.optuna_journal import Journal
 
 IDLE_LIMIT = 1000
-"""So many proposals in a row without an evaluation, and the search ends: nothing new is left."""
+"""Proposals in a row without an evaluation that end the search: nothing new is left."""
 FLUSH_SECONDS = 0.2
 """Finished trials of a batch are written together that finish within so much time."""
 WRITE_SECONDS = 0.02

@@ -207,7 +207,7 @@ class SearchSettings(RunSettings, Question):
         Setting("Address of the Ray cluster to join, for example auto.", PLACE, metavar="ADDRESS", is_recorded=False),
     ] = None
     gpus_per_trial: Annotated[
-        float, Setting("Share of a GPU for each worker on Ray.", PLACE, least=0, is_recorded=False)
+        float, Setting("Share of a GPU for each worker on Ray.", PLACE, "none", least=0, is_recorded=False)
     ] = 0.0
 
     @property

@@ -18,7 +18,7 @@ def search_training(settings: SearchSettings, seconds: float | None) -> Training
     """The trainer's settings: what was asked for, else its own; gentle ones for weights that are trained already.
 
     Args:
-        settings: Of the search.
+        settings: Settings of the search.
         seconds: What the training gets; None where time does not bound the search.
 
     Raises:

@@ -92,7 +92,7 @@ def prepare_model(model: str, weights: str, images: ImageData, seed: int, device
         model: Name of a timm model, with arguments where wanted.
         weights: ``pretrained``, a file or folder, or ``random``.
         images: At the model's side.
-        seed: Of random weights, and of the choice of calibration images.
+        seed: Seed of random weights, and of the choice of calibration images.
         device: Where it is to be.
         progress: Told of the stage.
 

@@ -55,9 +55,9 @@ class TrainResult:
         steps: Optimiser steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all sessions.
-        accuracy: On the search part of the images, in [0, 1]: of the supernet's smallest, middle and largest network,
-            or of the one ``network``.
-        architecture: Of the one network; None for a supernet.
+        accuracy: Accuracy on the search part of the images, in [0, 1]: of the supernet's smallest, middle and largest
+            network, or of the one ``network``.
+        architecture: Architecture of the one network; None for a supernet.
         phases: What an image cost in each phase of the training, as `supernets.training.progressive.PhaseCost`.
     """
 

@@ -22,7 +22,10 @@ class TrainingRun(RunSettings):
     epochs: Annotated[
         int | None,
         Setting(
-            "Passes over the training images.", TRAINING, "that of `recipe`, else as `budget_seconds` says", least=1
+            "Passes over the training images.",
+            TRAINING,
+            "that of `recipe`, else 22, or 30 to fine-tune inherited weights",
+            least=1,
         ),
     ] = None
     budget_seconds: Annotated[
