@@ -34,7 +34,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_documents_have_commands() -> None:
     shown = {line.split()[0] for _, line in SHOWN}
     assert shown == set(
-        "correlate env export finish latency profile report scale score search spaces targets train".split()
+        "correlate env export finish inspect latency profile report scale score search spaces targets train".split()
     )
     assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
