@@ -153,11 +153,11 @@ def uniform_network(space: SearchSpace, limit: float) -> Architecture:
     levels = np.random.default_rng(0).random((CANDIDATES, len(names)))
     shares = levels[:, [names.index(kind) for kind in kinds]]
     genotypes = np.unique(space.repair((shares * space.cardinalities).astype(np.int8)), axis=0)
-    measured = bounds.measure(genotypes)
-    within = measured.latency["local"].high_ms <= limit
+    predicted = bounds.predict(genotypes)
+    within = predicted.latency["local"].high_ms <= limit
     if not within.any():
         raise SystemExit(f"no network with equal blocks takes {limit:.3g} ms or less")
-    return space.decode(genotypes[within][np.argmax(measured.macs_n[within])][None])[0]
+    return space.decode(genotypes[within][np.argmax(predicted.columns["macs"][within])][None])[0]
 
 
 def _trained_alone(

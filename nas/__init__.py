@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from nas.exporting.export import load
     from nas.finishing.finish import FinishResult, finish
     from nas.growth.grow import scale
-    from nas.result import FrontMember, SearchResult, load_result
+    from nas.result import SearchResult, load_result
+    from nas.runs.front import FrontMember
     from nas.searching.preview import Preview, preview
     from nas.searching.search import search
     from nas.training.session import TrainResult
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FinishResult": "nas.finishing.finish",
-    "FrontMember": "nas.result",
+    "FrontMember": "nas.runs.front",
     "InfeasibleError": "nas.errors",
     "NasError": "nas.errors",
     "Preview": "nas.searching.preview",

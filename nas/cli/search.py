@@ -17,7 +17,8 @@ from nas.runs.settings import Given
 from nas.searching.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from nas.result import FrontMember, SearchResult
+    from nas.result import SearchResult
+    from nas.runs.front import FrontMember
 
 
 @handles_errors
@@ -113,9 +114,7 @@ def _preview(space: str, target: str, limit: float | None, as_json: bool) -> Non
 
     preview = nas.preview(space, target, limit)
     if as_json:
-        members = [
-            {**dataclasses.asdict(member), "architecture": member.architecture.to_dict()} for member in preview.members
-        ]
+        members = [{**member.to_dict(), "latency": vars(member.latency[target])} for member in preview.members]
         display.print_json({"schema": 1, **dataclasses.asdict(preview), "members": members})
     else:
         rows = [
@@ -123,7 +122,7 @@ def _preview(space: str, target: str, limit: float | None, as_json: bool) -> Non
                 member.name,
                 display.describe(member.architecture),
                 *display.size_text(member.params, member.macs),
-                display.latency_text(dataclasses.asdict(member.latency)),
+                display.latency_text(vars(member.latency[target])),
             ]
             for member in preview.members
         ]

@@ -29,18 +29,19 @@ def parse_count(text: str) -> float:
 
 
 def parse_limits(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
-    """`12ms` as the limit in milliseconds on the target, `local=3ms` as one on a device that is named."""
+    """`12ms` as the limit in milliseconds on the target, `local=3ms` or `peak-memory=64MB` as one on what is named."""
+    from nas.objectives.quantities import parse_limit
+
     limit_ms: float | None = None
     limits: dict[str, float] = {}
     for text in texts:
-        target, is_named, latency = text.rpartition("=")
-        value = parse_latency(latency)
-        if (target in limits) if is_named else limit_ms is not None:
-            raise typer.BadParameter(f"`--limit {text}`: there is a limit for this device already")
-        if is_named:
-            limits[target.strip()] = value
-        else:
+        name, value = parse_limit(text)
+        if (limit_ms is not None) if name is None else name in limits:
+            raise typer.BadParameter(f"`--limit {text}`: there is a limit on this already")
+        if name is None:
             limit_ms = value
+        else:
+            limits[name] = value
     return limit_ms, limits
 
 

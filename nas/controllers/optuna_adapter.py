@@ -162,7 +162,7 @@ def choice_distributions(space: SearchSpace) -> dict[str, CategoricalDistributio
 def study_directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirection]:
     """What Optuna calls the goals of objectives."""
     directions = optuna.study.StudyDirection
-    return [directions.MAXIMIZE if objective.is_evaluated else directions.MINIMIZE for objective in objectives]
+    return [directions.MAXIMIZE if objective.is_maximised else directions.MINIMIZE for objective in objectives]
 
 
 def _constraints(trial: optuna.trial.FrozenTrial) -> Sequence[float]:

@@ -123,9 +123,9 @@ def _largest(problem: SearchProblem, genotypes: Genotypes, count: int) -> Genoty
         return genotypes
     cost = population_cost(problem.space, genotypes)
     size_n = np.log(cost.params) + np.log(cost.macs)
-    is_known_k = np.array([not objective.is_evaluated for objective in problem.objectives])
-    known_nk = problem.known_costs(genotypes)[:, is_known_k]
-    dearness_n = np.log(np.maximum(known_nk, _TINY)).mean(axis=1) if is_known_k.any() else size_n
+    is_price_k = np.array([not objective.is_maximised for objective in problem.objectives])
+    price_nk = problem.known_costs(genotypes)[:, is_price_k]
+    dearness_n = np.log(np.maximum(price_nk, _TINY)).mean(axis=1) if is_price_k.any() else size_n
     edges = np.linspace(dearness_n.min(), dearness_n.max(), count + 1)[1:-1]
     range_n = np.searchsorted(edges, dearness_n)
     best = [int(np.argmax(np.where(range_n == number, size_n, -np.inf))) for number in np.unique(range_n)]

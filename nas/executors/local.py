@@ -82,7 +82,7 @@ class LocalPool:
             while connection.poll():
                 found.append(self._event(worker, connection.recv()))
         except (EOFError, OSError):
-            found.append(WorkerGone(worker, self._bury(worker)))
+            found.append(WorkerGone(worker, self._reap(worker)))
         return [event for event in found if event is not None]
 
     def _event(self, worker: int, message: tuple[Any, ...]) -> Event | None:
@@ -96,7 +96,7 @@ class LocalPool:
         self._last_words[worker] = content[0]
         return None
 
-    def _bury(self, worker: int) -> str:
+    def _reap(self, worker: int) -> str:
         """Why a worker has ended."""
         process, connection = self._processes.pop(worker)
         connection.close()

@@ -30,7 +30,7 @@ FIDELITIES = {"full": FULL, "halving": RUNGS}
 
 
 @dataclass(frozen=True)
-class Judgement:
+class FidelityResult:
     """What became of a task in the end.
 
     Attributes:
@@ -44,8 +44,8 @@ class Judgement:
 
 def evaluate_rungs(
     executor: Executor, tasks: Sequence[Task], rungs: Sequence[float], known_costs_nk: Costs
-) -> Iterator[tuple[int, Judgement]]:
-    """Each task's number and judgement, as they finish.
+) -> Iterator[tuple[int, FidelityResult]]:
+    """Each task's number and what became of it, as they finish.
 
     Args:
         executor: Where evaluations run.
@@ -64,7 +64,7 @@ def evaluate_rungs(
             if fidelity < 1 and evaluation.result is not None:
                 promotable[number] = evaluation
             else:
-                yield number, Judgement(evaluation, fidelity)
+                yield number, FidelityResult(evaluation, fidelity)
         if not promotable:
             return
         numbers = sorted(promotable)
@@ -73,7 +73,7 @@ def evaluate_rungs(
         promoted = {numbers[place] for place in best(found_nk, math.ceil(len(numbers) / SHARE)).tolist()}
         for number in numbers:
             if number not in promoted:
-                yield number, Judgement(replace(promotable[number], state=State.STOPPED), fidelity)
+                yield number, FidelityResult(replace(promotable[number], state=State.STOPPED), fidelity)
         left = [task for task in left if task.number in promoted]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
-from nas.result import load_result
 from nas.runs.folder import ORIGINAL_NAME, recorded_settings, supernet_checkpoint
+from nas.runs.front import load_front
 from nas.training.request import find_network
 from search_spaces import Architecture
 
@@ -130,7 +130,7 @@ def take_over(inherited: Inherited, architecture: Architecture, network: Superne
 
 
 def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
-    result = load_result(run)
+    result = load_front(run)
     member = result.pick(pick)
     card: dict[str, Any] = {
         "latency": {target: asdict(latency) for target, latency in member.latency.items()},

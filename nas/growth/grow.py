@@ -26,8 +26,9 @@ from nas.growth.settings import ScaleSettings
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
 from nas.records.trial import State, Trial
-from nas.result import SearchResult, front_document
+from nas.result import SearchResult
 from nas.runs.folder import recorded_settings
+from nas.runs.front import FrontHeader, front_document
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import (
     Given,
@@ -236,8 +237,7 @@ class Growth:
             reason=scores.failure,
             architecture=architecture,
             genotype=tuple(genotype.tolist()),
-            params=graph.params,
-            macs=graph.macs,
+            costs={"params": graph.params, "macs": graph.macs},
             latency={self._device.target: self._device.latency(graph)},
             objectives={OBJECTIVE: scores.ratio} if is_done else {},
             scores={
@@ -283,17 +283,16 @@ def _result(
     settings: ScaleSettings,
     growth: Growth,
 ) -> SearchResult:
-    document = front_document(
+    header = FrontHeader(
         run=run.path,
         space=rule.space.name,
         seed=settings.seed,
         target=device.target,
         limit_ms=limit.limit_ms,
         objective=OBJECTIVE,
-        evaluated=len(growth.trials),
-        front=[member.trial for member in family],
         sources=[device.source],
     )
+    document = front_document(header, [member.trial for member in family], len(growth.trials))
     for entry, member in zip(document["front"], family, strict=True):
         entry["candidates"] = member.candidates
     document["up_to"] = settings.up_to

@@ -11,31 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latency_tables.predictor import Latency, LatencyPredictor
+from latency_tables.predictor import LatencyPredictor
 from latency_tables.targets import LOCAL, load_target, provenance_line, target_names
 from nas.errors import UsageError
+from nas.records.network import NamedRecord
 from search_spaces import Architecture, Op, OpGraph, get_space
 from search_spaces.timm_models import PREFIX, TimmBlock, TimmSpace
 
 ALL = "all"
 DEFAULT_TARGET = "pixel6"
 MEMBERS = ("smallest", "middle", "largest")
-
-
-@dataclass(frozen=True)
-class ProfiledNetwork:
-    """One of the three networks.
-
-    Attributes:
-        name: ``smallest``, ``middle`` or ``largest``.
-        latency: By target.
-    """
-
-    name: str
-    architecture: Architecture
-    params: int
-    macs: int
-    latency: dict[str, Latency]
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,7 @@ class ModelProfile:
     model: str
     family: str
     encodings: int
-    networks: tuple[ProfiledNetwork, ...]
+    networks: tuple[NamedRecord, ...]
     axes: tuple[Axis, ...]
     fixed: tuple[str, ...]
     limits: dict[str, float]
@@ -81,8 +66,7 @@ class ModelProfile:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
-        networks = [{**asdict(network), "architecture": network.architecture.to_dict()} for network in self.networks]
-        return {"schema": 1, **asdict(self), "networks": networks}
+        return {"schema": 1, **asdict(self), "networks": [network.to_dict() for network in self.networks]}
 
 
 def profile_model(
@@ -96,11 +80,11 @@ def profile_model(
 
     Args:
         model: Name of the model, ``NAME`` or ``NAME?argument=value``.
-        targets: Devices whose latency is predicted; ``all`` for every one that has a table. Those of ``limits``, or
-            ``pixel6`` and this machine where it has a table, unless given.
+        targets: Devices whose latency is predicted; ``all`` for every one that has a table. By default those of
+            ``limits``, or else ``pixel6`` and this machine where it has a table.
         limit_ms: Limit on the latency on the first target, in milliseconds.
-        limits: Further limits by target.
-        classes: To tell apart; None takes the model's own.
+        limits: Further limits on the latency by target, in milliseconds.
+        classes: Number of classes to tell apart; None takes the model's own.
 
     Raises:
         UnknownNameError: There is no such model or target.
@@ -144,11 +128,12 @@ def _has_local() -> bool:
     return any(info.name == LOCAL and info.table is not None for info in target_names())
 
 
-def _profiled(space: TimmSpace, name: str, predictors: dict[str, LatencyPredictor]) -> ProfiledNetwork:
+def _profiled(space: TimmSpace, name: str, predictors: dict[str, LatencyPredictor]) -> NamedRecord:
     architecture = space.find(name)
     graph = _lowered(space, architecture)
     latency = {target: predictor.graph(graph) for target, predictor in predictors.items()}
-    return ProfiledNetwork(name, architecture, graph.params, graph.macs, latency)
+    costs = {"params": graph.params, "macs": graph.macs}
+    return NamedRecord(name=name, architecture=architecture, costs=costs, latency=latency)
 
 
 def _lowered(space: TimmSpace, architecture: Architecture) -> OpGraph:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nas.errors import UsageError
 from nas.networks.named import NamedNetwork, onnx_network, space_network, timm_network
 from nas.runs.folder import RunFolder
+from nas.runs.front import load_front
 from search_spaces import Architecture, find_architecture, get_space, space_kinds, space_names
 from search_spaces.errors import ArchitectureError, UnknownNameError
-
-if TYPE_CHECKING:
-    pass
 
 FORMS = (
     "`space/name`, an architecture as JSON or in a JSON file, a run folder (`RUN` or `RUN:knee`), an ONNX file, or a"
@@ -109,13 +106,11 @@ def _of_timm(text: str, image_side: int | None) -> NamedNetwork:
 
 
 def _from_run(path: Path, pick: str | None) -> NamedNetwork:
-    from nas.result import load_result
-
     run = RunFolder(path)
     if run.is_training:
         architecture, name = _trained_architecture(run, pick), str(path)
     else:
-        architecture, name = load_result(path).pick(pick or "knee").architecture, f"{path}:{pick or 'knee'}"
+        architecture, name = load_front(path).pick(pick or "knee").architecture, f"{path}:{pick or 'knee'}"
     space = get_space(architecture.space, run.classes)
     return space_network(space, space.parse(architecture.to_dict()), name)
 

@@ -1,4 +1,4 @@
-"""The bounds of a search: limits on predicted latency, on as many devices as wanted, and on parameters and MACs.
+"""The bounds of a search: limits on predicted latency, on as many devices as wanted, and on any other quantity.
 
 A limit on latency holds for the upper end of the predicted interval. A limit may be a window, as in ViT-ResNAS (Liao,
 Karaman and Sze, "Searching for Efficient Multi-Stage Vision Transformers", 2021, arXiv 2109.00642), where networks
@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from latency_tables.predictor import Latencies, Latency
 from nas.errors import InfeasibleError, UnsatisfiableError
-from nas.objectives.objective import Objective, latency_of
+from nas.objectives.objective import Objective
 from nas.objectives.problem import SearchProblem
+from nas.objectives.quantities import Column, get_quantity
+from nas.records.network import SIZES, latency_name, target_of
 from search_spaces import Genotypes, SearchSpace, population_cost
 
 Floats = npt.NDArray[np.float64]
@@ -54,12 +56,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Limit:
-    """What one known quantity must stay within.
+    """What one quantity must stay within.
 
     Attributes:
-        name: ``latency:TARGET`` (milliseconds), ``params`` or ``macs``.
-        upper: Its largest value.
-        lower: Its smallest one; 0 where only the upper end counts.
+        name: Name of the quantity, for example ``latency:TARGET``, ``params`` or ``peak-memory``.
+        upper: Its largest value, in the quantity's unit.
+        lower: Its smallest value; 0 where only the upper end counts.
     """
 
     name: str
@@ -68,48 +70,74 @@ class Limit:
 
     def describe(self, value: float) -> str:
         """Why ``value`` is out of bounds, in a few words."""
-        target = Objective(self.name).target
+        target = target_of(self.name)
         if target is not None:
             return f"up to {value:.4g} ms on {target}, limit {self.upper:g} ms"
-        span = f"from {self.lower:g} to {self.upper:g}" if self.lower else f"at most {self.upper:g}"
-        return f"{value:g} {self.name}, expected {span}"
+        if self.name in SIZES:
+            span = f"from {self.lower:g} to {self.upper:g}" if self.lower else f"at most {self.upper:g}"
+            return f"{value:g} {self.name}, expected {span}"
+        text = get_quantity(self.name).text
+        return f"{self.name} of {text(value)}, expected at most {text(self.upper)}"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What is known of networks without evaluating them, ``[n]`` each.
+class PredictedCosts:
+    """What is known of networks without evaluating them.
 
     Attributes:
-        latency: Predicted, by target.
+        columns: Quantities other than latencies by name, ``[n]`` each: ``params``, ``macs``, and what else is used.
+        latency: Predicted latencies by target.
     """
 
-    params_n: npt.NDArray[np.int64]
-    macs_n: npt.NDArray[np.int64]
+    columns: Mapping[str, Column]
     latency: Mapping[str, Latencies]
 
+    def __len__(self) -> int:
+        return len(self.columns["params"])
+
     def cost(self, objective: Objective) -> Floats:
-        """The value of a known objective, ``[n]``; NaN for one that has to be evaluated."""
+        """The costs of a known objective, ``[n]``, minimised; NaN for one that has to be evaluated."""
         if objective.is_evaluated:
-            return np.full(len(self.params_n), np.nan)
-        if objective.target is not None:
-            return np.asarray(self.latency[objective.target].ms, dtype=np.float64)
-        return np.asarray(self.params_n if objective.name == "params" else self.macs_n, dtype=np.float64)
+            return np.full(len(self), np.nan)
+        target = objective.target
+        values_n = self.columns[objective.name] if target is None else self.latency[target].ms
+        costs_n = np.asarray(values_n, dtype=np.float64)
+        return -costs_n if objective.is_maximised else costs_n
 
     def bounded(self, limit: Limit) -> Floats:
-        """What a limit holds for, ``[n]``: the upper end of a latency, or a size."""
-        target = Objective(limit.name).target
-        if target is not None:
-            return np.asarray(self.latency[target].high_ms, dtype=np.float64)
-        return self.cost(Objective(limit.name))
+        """What a limit holds for, ``[n]``: the upper end of a latency, or a quantity's value."""
+        target = target_of(limit.name)
+        values_n = self.columns[limit.name] if target is None else self.latency[target].high_ms
+        return np.asarray(values_n, dtype=np.float64)
+
+    def costs(self) -> list[dict[str, float]]:
+        """The quantities of each network by name, as a record has them."""
+        columns = [column_n.tolist() for column_n in self.columns.values()]
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def latencies(self) -> list[dict[str, Latency]]:
         """The latencies of each network by target."""
-        rows: list[dict[str, Latency]] = [{} for _ in self.params_n]
+        rows: list[dict[str, Latency]] = [{} for _ in range(len(self))]
         for target, found in self.latency.items():
             columns = (column.tolist() for column in (found.ms, found.low_ms, found.high_ms, found.extrapolated))
             for row, ms, low, high, extrapolated in zip(rows, *columns, strict=True):
                 row[target] = Latency(ms, low, high, found.kind, extrapolated)
         return rows
+
+    def rows(self, rows: Sequence[int]) -> PredictedCosts:
+        """The same of some of the networks alone."""
+        chosen = list(rows)
+        latency = {
+            target: Latencies(
+                found.ms[chosen],
+                found.low_ms[chosen],
+                found.high_ms[chosen],
+                found.kind,
+                found.extrapolated[chosen],
+            )
+            for target, found in self.latency.items()
+        }
+        return PredictedCosts({name: column_n[chosen] for name, column_n in self.columns.items()}, latency)
 
 
 class Bounds:
@@ -118,13 +146,25 @@ class Bounds:
     Args:
         space: What the networks belong to.
         devices: Whose latency is predicted; the first one is the search's target.
-        limits: All of them hold at once. Those on latency are on one of the devices.
+        limits: Limits that hold at once. Those on latency are on one of the devices.
+        quantities: Names of further quantities that are predicted, for example because they are objectives.
+
+    Raises:
+        UnknownNameError: There is no such quantity.
     """
 
-    def __init__(self, space: SearchSpace, devices: Sequence[Device], limits: Sequence[Limit] = ()) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        devices: Sequence[Device],
+        limits: Sequence[Limit] = (),
+        quantities: Sequence[str] = (),
+    ) -> None:
         self.space = space
         self.devices = tuple(devices)
         self.limits = tuple(limits)
+        names = dict.fromkeys([*quantities, *(limit.name for limit in limits)])
+        self._further = [get_quantity(name) for name in names if name not in SIZES and target_of(name) is None]
 
     @property
     def target(self) -> str:
@@ -134,35 +174,40 @@ class Bounds:
     @property
     def limit_ms(self) -> float | None:
         """The limit on the first device's latency; None where there is none."""
-        name = latency_of(self.target).name
+        name = latency_name(self.target)
         return next((limit.upper for limit in self.limits if limit.name == name), None)
 
-    def measure(self, genotypes: Genotypes) -> Measured:
-        """What is known of valid genotypes ``[n, c]``."""
-        cost = population_cost(self.space, genotypes)
+    def predict(self, genotypes: Genotypes) -> PredictedCosts:
+        """What is known of valid genotypes ``[n, c]``.
+
+        Raises:
+            NasError: A quantity of a network is not finite.
+        """
+        size = population_cost(self.space, genotypes)
+        further = {quantity.name: quantity.column(self.space, genotypes) for quantity in self._further}
         latency = {device.target: device.predictor.population(self.space, genotypes) for device in self.devices}
-        return Measured(cost.params, cost.macs, latency)
+        return PredictedCosts({"params": size.params, "macs": size.macs, **further}, latency)
 
-    def costs(self, measured: Measured, objectives: Sequence[Objective]) -> Floats:
+    def costs(self, predicted: PredictedCosts, objectives: Sequence[Objective]) -> Floats:
         """The known costs ``[n, k]``; NaN in the columns of evaluated objectives."""
-        return np.stack([measured.cost(objective) for objective in objectives], axis=1)
+        return np.stack([predicted.cost(objective) for objective in objectives], axis=1)
 
-    def excess(self, measured: Measured) -> Floats:
+    def excess(self, predicted: PredictedCosts) -> Floats:
         """By what share of a limit networks are out of bounds, the worst limit counting, ``[n]``.
 
         Not positive where all limits hold; minus infinity without any.
         """
-        return self._worst(measured, counts_lower=True)
+        return self._worst(predicted, counts_lower=True)
 
-    def overshoot(self, measured: Measured) -> Floats:
+    def overshoot(self, predicted: PredictedCosts) -> Floats:
         """By what share of a limit networks exceed its upper end, the worst limit counting, ``[n]``."""
-        return self._worst(measured, counts_lower=False)
+        return self._worst(predicted, counts_lower=False)
 
-    def reasons(self, measured: Measured) -> list[str]:
+    def reasons(self, predicted: PredictedCosts) -> list[str]:
         """What each network breaks first, ``[n]``; empty where all limits hold."""
-        reasons = [""] * len(measured.params_n)
+        reasons = [""] * len(predicted)
         for limit in reversed(self.limits):
-            value_n = measured.bounded(limit)
+            value_n = predicted.bounded(limit)
             for row in np.flatnonzero(~((value_n <= limit.upper) & (value_n >= limit.lower))).tolist():
                 reasons[row] = limit.describe(float(value_n[row]))
         return reasons
@@ -193,14 +238,14 @@ class Bounds:
             UnsatisfiableError: None was found.
         """
         genotype = self.nearest()
-        measured = self.measure(genotype)
-        reason = self.reasons(measured)[0]
+        predicted = self.predict(genotype)
+        reason = self.reasons(predicted)[0]
         if not reason:
             return genotype
         architecture = self.space.decode(genotype)[0]
-        target = Objective(self.limits[0].name).target
+        target = target_of(self.limits[0].name)
         if len(self.limits) == 1 and target is not None:
-            high_ms = float(measured.bounded(self.limits[0])[0])
+            high_ms = float(predicted.bounded(self.limits[0])[0])
             raise InfeasibleError(architecture, target, high_ms, self.limits[0].upper)
         raise UnsatisfiableError(self.space.name, [limit.name for limit in self.limits], reason)
 
@@ -222,27 +267,27 @@ class Bounds:
             space=self.space,
             seed=seed,
             objectives=tuple(objectives),
-            known_costs=lambda genotypes: self.costs(self.measure(genotypes), objectives),
-            excess=lambda genotypes: self.excess(self.measure(genotypes)),
-            overshoot=lambda genotypes: self.overshoot(self.measure(genotypes)),
+            known_costs=lambda genotypes: self.costs(self.predict(genotypes), objectives),
+            excess=lambda genotypes: self.excess(self.predict(genotypes)),
+            overshoot=lambda genotypes: self.overshoot(self.predict(genotypes)),
             feasible=feasible,
             evaluations=evaluations,
         )
 
-    def _worst(self, measured: Measured, *, counts_lower: bool) -> Floats:
-        worst_n = np.full(len(measured.params_n), -np.inf)
+    def _worst(self, predicted: PredictedCosts, *, counts_lower: bool) -> Floats:
+        worst_n = np.full(len(predicted), -np.inf)
         for limit in self.limits:
-            value_n = measured.bounded(limit)
+            value_n = predicted.bounded(limit)
             np.maximum(worst_n, (value_n - limit.upper) / limit.upper, out=worst_n)
             if counts_lower and limit.lower:
                 np.maximum(worst_n, (limit.lower - value_n) / limit.upper, out=worst_n)
         return worst_n
 
     def _distance(self, genotypes: Genotypes) -> Floats:
-        measured = self.measure(genotypes)
+        predicted = self.predict(genotypes)
         if self.limits:
-            return self.excess(measured)
-        return np.asarray(measured.latency[self.target].high_ms, dtype=np.float64)
+            return self.excess(predicted)
+        return np.asarray(predicted.latency[self.target].high_ms, dtype=np.float64)
 
 
 def one_choice_changes(space: SearchSpace, genotypes: Genotypes) -> Genotypes:

@@ -1,14 +1,13 @@
 """What a search optimises: objectives by name, what they are worth, and the fronts that they make.
 
-An objective is what an evaluator finds out, for example ``accuracy``, or is known beforehand: ``params``, ``macs``, or
-``latency:TARGET``. Evaluated ones are maximised, known ones minimised.
+An objective is what an evaluator finds out, for example ``accuracy``, or a quantity that is known beforehand, for
+example ``params`` or ``latency:TARGET``, see `nas.objectives.quantities`. Evaluated ones are maximised.
 
 Legend of array suffixes: n trials, k objectives, f trials on the front.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,10 @@ import numpy.typing as npt
 
 from nas.errors import UsageError
 from nas.objectives.pareto import Costs, dominated_by, pareto_mask
+from nas.objectives.quantities import find_quantity
+from nas.records.network import LATENCY, NetworkRecord, latency_name, target_of
 from nas.records.trial import State, Trial
 
-LATENCY = "latency"
-SIZES = ("params", "macs")
 ACCURACY = "accuracy"
 
 
@@ -29,46 +28,53 @@ class Objective:
     """One thing to optimise.
 
     Attributes:
-        name: ``params``, ``macs``, ``latency:TARGET``, or the evaluator's.
-        is_evaluated: Whether an evaluator finds it out; it is then maximised. Known ones are minimised.
+        name: A quantity, ``latency:TARGET`` among them, or what the evaluator calls its own.
+        is_evaluated: Whether an evaluator finds it out; it is then maximised.
     """
 
     name: str
     is_evaluated: bool = False
 
     @property
+    def is_maximised(self) -> bool:
+        """Whether more is better."""
+        quantity = None if self.is_evaluated else find_quantity(self.name)
+        return self.is_evaluated or (quantity is not None and quantity.is_maximised)
+
+    @property
     def goal(self) -> str:
         """``maximise`` or ``minimise``."""
-        return "maximise" if self.is_evaluated else "minimise"
+        return "maximise" if self.is_maximised else "minimise"
 
     @property
     def target(self) -> str | None:
         """The device of a latency; None for other objectives."""
-        kind, _, target = self.name.partition(":")
-        return target if kind == LATENCY else None
+        return target_of(self.name)
 
     def value(self, cost: float) -> float:
         """The value as people read it, of a cost that is minimised."""
-        return -cost if self.is_evaluated else cost
+        return -cost if self.is_maximised else cost
 
     def cost(self, value: float) -> float:
         """The cost that is minimised, of a value as people read it."""
-        return -value if self.is_evaluated else value
+        return -value if self.is_maximised else value
 
 
 def latency_of(target: str) -> Objective:
     """The objective of being fast on a device."""
-    return Objective(f"{LATENCY}:{target}")
+    return Objective(latency_name(target))
 
 
 def parse_names(names: Sequence[str], target: str) -> list[str]:
     """The names of objectives, checked and in full; ``latency`` alone is that on ``target``.
 
+    A quantity of which more is better leads where nothing else is evaluated: it then ranks networks as a score does.
+
     Raises:
         UsageError: There is none, one stands there twice, or more than one has to be evaluated.
     """
-    full = [latency_of(target).name if name == LATENCY else name for name in map(str.strip, names)]
-    odd = [name for name in full if not name or name.endswith(":") or (":" in name and Objective(name).target is None)]
+    full = [latency_name(target) if name == LATENCY else name for name in map(str.strip, names)]
+    odd = [name for name in full if not name or name.endswith(":") or (":" in name and target_of(name) is None)]
     if not full or odd:
         raise UsageError(
             f"objectives: found `{odd[0] if odd else ''}`, expected accuracy or a score, latency:TARGET, params, macs",
@@ -77,7 +83,7 @@ def parse_names(names: Sequence[str], target: str) -> list[str]:
     twice = next((name for name in full if full.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"objectives: `{twice}` stands there more than once")
-    evaluated = [name for name in full if not is_known(name)]
+    evaluated = [name for name in full if find_quantity(name) is None]
     if len(evaluated) > 1:
         raise UsageError(
             f"objectives: {', '.join(f'`{name}`' for name in evaluated)} all have to be evaluated, expected only one",
@@ -86,36 +92,31 @@ def parse_names(names: Sequence[str], target: str) -> list[str]:
     return full
 
 
-def is_known(name: str) -> bool:
-    """Whether an objective is known without an evaluation."""
-    return name in SIZES or Objective(name).target is not None
+def evaluated_name(names: Sequence[str]) -> str | None:
+    """Which of checked names an evaluator finds out; None where all are known.
+
+    It is the one that is no quantity, else the first quantity of which more is better.
+    """
+    unknown = [name for name in names if find_quantity(name) is None]
+    return next(iter(unknown or [name for name in names if Objective(name).is_maximised]), None)
 
 
 def make_objectives(names: Sequence[str], evaluated: str | None) -> tuple[Objective, ...]:
     """The objectives of checked names, what is evaluated first.
 
     Args:
-        names: As `parse_names` gives them.
+        names: Names as `parse_names` gives them.
         evaluated: What the evaluator calls its own; None where there is no evaluator.
     """
-    known = tuple(Objective(name) for name in names if is_known(name))
+    known = tuple(
+        Objective(name) for name in names if find_quantity(name) is not None and name.replace("-", "_") != evaluated
+    )
     return known if evaluated is None else (Objective(evaluated, is_evaluated=True), *known)
 
 
-def value_of(trial: Trial, name: str) -> float:
-    """The value of an objective of a trial; NaN where it has none."""
-    if name in trial.objectives:
-        return trial.objectives[name]
-    if name in SIZES:
-        return float(trial.params if name == "params" else trial.macs)
-    latency = trial.latency.get(Objective(name).target or "")
-    return math.nan if latency is None else latency.ms
-
-
-def costs_of(trial: Trial, objectives: Sequence[Objective]) -> list[float]:
-    """The costs of one trial, minimised; NaN where an evaluation has not told."""
-    values = [trial.objectives.get(o.name, math.nan) if o.is_evaluated else value_of(trial, o.name) for o in objectives]
-    return [-value if o.is_evaluated else value for o, value in zip(objectives, values, strict=True)]
+def costs_of(network: NetworkRecord, objectives: Sequence[Objective]) -> list[float]:
+    """The costs of one network, minimised; NaN where there is no value."""
+    return [objective.cost(network.value(objective.name)) for objective in objectives]
 
 
 def front_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
@@ -132,7 +133,7 @@ def in_order(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[T
     first = next((objective for objective in known if objective.target is not None), known[0] if known else None)
     if first is None:
         return sorted(trials, key=lambda trial: trial.number)
-    return sorted(trials, key=lambda trial: (value_of(trial, first.name), trial.number))
+    return sorted(trials, key=lambda trial: (first.cost(trial.value(first.name)), trial.number))
 
 
 def lead_of(objectives: Sequence[Objective]) -> Objective:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from latency_tables.predictor import Latency
+from nas.records.network import NetworkRecord, number, read_record, record, text, whole
 from search_spaces import Architecture, Genotypes, SearchSpace, SearchSpaceError
 
 _encode = json.JSONEncoder(allow_nan=False).encode  # made once: there may be thousands of lines to write
@@ -34,15 +33,22 @@ class State(StrEnum):
     """Evaluated at less than full fidelity, and not good enough there for more."""
 
 
-@dataclass(frozen=True)
-class Trial:
+LINE = (
+    '{{"number": {}, "state": {}, "reason": {}, "choices": {}, "genotype": {}, "params": {}, "macs": {}, "latency": {},'
+    ' {}"objectives": {}, "scores": {}, "seconds": {}{}}}'
+)
+"""A line of ``trials.jsonl``: its fields in their order, each filled with JSON. Further costs with their name and a
+comma stand before the objectives, and the fidelity with its name behind the seconds, both only where there are any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(NetworkRecord):
     """One trial, as a line of ``trials.jsonl``.
+
+    Its objectives are empty unless it is ``done`` or ``stopped``.
 
     Attributes:
         reason: Why it is not ``done``; empty otherwise.
-        latency: Predicted latency by target.
-        objectives: What the search maximises, by name; empty unless ``done`` or ``stopped``.
-        scores: Numbers reported beside the objective.
         seconds: Time that the evaluation took.
         fidelity: Share of a full evaluation that its numbers come from.
     """
@@ -50,13 +56,7 @@ class Trial:
     number: int
     state: State
     reason: str
-    architecture: Architecture
     genotype: tuple[int, ...]
-    params: int
-    macs: int
-    latency: Mapping[str, Latency]
-    objectives: Mapping[str, float]
-    scores: Mapping[str, float]
     seconds: float
     fidelity: float = 1.0
 
@@ -67,22 +67,20 @@ class Trial:
 
     def to_line(self) -> str:
         """One line of JSON, without the line end."""
-        document = {
-            "number": self.number,
-            "state": self.state.value,
-            "reason": self.reason,
-            "choices": dict(self.architecture.settings),
-            "genotype": list(self.genotype),
-            "params": self.params,
-            "macs": self.macs,
-            "latency": {target: vars(record) for target, record in self.latency.items()},
-            "objectives": dict(self.objectives),
-            "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
-            "seconds": round(self.seconds, 6),
-        }
-        if self.fidelity < 1:
-            document["fidelity"] = self.fidelity
-        return _encode(document)
+        data = self.to_json()
+        return LINE.format(
+            self.number,
+            _encode(self.state.value),
+            _encode(self.reason),
+            _encode(dict(self.architecture.settings)),
+            _encode(list(self.genotype)),
+            *(_encode(data[name]) for name in ("params", "macs", "latency")),
+            f'"costs": {_encode(data["costs"])}, ' if "costs" in data else "",
+            _encode(data["objectives"]),
+            _encode(data["scores"]),
+            _encode(round(self.seconds, 6)),
+            f', "fidelity": {_encode(self.fidelity)}' if self.fidelity < 1 else "",
+        )
 
     @classmethod
     def from_line(cls, line: str, space: SearchSpace) -> Trial:
@@ -93,11 +91,10 @@ class Trial:
         """
         try:
             data: dict[str, Any] = json.loads(line)
-            architecture = space.from_values(data["choices"])
-            trial = cls._from_document(data, architecture)
+            trial = cls.from_json(data, space.from_values(data["choices"]))
         except _DAMAGES as error:
             raise ValueError(f"not a trial of space `{space.name}`: {type(error).__name__}: {error}") from error
-        if tuple(space.encode([architecture])[0].tolist()) != trial.genotype:
+        if tuple(space.encode([trial.architecture])[0].tolist()) != trial.genotype:
             raise ValueError("choices and genotype disagree")
         return trial
 
@@ -115,23 +112,44 @@ class Trial:
             architectures = space.decode(np.array([data["genotype"] for data in documents], dtype=np.int8))
             if any(dict(a.settings) != data["choices"] for a, data in zip(architectures, documents, strict=True)):
                 raise ValueError("choices and genotype disagree")
-            return [cls._from_document(*pair) for pair in zip(documents, architectures, strict=True)]
+            return [cls.from_json(*pair) for pair in zip(documents, architectures, strict=True)]
         except (*_DAMAGES, IndexError, OverflowError) as error:
             raise ValueError(f"not trials of space `{space.name}`: {type(error).__name__}: {error}") from error
 
     @classmethod
-    def _from_document(cls, data: Mapping[str, Any], architecture: Architecture) -> Trial:
+    def from_json(cls, data: Mapping[str, Any], architecture: Architecture) -> Trial:
+        """A trial from the object in its line, with its network made from the ``choices`` in it.
+
+        Raises:
+            ValueError: A field is missing or of the wrong type, or a number is not finite.
+        """
         return cls(
-            number=int(data["number"]),
-            state=State(data["state"]),
-            reason=str(data["reason"]),
             architecture=architecture,
+            number=whole(data, "number", ""),
+            state=State(text(data, "state", "")),
+            reason=text(data, "reason", ""),
             genotype=tuple(int(index) for index in data["genotype"]),
-            params=int(data["params"]),
-            macs=int(data["macs"]),
-            latency={target: Latency(**record) for target, record in data["latency"].items()},
-            objectives={name: float(value) for name, value in data["objectives"].items()},
-            scores={name: math.nan if value is None else float(value) for name, value in data["scores"].items()},
-            seconds=float(data["seconds"]),
-            fidelity=float(data.get("fidelity", 1.0)),
+            seconds=number(data, "seconds", ""),
+            fidelity=number(data, "fidelity", "") if "fidelity" in data else 1.0,
+            **read_record(data),
         )
+
+
+def parse_trial(data: object, space: str) -> Trial:
+    """A trial of a space that need not be installed; whether its choices and its genotype agree is not checked.
+
+    Args:
+        data: The JSON object of its line.
+        space: Name of the space.
+
+    Raises:
+        ValueError: It is no trial.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"found {type(data).__name__}, expected an object")
+    choices = record(data, "choices", "")
+    architecture = Architecture(space, 0, tuple((name, whole(choices, name, "choices.")) for name in choices))
+    try:
+        return Trial.from_json(data, architecture)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"`genotype`: {type(error).__name__}: {error}") from error

@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency_tables.predictor import Latency
+from nas.objectives.objective import lead_of
 from nas.objectives.pareto import knee
-from nas.report.reading import Candidate, Evaluated, Front, LatencyRecord, Trial, parse_front, parse_trials
+from nas.records.trial import Trial
+from nas.report.reading import (
+    is_point,
+    measured_latency,
+    members_of,
+    parse_front,
+    parse_trials,
+    points_of,
+    verified_member,
+)
 from nas.report.stages import describe_choices
 from nas.report.statistics import hypervolume_curve
 from nas.report.words import count, interval, is_share, value, words
+from nas.runs.front import FrontMember, SearchFront
 
 if TYPE_CHECKING:
     import plotly.graph_objects
@@ -43,41 +55,42 @@ def front_figure(
     Raises:
         RunError: The document or a trial is not what a run writes.
     """
-    return draw_front(parse_front(front_document), parse_trials(trials or ()))
+    front = parse_front(front_document)
+    return draw_front(front, parse_trials(trials or (), front.space))
 
 
-def pick_of(front: Front) -> Candidate | None:
+def pick_of(front: SearchFront) -> FrontMember | None:
     """The recommended network: the knee of the front; None where the front is empty."""
-    name = front.objectives.lead
-    members = [member for member in front.members if _point(member, name, front.target) is not None]
+    lead = lead_of(front.objectives)
+    members = [member for member in members_of(front) if is_point(front, member)]
     if not members:
         return None
-    signs = (1.0, -float(front.objectives.sign))
-    costs_n2 = np.array([_point(member, name, front.target) for member in members], dtype=np.float64) * signs
-    return members[knee(costs_n2)]
+    costs_n2 = [[member.latency[front.target].ms, lead.cost(member.value(lead.name))] for member in members]
+    return members[knee(np.array(costs_n2, dtype=np.float64))]
 
 
-def draw_front(front: Front, trials: Sequence[Trial]) -> plotly.graph_objects.Figure:
+def draw_front(front: SearchFront, trials: Sequence[Trial]) -> plotly.graph_objects.Figure:
     """`front_figure` of records that have been checked."""
     import plotly.graph_objects as graph_objects
 
-    name, target = front.objectives.lead, front.target
+    lead, target = lead_of(front.objectives), front.target
+    name, measured = lead.name, measured_latency(front)
     figure = graph_objects.Figure()
-    evaluated = [trial for trial in trials if trial.state == "done" and _point(trial, name, target)]
+    evaluated = points_of(front, trials)
     if evaluated:
-        cloud = _cloud(evaluated, [_must(trial.latency_ms(target)) for trial in evaluated], front)
-        cloud.hovertext = [_hover(trial, front, trial.choices) for trial in evaluated]
+        cloud = _cloud(evaluated, [trial.latency[target].ms for trial in evaluated], front)
+        cloud.hovertext = [_hover(trial, front, choices=True) for trial in evaluated]
         figure.add_trace(cloud)
-    members = [member for member in front.members if _point(member, name, target)]
+    members = [member for member in members_of(front) if is_point(front, member)]
     if members:
         figure.add_trace(_front_trace(members, front))
     pick = pick_of(front)
     if pick is not None:
         figure.add_trace(_marker([pick], [pick.latency[target].ms], front, "pick", "recommended", "star", 17))
-    verified = next((member for member in members if member.number == front.verified_number), pick)
-    if front.verified_latency is not None and verified is not None:
-        figure.add_trace(_measured(verified, front.verified_latency, front))
-    better = "higher" if front.objectives.sign > 0 else "lower"
+    verified = verified_member(front) or pick
+    if measured is not None and verified is not None:
+        figure.add_trace(_measured(verified, measured, front))
+    better = "higher" if lead.is_maximised else "lower"
     _style(
         figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, {better} is better", percent=is_share(name)
     )
@@ -97,17 +110,18 @@ def draw_front(front: Front, trials: Sequence[Trial]) -> plotly.graph_objects.Fi
     return figure
 
 
-def draw_progress(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_objects.Figure, ...]:
+def draw_progress(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.graph_objects.Figure, ...]:
     """Hypervolume against evaluations, and the objective of each trial with the best so far."""
     import plotly.graph_objects as graph_objects
 
-    name, target = front.objectives.lead, front.target
-    objective_n = np.array([_must(trial.objective(name)) for trial in done])
-    latency_n = np.array([_must(trial.latency_ms(target)) for trial in done])
+    lead, target = lead_of(front.objectives), front.target
+    name = lead.name
+    objective_n = np.array([trial.value(name) for trial in done], dtype=np.float64)
+    latency_n = np.array([trial.latency[target].ms for trial in done])
     volume = graph_objects.Figure(
         graph_objects.Scatter(
             x=np.arange(1, len(done) + 1),
-            y=hypervolume_curve(latency_n, front.objectives.sign * objective_n),
+            y=hypervolume_curve(latency_n, objective_n if lead.is_maximised else -objective_n),
             mode="lines",
             line={"color": COLOURS["front"], "width": 2, "shape": "hv"},
             meta={"role": "front"},
@@ -120,7 +134,7 @@ def draw_progress(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_obj
     course.add_trace(
         graph_objects.Scatter(
             x=[trial.number for trial in done],
-            y=(np.maximum if front.objectives.sign > 0 else np.minimum).accumulate(objective_n),
+            y=(np.maximum if lead.is_maximised else np.minimum).accumulate(objective_n),
             mode="lines",
             name="best so far",
             line={"color": COLOURS["front"], "width": 2, "shape": "hv"},
@@ -132,18 +146,16 @@ def draw_progress(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_obj
     return volume, course
 
 
-def draw_size(front: Front, done: Sequence[Trial]) -> tuple[plotly.graph_objects.Figure, ...]:
+def draw_size(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.graph_objects.Figure, ...]:
     """The objective against parameters and against MACs."""
     import plotly.graph_objects as graph_objects
 
-    name = front.objectives.lead
+    name = lead_of(front.objectives).name
     figures = []
-    for label, attribute in (("parameters (millions)", "params"), ("MACs (millions)", "macs")):
-        sized = [trial for trial in done if getattr(trial, attribute) is not None]
-        millions = [getattr(trial, attribute) / 1e6 for trial in sized]
-        figure = graph_objects.Figure(_cloud(sized, millions, front))
-        members = [member for member in front.members if member.objective(name) is not None]
-        millions = [getattr(member, attribute) / 1e6 for member in members]
+    for label, size in (("parameters (millions)", "params"), ("MACs (millions)", "macs")):
+        figure = graph_objects.Figure(_cloud(done, [trial.value(size) / 1e6 for trial in done], front))
+        members = members_of(front)
+        millions = [member.value(size) / 1e6 for member in members]
         figure.add_trace(_marker(members, millions, front, "front", "front", "circle", 8))
         _style(figure, label, axis_label(name), percent=is_share(name), height=330)
         figures.append(figure)
@@ -155,31 +167,34 @@ def axis_label(name: str) -> str:
     return html.escape(words(name))
 
 
-def _cloud(trials: Sequence[Evaluated], x: Sequence[float], front: Front) -> Any:
+def _cloud(trials: Sequence[Trial], x: Sequence[float], front: SearchFront) -> Any:
     return _marker(trials, x, front, "trial", "evaluated", "circle", 6)
 
 
 def _marker(
-    entries: Sequence[Evaluated], x: Sequence[float], front: Front, role: str, label: str, symbol: str, size: int
+    entries: Sequence[Trial | FrontMember],
+    x: Sequence[float],
+    front: SearchFront,
+    role: str,
+    label: str,
+    symbol: str,
+    size: int,
 ) -> Any:
     import plotly.graph_objects as graph_objects
 
     return graph_objects.Scatter(
         x=list(x),
-        y=[entry.objective(front.objectives.lead) for entry in entries],
+        y=[entry.value(lead_of(front.objectives).name) for entry in entries],
         mode="markers",
         name=label,
         marker={"color": COLOURS[role], "size": size, "symbol": symbol},
         meta={"role": role},
-        hovertext=[
-            _hover(entry, front, entry.architecture.choices if isinstance(entry, Candidate) else {})
-            for entry in entries
-        ],
+        hovertext=[_hover(entry, front, choices=role != "trial") for entry in entries],
         hoverinfo="text",
     )
 
 
-def _front_trace(members: Sequence[Candidate], front: Front) -> Any:
+def _front_trace(members: Sequence[FrontMember], front: SearchFront) -> Any:
     records = [member.latency[front.target] for member in members]
     trace = _marker(members, [record.ms for record in records], front, "front", "front", "circle", 8)
     trace.mode = "lines+markers"
@@ -189,46 +204,35 @@ def _front_trace(members: Sequence[Candidate], front: Front) -> Any:
     return trace
 
 
-def _measured(member: Candidate, record: LatencyRecord, front: Front) -> Any:
+def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
     trace = _marker([member], [record.ms], front, "measured", "measured on the device", "diamond", 13)
     trace.error_x = _whiskers([record], "measured")
-    trace.hovertext = [f"<b>measured {interval(record)}</b><br>{_hover(member, front, member.architecture.choices)}"]
+    trace.hovertext = [f"<b>measured {interval(record)}</b><br>{_hover(member, front, choices=True)}"]
     return trace
 
 
-def _whiskers(records: Sequence[LatencyRecord], role: str) -> dict[str, Any]:
+def _whiskers(records: Sequence[Latency], role: str) -> dict[str, Any]:
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max((record.high_ms or record.ms) - record.ms, 0.0) for record in records],
-        "arrayminus": [max(record.ms - (record.low_ms or record.ms), 0.0) for record in records],
+        "array": [max(record.high_ms - record.ms, 0.0) for record in records],
+        "arrayminus": [max(record.ms - record.low_ms, 0.0) for record in records],
         "color": COLOURS[role],
         "thickness": 1,
         "width": 4,
     }
 
 
-def _hover(entry: Evaluated, front: Front, choices: dict[str, int]) -> str:
-    name = front.objectives.lead
+def _hover(entry: Trial | FrontMember, front: SearchFront, *, choices: bool) -> str:
+    name = lead_of(front.objectives).name
     record = entry.latency.get(front.target)
     lines = [
-        f"<b>{html.escape(words(name))} {value(entry.objective(name), name)}</b>",
+        f"<b>{html.escape(words(name))} {value(entry.value(name), name)}</b>",
         f"predicted {interval(record)}" if record else "",
         f"{count(entry.params)} parameters, {count(entry.macs)} MACs",
-        *(html.escape(line) for line in describe_choices(choices)),
+        *(html.escape(line) for line in describe_choices(dict(entry.architecture.settings) if choices else {})),
     ]
     return "<br>".join([f"trial {entry.number}", *filter(None, lines)])
-
-
-def _point(entry: Evaluated, name: str, target: str) -> tuple[float, float] | None:
-    latency, objective = entry.latency_ms(target), entry.objective(name)
-    return None if latency is None or objective is None else (latency, objective)
-
-
-def _must(number: float | None) -> float:
-    if number is None:
-        raise ValueError("expected a trial with an objective and a latency")
-    return number
 
 
 def _style(figure: Any, x_label: str, y_label: str, *, percent: bool = False, height: int = 480) -> None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from nas.objectives.quantities import find_quantity
 from nas.report import markup
 from nas.report.markup import Column, Row
-from nas.report.reading import RunFolder
+from nas.report.reading import ReportData
 from nas.report.words import count, milliseconds, plural, value, words
 
 
-def other_fronts(run: RunFolder) -> list[str]:
+def other_fronts(run: ReportData) -> list[str]:
     """All that was optimised and bounded, and the front of each device but the target, where there is more than one."""
     front = run.front
-    if not front.fronts and not front.limits:
+    if "fronts" not in front.document and "limits" not in front.document:
         return []
     bounds = [
-        f"{words(name)} {f'from {limit.lower:,g} ' if limit.lower else ''}up to {limit.upper:,g}"
-        for name, limit in front.limits.items()
+        f"{words(limit.name)} {f'from {_bound(limit.name, limit.lower)} ' if limit.lower else ''}up to"
+        f" {_bound(limit.name, limit.upper)}"
+        for limit in front.limits
     ]
     text = f"{plural(len(front.front), 'network')} on the front over all objectives."
     if bounds:
         text += f" Every network shown holds all bounds at once: {'; '.join(bounds)}."
     parts = [markup.paragraph(text, "note")]
-    name = front.objectives.lead
+    name = run.lead.name
     for target, members in front.fronts.items():
         if target == front.target:
             continue
@@ -38,7 +40,12 @@ def other_fronts(run: RunFolder) -> list[str]:
             record = member.latency[target]
             interval_text = f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)}"
             sizes = (count(member.params), count(member.macs))
-            quality = value(member.objective(name), name)
+            quality = value(member.value(name), name)
             rows.append(Row((str(member.number), milliseconds(record.ms), interval_text, quality, *sizes)))
         parts += [f"<h3>Front on {markup.escape(target)}</h3>", markup.table(columns, rows)]
     return parts
+
+
+def _bound(name: str, end: float) -> str:
+    quantity = find_quantity(name)
+    return f"{end:,g}" if quantity is None or quantity.unit in ("", "ms") else quantity.text(end)

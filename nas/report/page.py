@@ -11,7 +11,7 @@ from string import Template
 from nas.records.files import write_text
 from nas.report import sections
 from nas.report.markup import Figures, escape
-from nas.report.reading import RunFolder, read_run
+from nas.report.reading import ReportData, read_run
 from nas.report.shipping import shipping_section
 
 REPORT_FILE = "report.html"
@@ -35,7 +35,7 @@ def build_report(run: Path) -> Path:
     return page
 
 
-def render(run: RunFolder) -> str:
+def render(run: ReportData) -> str:
     """The page of a run as HTML."""
     figures = Figures()
     body = [

@@ -7,186 +7,94 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from latency_tables.predictor import Latency
 from nas.errors import RunError
-from nas.objectives.objective import SIZES, Objective
+from nas.objectives.objective import Objective, lead_of
 from nas.records.files import read_json
-from nas.result import FRONT_SCHEMA
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class LatencyRecord(_Record):
-    """A latency in milliseconds with its interval, for one image."""
-
-    ms: float
-    low_ms: float | None = None
-    high_ms: float | None = None
-    kind: str = ""
-    extrapolated: bool = False
-
-
-class Evaluated(_Record):
-    """What trials and members of the front have in common."""
-
-    number: int
-    params: int | None = None
-    macs: int | None = None
-    latency: dict[str, LatencyRecord] = Field(default_factory=dict)
-    objectives: dict[str, float | None] = Field(default_factory=dict)
-
-    def objective(self, name: str) -> float | None:
-        """The finite value of an objective, evaluated or known beforehand; None where there is none."""
-        value = self.objectives.get(name)
-        if name not in self.objectives and name in SIZES:
-            value = self.params if name == "params" else self.macs
-        target = Objective(name).target
-        if target is not None:
-            value = self.latency_ms(target)
-        return value if value is not None and math.isfinite(value) else None
-
-    def latency_ms(self, target: str) -> float | None:
-        """The finite predicted latency on ``target``; None where there is none."""
-        record = self.latency.get(target)
-        return record.ms if record is not None and math.isfinite(record.ms) else None
-
-
-class Trial(Evaluated):
-    """A line of ``trials.jsonl``."""
-
-    state: Literal["done", "infeasible", "failed", "lost", "stopped"]
-    choices: dict[str, int] = Field(default_factory=dict)
-    scores: dict[str, float | None] = Field(default_factory=dict)
-
-
-class ArchitectureRecord(_Record):
-    """The JSON form of an architecture."""
-
-    space: str
-    version: int
-    choices: dict[str, int]
-
-
-class Candidate(Evaluated):
-    """A member of the front."""
-
-    params: int
-    macs: int
-    architecture: ArchitectureRecord
-
-
-class Objectives(_Record):
-    """Names of what was optimised.
-
-    Attributes:
-        maximise: What was evaluated; None where everything was known beforehand.
-        minimise: ``latency`` on the target, or a list of everything.
-    """
-
-    maximise: str | None
-    minimise: str | list[str] = "latency"
-
-    @property
-    def lead(self) -> str:
-        """The objective that the page is about: what was maximised, else the first that is no latency."""
-        names = [self.minimise] if isinstance(self.minimise, str) else self.minimise
-        sizes = [name for name in names if name in SIZES]
-        return self.maximise or next(iter([*sizes, *names]), "params")
-
-    @property
-    def sign(self) -> int:
-        """1 where more of the leading objective is better, -1 where less is."""
-        return -1 if self.maximise is None else 1
-
-
-class LimitRecord(_Record):
-    """The ends of what something must stay within."""
-
-    lower: float | None = None
-    upper: float
-
-
-class Front(_Record):
-    """``front.json``.
-
-    Attributes:
-        fronts: The front of each device, in a search that is not for quality and the latency of one alone.
-        limits: All limits of such a search, by what they are on.
-        verified: What was checked of one member: its trial's ``number``, its measured ``latency`` by target, and any
-            further facts, which the page lists as they are.
-        model: The model that the search began with, where it did.
-        formats: By pick, what was found out about the files that it was exported to.
-    """
-
-    schema_number: int = Field(alias="schema")
-    space: str
-    target: str
-    limit_ms: float | None = None
-    seed: int | None = None
-    objectives: Objectives
-    evaluated: int
-    front: list[Candidate]
-    fronts: dict[str, list[Candidate]] = Field(default_factory=dict)
-    limits: dict[str, LimitRecord] = Field(default_factory=dict)
-    sources: list[str] = Field(default_factory=list)
-    training: dict[str, Any] | None = None
-    verified: dict[str, Any] | None = None
-    model: dict[str, Any] | None = None
-    formats: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @property
-    def members(self) -> list[Candidate]:
-        """The front that trades the leading objective for the target's latency."""
-        return self.fronts.get(self.target, self.front)
-
-    @property
-    def verified_latency(self) -> LatencyRecord | None:
-        """The latency measured on the target itself; None where the winner was not verified there."""
-        latency = (self.verified or {}).get("latency")
-        record = latency.get(self.target) if isinstance(latency, Mapping) else None
-        try:
-            return None if record is None else LatencyRecord.model_validate(record)
-        except ValidationError as error:
-            raise RunError(f"front.json: `verified.latency`: {_first(error)}") from error
-
-    @property
-    def verified_number(self) -> int | None:
-        """The trial that was verified, where the document says so."""
-        number = (self.verified or {}).get("number")
-        return number if isinstance(number, int) else None
+from nas.records.network import read_latency
+from nas.records.trial import State, Trial, parse_trial
+from nas.runs.front import FRONT_FILE, FrontMember, SearchFront
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class ReportData:
     """Everything that the page shows.
 
     Attributes:
+        path: The run folder.
+        front: What the search found.
         trials: In order of their numbers; one that was written twice counts once, as written last.
+        settings: The run's settings.
+        environment: What the run ran with.
     """
 
     path: Path
-    front: Front
+    front: SearchFront
     trials: tuple[Trial, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def lead(self) -> Objective:
+        """The objective that the page is about: what was evaluated, else the first that is no latency."""
+        return lead_of(self.front.objectives)
+
+    @property
     def done(self) -> list[Trial]:
-        """The trials with an objective and a latency on the target, in order."""
-        name, target = self.front.objectives.lead, self.front.target
-        return [
-            trial
-            for trial in self.trials
-            if trial.state == "done" and trial.objective(name) is not None and trial.latency_ms(target) is not None
-        ]
+        """The trials with a value of the leading objective and a latency on the target, in order."""
+        return points_of(self.front, self.trials)
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """An object of the front document: ``training``, ``verified``, ``model`` or ``formats``; empty without one.
+
+        Raises:
+            RunError: It is no object.
+        """
+        found = self.front.document.get(name) or {}
+        if not isinstance(found, dict):
+            raise RunError(f"`{self.path / FRONT_FILE}`: `{name}` is {type(found).__name__}, expected an object")
+        return found
 
 
-def read_run(path: Path) -> RunFolder:
+def points_of(front: SearchFront, trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that are done and can be drawn: with a leading objective and a latency on the target."""
+    return [trial for trial in trials if trial.state is State.DONE and is_point(front, trial)]
+
+
+def is_point(front: SearchFront, network: Trial | FrontMember) -> bool:
+    """Whether a network has a value of the leading objective and a latency on the target."""
+    return front.target in network.latency and not math.isnan(network.value(lead_of(front.objectives).name))
+
+
+def members_of(front: SearchFront) -> list[FrontMember]:
+    """The front that trades the leading objective for the target's latency."""
+    return front.fronts.get(front.target, front.front)
+
+
+def measured_latency(front: SearchFront) -> Latency | None:
+    """The latency measured on the target itself; None where the winner was not verified there.
+
+    Raises:
+        RunError: What stands there is no latency.
+    """
+    latencies = (front.document.get("verified") or {}).get("latency")
+    if not isinstance(latencies, dict) or front.target not in latencies:
+        return None
+    try:
+        return read_latency(latencies, front.target, "verified.latency.")
+    except ValueError as error:
+        raise RunError(f"`{front.run / FRONT_FILE}`: {error}") from error
+
+
+def verified_member(front: SearchFront) -> FrontMember | None:
+    """The member that was verified; None where the document does not say which."""
+    number = (front.document.get("verified") or {}).get("number")
+    return next((member for member in members_of(front) if member.number == number), None)
+
+
+def read_run(path: Path) -> ReportData:
     """Read a run folder.
 
     Raises:
@@ -194,17 +102,45 @@ def read_run(path: Path) -> RunFolder:
     """
     if not path.is_dir():
         raise RunError(f"run folder `{path}`: not found", "give the folder that `nas search` wrote")
-    front_file = path / "front.json"
+    front_file = path / FRONT_FILE
     settings = read_json(path / "settings.json") if (path / "settings.json").is_file() else {}
     if not front_file.is_file():
         raise _no_front(path, settings.get("command"))
-    return RunFolder(
+    front = parse_front(read_json(front_file), path)
+    return ReportData(
         path=path,
-        front=parse_front(read_json(front_file), f"`{front_file}`"),
-        trials=_read_trials(path / "trials.jsonl"),
+        front=front,
+        trials=_read_trials(path / "trials.jsonl", front.space),
         settings=settings,
         environment=read_json(path / "environment.json") if (path / "environment.json").is_file() else {},
     )
+
+
+def parse_front(document: Mapping[str, Any], run: Path = Path()) -> SearchFront:
+    """Check a front document (the content of ``front.json``).
+
+    Raises:
+        RunError: A field is missing or of the wrong type, or the schema is of another version.
+    """
+    front = SearchFront(run, document)
+    front.check()
+    return front
+
+
+def parse_trials(documents: Iterable[Any], space: str) -> tuple[Trial, ...]:
+    """Check trial dictionaries (the lines of ``trials.jsonl``) of a space that need not be installed.
+
+    Raises:
+        RunError: One of them is not a trial.
+    """
+    parsed: dict[int, Trial] = {}
+    for position, data in enumerate(documents, start=1):
+        try:
+            trial = parse_trial(data, space)
+        except ValueError as error:
+            raise RunError(f"trial {position}: {error}") from error
+        parsed[trial.number] = trial
+    return tuple(parsed[number] for number in sorted(parsed))
 
 
 def _no_front(path: Path, command: str | None) -> RunError:
@@ -217,43 +153,10 @@ def _no_front(path: Path, command: str | None) -> RunError:
     hint = "give the folder that `nas search` wrote"
     if (path / "trials.jsonl").is_file():
         hint = f"finish the search first: `nas search --resume {path}`"
-    return RunError(f"run folder `{path}`: no `front.json` in it", hint)
+    return RunError(f"run folder `{path}`: no `{FRONT_FILE}` in it", hint)
 
 
-def parse_front(document: Mapping[str, Any], subject: str = "front document") -> Front:
-    """Check a front document (the content of ``front.json``).
-
-    Raises:
-        RunError: A field is missing or of the wrong type, or the schema is of another version.
-    """
-    if document.get("schema") != FRONT_SCHEMA:
-        found = document.get("schema")
-        raise RunError(
-            f"{subject}: schema {found!r}, expected {FRONT_SCHEMA}", "it is of another program or another version of it"
-        )
-    try:
-        return Front.model_validate(document)
-    except ValidationError as error:
-        raise RunError(f"{subject}: {_first(error)}") from error
-
-
-def parse_trials(trials: Iterable[Mapping[str, Any]]) -> tuple[Trial, ...]:
-    """Check trial dictionaries (the lines of ``trials.jsonl``).
-
-    Raises:
-        RunError: One of them is not a trial.
-    """
-    parsed: dict[int, Trial] = {}
-    for position, data in enumerate(trials, start=1):
-        try:
-            trial = Trial.model_validate(data)
-        except ValidationError as error:
-            raise RunError(f"trial {position}: {_first(error)}") from error
-        parsed[trial.number] = trial
-    return tuple(parsed[number] for number in sorted(parsed))
-
-
-def _read_trials(path: Path) -> tuple[Trial, ...]:
+def _read_trials(path: Path, space: str) -> tuple[Trial, ...]:
     if not path.is_file():
         return ()
     try:
@@ -267,12 +170,6 @@ def _read_trials(path: Path) -> tuple[Trial, ...]:
         except json.JSONDecodeError as error:
             raise RunError(f"`{path}` line {position}: not JSON: {error}") from error
     try:
-        return parse_trials(trials)
+        return parse_trials(trials, space)
     except RunError as error:
         raise RunError(f"`{path}`: {error}") from error
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    where = ".".join(str(part) for part in detail["loc"])
-    return f"`{where}`: {detail['msg']}, found {str(detail['input'])[:80]!r}"

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from latency_tables.predictor import Latency
+from nas.records.network import SIZES
+from nas.records.trial import State
 from nas.report import markup
 from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
 from nas.report.markup import Column, Figures, Row
 from nas.report.other_fronts import other_fronts
-from nas.report.reading import Candidate, LatencyRecord, RunFolder
+from nas.report.reading import ReportData, measured_latency, members_of, verified_member
 from nas.report.stages import StageTable, stage_table
 from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
 from nas.report.words import MISSING, count, interval, is_share, milliseconds, plural, value, words
+from nas.runs.front import FrontMember
 
 FRONT_HEIGHT, SMALL_HEIGHT = 480, 330
 WARN_DIFFERENCE = 0.10
 """Relative difference between measured and predicted latency above which the page warns."""
 
 
-def headline(run: RunFolder) -> str:
+def headline(run: ReportData) -> str:
     """Title and the result in a sentence."""
     front = run.front
     limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:g} ms"
     sentence = f"The search evaluated {plural(front.evaluated, 'network')} of {front.space} for {front.target}{limit}"
-    latencies = [ms for member in front.members if (ms := member.latency_ms(front.target)) is not None]
+    latencies = [member.latency[front.target].ms for member in members_of(front) if front.target in member.latency]
     if not latencies:
         sentence += "; none of them makes a front."
     elif len(latencies) == 1:
@@ -50,13 +55,13 @@ def headline(run: RunFolder) -> str:
     )
 
 
-def title(run: RunFolder) -> str:
+def title(run: ReportData) -> str:
     """The page's title: space, target, bound."""
     limit = "" if run.front.limit_ms is None else f" within {run.front.limit_ms:g} ms"
     return f"{run.front.space} on {run.front.target}{limit}"
 
 
-def recommendation(run: RunFolder) -> str:
+def recommendation(run: ReportData) -> str:
     """The knee of the front in large numbers."""
     front, pick = run.front, pick_of(run.front)
     if pick is None:
@@ -67,18 +72,18 @@ def recommendation(run: RunFolder) -> str:
                 f" {_set_aside(run)}"
             ),
         )
-    name, record = front.objectives.lead, pick.latency[front.target]
+    name, record = run.lead.name, pick.latency[front.target]
     low, high = milliseconds(record.low_ms), milliseconds(record.high_ms)
-    better = "higher" if front.objectives.sign > 0 else "lower"
+    better = "higher" if run.lead.is_maximised else "lower"
     entries = [
-        (words(name), value(pick.objective(name), name), f"{better} is better"),
+        (words(name), value(pick.value(name), name), f"{better} is better"),
         ("predicted latency", f"{milliseconds(record.ms)} ms", f"{low} to {high} ms, {_kind(record)}"),
         ("parameters", count(pick.params), ""),
         ("MACs", count(pick.macs), "per image"),
     ]
     reason = (
         "The only network of the front."
-        if len(front.members) == 1
+        if len(members_of(front)) == 1
         else f"The knee of the front: the best balance of latency and {words(name)}."
     )
     return markup.section(
@@ -86,7 +91,7 @@ def recommendation(run: RunFolder) -> str:
     )
 
 
-def front_section(run: RunFolder, figures: Figures) -> str:
+def front_section(run: ReportData, figures: Figures) -> str:
     """The Pareto scatter and the table of the front."""
     front, pick = run.front, pick_of(run.front)
     if pick is None and not run.done:
@@ -96,7 +101,7 @@ def front_section(run: RunFolder, figures: Figures) -> str:
         "No evaluated network is both faster and better than one on the front. Whiskers are the intervals of the"
         f" predictions; the limit applies to their upper end. {_set_aside(run)}"
     )
-    name = words(front.objectives.lead)
+    name, further = words(run.lead.name), _further(run)
     columns = [
         Column("trial"),
         Column(f"latency on {front.target}, ms", True),
@@ -104,14 +109,15 @@ def front_section(run: RunFolder, figures: Figures) -> str:
         Column(name, True),
         Column("parameters", True),
         Column("MACs", True),
+        *(Column(words(cost), True) for cost in further),
         Column("latency is"),
     ]
-    rows = [_front_row(member, run, chosen=member is pick) for member in front.members]
+    rows = [_front_row(member, run, chosen=member is pick) for member in members_of(front)]
     table = markup.table(columns, rows) if rows else ""
     return markup.section("Front", markup.paragraph(note, "note"), plot, table, *other_fronts(run))
 
 
-def network_section(run: RunFolder) -> str:
+def network_section(run: ReportData) -> str:
     """The recommended network stage by stage."""
     front, pick = run.front, pick_of(run.front)
     if pick is None:
@@ -119,7 +125,7 @@ def network_section(run: RunFolder) -> str:
     heading = f"Network of trial {pick.number}"
     stages = stage_table(pick, _classes(run), front.target)
     if stages is None:
-        choices = {words(name): str(setting) for name, setting in pick.architecture.choices.items()}
+        choices = {words(name): str(setting) for name, setting in pick.architecture.settings}
         note = f"The space {front.space} is not installed here as the run used it, so only the choices are shown."
         return markup.section(heading, markup.paragraph(note, "note"), markup.pairs(choices))
     channels, *sides = stages.input_shape
@@ -127,7 +133,7 @@ def network_section(run: RunFolder) -> str:
     return markup.section(heading, markup.paragraph(note, "note"), _stage_markup(stages, pick, front.target))
 
 
-def progress_section(run: RunFolder, figures: Figures) -> str:
+def progress_section(run: ReportData, figures: Figures) -> str:
     """How the search went."""
     done = run.done
     if not done:
@@ -136,7 +142,7 @@ def progress_section(run: RunFolder, figures: Figures) -> str:
     volume, course = (figure.to_json() for figure in draw_progress(run.front, done))
     note = (
         "Hypervolume is the share of the box between the worst and the best value of latency and"
-        f" {words(run.front.objectives.lead)} that the front dominates; a flat end means that more trials would"
+        f" {words(run.lead.name)} that the front dominates; a flat end means that more trials would"
         " have changed little."
     )
     return markup.section(
@@ -147,16 +153,16 @@ def progress_section(run: RunFolder, figures: Figures) -> str:
                 "Hypervolume", figures.place("hypervolume", volume, "Hypervolume by evaluations", SMALL_HEIGHT)
             ),
             markup.captioned(
-                words(run.front.objectives.lead).capitalize(),
+                words(run.lead.name).capitalize(),
                 figures.place("course", course, "Objective by trial number", SMALL_HEIGHT),
             ),
         ),
     )
 
 
-def size_section(run: RunFolder, figures: Figures) -> str:
+def size_section(run: ReportData, figures: Figures) -> str:
     """Whether the objective says more than size."""
-    name, done = run.front.objectives.lead, run.done
+    name, done = run.lead.name, run.done
     if not done:
         return ""
     columns = [
@@ -184,22 +190,22 @@ def size_section(run: RunFolder, figures: Figures) -> str:
     )
 
 
-def checks_section(run: RunFolder) -> str:
+def checks_section(run: ReportData) -> str:
     """Training, and what was verified of the winner; empty where neither happened."""
-    front = run.front
-    if not front.training and not front.verified:
+    training, verified = run.section("training"), run.section("verified")
+    if not training and not verified:
         return ""
     parts = []
-    if front.training:
-        facts = {name: entry for name, entry in front.training.items() if name not in ("schema", "run")}
+    if training:
+        facts = {name: entry for name, entry in training.items() if name not in ("schema", "run")}
         parts += ["<h3>Training</h3>", markup.pairs(_flat(facts))]
-    if front.verified:
-        rest = {name: entry for name, entry in front.verified.items() if name not in ("latency", "number")}
+    if verified:
+        rest = {name: entry for name, entry in verified.items() if name not in ("latency", "number")}
         parts += ["<h3>Verification</h3>", _latency_check(run), markup.pairs(_flat(rest)) if rest else ""]
     return markup.section("Training and verification", *parts)
 
 
-def sources_section(run: RunFolder) -> str:
+def sources_section(run: ReportData) -> str:
     """Where the numbers come from, and how to go on."""
     front, done = run.front, run.done
     kinds = sorted({record.kind for trial in done if (record := trial.latency.get(front.target)) and record.kind})
@@ -209,7 +215,7 @@ def sources_section(run: RunFolder) -> str:
         "extrapolated": f"{outside:,} of {plural(len(done), 'network')} ({outside / len(done):.0%})"
         if done
         else MISSING,
-        "seed": MISSING if front.seed is None else str(front.seed),
+        "seed": str(front.document.get("seed", MISSING)),
     }
     honesty = "Extrapolated networks have a part outside what the table was made from; trust their order less."
     folder = shlex.quote(str(run.path))
@@ -230,22 +236,23 @@ def sources_section(run: RunFolder) -> str:
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _front_row(member: Candidate, run: RunFolder, *, chosen: bool) -> Row:
+def _front_row(member: FrontMember, run: ReportData, *, chosen: bool) -> Row:
     front = run.front
-    name, record = front.objectives.lead, member.latency.get(front.target)
+    name, record = run.lead.name, member.latency.get(front.target)
     cells = (
         f"{member.number}, recommended" if chosen else str(member.number),
         milliseconds(record.ms if record else None),
         f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)}" if record else MISSING,
-        value(member.objective(name), name),
+        value(member.value(name), name),
         count(member.params),
         count(member.macs),
+        *(value(member.value(cost), cost) for cost in _further(run)),
         _kind(record) if record else MISSING,
     )
     return Row(cells, chosen)
 
 
-def _stage_markup(stages: StageTable, pick: Candidate, target: str) -> str:
+def _stage_markup(stages: StageTable, pick: FrontMember, target: str) -> str:
     has_ms = stages.rest_ms is not None
     columns = [
         Column("stage"),
@@ -279,21 +286,17 @@ def _stage_markup(stages: StageTable, pick: Candidate, target: str) -> str:
     return markup.table(columns, rows, total)
 
 
-def _correlations(run: RunFolder) -> dict[str, RankCorrelation]:
-    name, done = run.front.objectives.lead, run.done
-    sizes: dict[str, list[float | None]] = {
-        "parameters": [trial.params for trial in done],
-        "MACs": [trial.macs for trial in done],
+def _correlations(run: ReportData) -> dict[str, RankCorrelation]:
+    name, done = run.lead.name, run.done
+    sizes: dict[str, list[float]] = {
+        "parameters": [trial.value("params") for trial in done],
+        "MACs": [trial.value("macs") for trial in done],
     }
     for score in sorted({score for trial in done for score in trial.scores}):
-        sizes[f"{words(score)} (reported beside)"] = [trial.scores.get(score) for trial in done]
+        sizes[f"{words(score)} (reported beside)"] = [trial.scores.get(score, math.nan) for trial in done]
     found = {}
     for label, sizes_n in sizes.items():
-        paired = [
-            (objective, size)
-            for trial, size in zip(done, sizes_n, strict=True)
-            if size is not None and (objective := trial.objective(name)) is not None
-        ]
+        paired = [(trial.value(name), size) for trial, size in zip(done, sizes_n, strict=True) if not math.isnan(size)]
         correlation = rank_correlation([objective for objective, _ in paired], [size for _, size in paired])
         if correlation is not None:
             found[label] = correlation
@@ -325,9 +328,9 @@ def _size_verdict(name: str, correlations: Mapping[str, RankCorrelation]) -> str
     )
 
 
-def _latency_check(run: RunFolder) -> str:
-    front, measured = run.front, run.front.verified_latency
-    verified = next((member for member in front.members if member.number == front.verified_number), pick_of(front))
+def _latency_check(run: ReportData) -> str:
+    front, measured = run.front, measured_latency(run.front)
+    verified = verified_member(front) or pick_of(front)
     if measured is None or verified is None or front.target not in verified.latency:
         return ""
     predicted = verified.latency[front.target]
@@ -344,9 +347,15 @@ def _latency_check(run: RunFolder) -> str:
     return markup.pairs(facts) + (markup.paragraph(warning, "warning") if abs(difference) > WARN_DIFFERENCE else "")
 
 
-def _set_aside(run: RunFolder) -> str:
-    over = sum(trial.state == "infeasible" for trial in run.trials)
-    failed = sum(trial.state == "failed" for trial in run.trials)
+def _further(run: ReportData) -> list[str]:
+    """The costs of the front's members beside their sizes, by name, but for the one that leads."""
+    names = dict.fromkeys(name for member in members_of(run.front) for name in member.costs)
+    return [name for name in names if name not in (*SIZES, run.lead.name)]
+
+
+def _set_aside(run: ReportData) -> str:
+    over = sum(trial.state is State.INFEASIBLE for trial in run.trials)
+    failed = sum(trial.state is State.FAILED for trial in run.trials)
     parts = []
     if over:
         parts.append(f"{plural(over, 'network')} over the limit")
@@ -355,12 +364,12 @@ def _set_aside(run: RunFolder) -> str:
     return f"Set aside: {' and '.join(parts)}." if parts else ""
 
 
-def _kind(record: LatencyRecord) -> str:
+def _kind(record: Latency) -> str:
     return f"{record.kind or 'of unknown kind'}{', extrapolated' if record.extrapolated else ''}"
 
 
-def _classes(run: RunFolder) -> int | None:
-    for source in (run.settings, run.front.training or {}):
+def _classes(run: ReportData) -> int | None:
+    for source in (run.settings, run.section("training")):
         classes = source.get("classes")
         if isinstance(classes, int) and classes > 1:
             return classes

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.report import markup
 from nas.report.markup import Column, Row
-from nas.report.reading import RunFolder
+from nas.report.reading import ReportData
 from nas.report.words import MISSING, count, milliseconds
 
 _COLUMNS = [
@@ -21,11 +21,11 @@ _COLUMNS = [
 ]
 
 
-def shipping_section(run: RunFolder) -> str:
+def shipping_section(run: ReportData) -> str:
     """The original model and the exported files; empty where there is neither."""
-    front = run.front
-    parts = [_original(front.model)] if front.model else []
-    for pick, entry in front.formats.items():
+    model = run.section("model")
+    parts = [_original(model)] if model else []
+    for pick, entry in run.section("formats").items():
         files: Mapping[str, Mapping[str, Any]] = entry.get("files", {})
         rows = [_row(name, facts) for name, facts in files.items()]
         notes = [f"{name} is {facts['verdict']}." for name, facts in files.items() if "verdict" in facts]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas.report.reading import Candidate
+from nas.records.network import NetworkRecord
 from search_spaces import Architecture, OpGraph, get_space
 from search_spaces.errors import SearchSpaceError
 from search_spaces.graph import Op, Shape
@@ -46,23 +46,23 @@ class StageTable:
     rest_ms: float | None = None
 
 
-def stage_table(candidate: Candidate, classes: int | None, target: str) -> StageTable | None:
+def stage_table(network: NetworkRecord, classes: int | None, target: str) -> StageTable | None:
     """Lower a network of the run to its stages; None where its space is not installed here or has changed since.
 
     Args:
-        candidate: The network.
+        network: The network.
         classes: Number of classes of the run; None takes the space's own.
         target: The run's target, whose table prices the stages where it still gives the network's recorded latency.
     """
     try:
-        space = get_space(candidate.architecture.space, classes=classes)
-        architecture = space.parse(candidate.architecture.model_dump())
+        space = get_space(network.architecture.space, classes=classes)
+        architecture = space.parse(network.architecture.to_dict())
     except SearchSpaceError:
         return None
     graph = space.lower(architecture)
-    if (graph.params, graph.macs) != (candidate.params, candidate.macs):
+    if (graph.params, graph.macs) != (network.params, network.macs):
         return None
-    latency_ms = candidate.latency_ms(target)
+    latency_ms = network.latency[target].ms if target in network.latency else None
     groups = [
         (stage, tuple(blocks)) for stage, blocks in itertools.groupby(graph.blocks, lambda block: _stage_of(block[0]))
     ]
@@ -75,7 +75,7 @@ def stage_table(candidate: Candidate, classes: int | None, target: str) -> Stage
     return StageTable(rows, space.input_shape(dict(architecture.settings)), rest)
 
 
-def describe_choices(choices: dict[str, int]) -> list[str]:
+def describe_choices(choices: Mapping[str, int]) -> list[str]:
     """A line of words per stage, for example ``C1: width 24, depth 3, kernel 5``."""
     stages: dict[str, list[str]] = {}
     for name, value in choices.items():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from nas.report.reading import LatencyRecord
+import math
+
+from latency_tables.predictor import Latency
+from nas.objectives.quantities import find_quantity
 
 MISSING = "—"
 
 
 def words(name: str) -> str:
     """An identifier in words: ``length_distortion`` becomes ``length distortion``."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("-", " ")
 
 
 def count(number: float | None) -> str:
@@ -27,10 +30,10 @@ def milliseconds(number: float | None) -> str:
     return MISSING if number is None else _significant(number)
 
 
-def interval(record: LatencyRecord) -> str:
+def interval(record: Latency) -> str:
     """A latency with unit and interval: ``9.81 ms (9.10 to 10.6)``."""
     text = f"{milliseconds(record.ms)} ms"
-    if record.low_ms is None or record.high_ms is None:
+    if record.low_ms == record.high_ms:
         return text
     return f"{text} ({milliseconds(record.low_ms)} to {milliseconds(record.high_ms)})"
 
@@ -41,9 +44,12 @@ def is_share(name: str) -> bool:
 
 
 def value(number: float | None, name: str) -> str:
-    """The value of an objective or score."""
-    if number is None:
+    """The value of an objective, a score or a quantity with a unit."""
+    if number is None or math.isnan(number):
         return MISSING
+    quantity = find_quantity(name)
+    if quantity is not None and quantity.unit not in ("", "ms"):
+        return quantity.text(number)
     return f"{100 * number:.1f} %" if is_share(name) else f"{number:#.4g}"
 
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nas.objectives.quantities import Quantity
 from nas.scores.untrained import UntrainedNetwork
 
 
@@ -20,12 +21,25 @@ class Score:
             is not finite, where it cannot handle the network.
         source: Where it was published, in a few words.
         is_free: Whether the op graph alone decides it: no weights, no seed, no time.
+        quantity: The quantity that it is, for scores that are one; whole populations are then scored at once.
     """
 
     name: str
     function: Callable[[UntrainedNetwork], float]
     source: str = ""
     is_free: bool = False
+    quantity: Quantity | None = None
+
+    @classmethod
+    def of_quantity(cls, quantity: Quantity) -> Score:
+        """A quantity as a score: the more of it, the better."""
+        return cls(
+            quantity.name,
+            lambda network: float(quantity.graph(network.graph)),
+            quantity.description,
+            is_free=True,
+            quantity=quantity,
+        )
 
     @property
     def key(self) -> str:

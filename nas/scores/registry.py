@@ -1,10 +1,19 @@
-"""Scores by name: ours, one line each, and those that other packages register as entry points `nas.scores`."""
+"""Scores by name: ours, one line each, and those that other packages register as entry points `nas.scores`.
+
+Size is a score too: parameters, MACs, and every quantity of which more is better. Cleverer scores have to beat these
+first. The default, ``capacity``, is the geometric mean of parameters and MACs: parameters alone would always choose the
+smallest image, since a network's parameters do not depend on it, and MACs alone would spend everything on early, large
+maps. No published training-free score that we know of ranks trained vision transformers better than their size does
+everywhere.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from nas.objectives.quantities import Quantity, get_quantity, quantity_names
+from nas.records.network import SIZES
 from nas.scores.base import Score
 from search_spaces import UnknownNameError
 
@@ -12,11 +21,6 @@ DEFAULT_SCORE = "capacity"
 GROUP = "nas.scores"
 
 _OURS = {
-    "params": "nas.scores.size:PARAMS",
-    "macs": "nas.scores.size:MACS",
-    "capacity": "nas.scores.size:CAPACITY",
-    "depth": "nas.scores.size:DEPTH",
-    "width": "nas.scores.size:WIDTH",
     "length-distortion": "nas.scores.circle_scores:LENGTH_DISTORTION",
     "length-distortion-norms": "nas.scores.circle_scores:LENGTH_DISTORTION_WITH_NORMS",
     "curvature": "nas.scores.circle_scores:CURVATURE",
@@ -59,6 +63,8 @@ def get_score(name: str) -> Score:
     """
     if name in _registered:
         return _registered[name]
+    if name in _sizes():
+        return _of_quantity(get_quantity(name))
     points = _entry_points()
     if name not in points:
         raise UnknownNameError("score", name, score_names())
@@ -67,7 +73,17 @@ def get_score(name: str) -> Score:
 
 def score_names() -> list[str]:
     """The names of all scores: size first, then ours by kind, then other packages'."""
-    return [*_entry_points(), *_registered]
+    return [*_sizes(), *_entry_points(), *_registered]
+
+
+def _sizes() -> list[str]:
+    """The names of quantities that are scores."""
+    return [name for name in quantity_names() if name in SIZES or get_quantity(name).is_maximised]
+
+
+@cache
+def _of_quantity(quantity: Quantity) -> Score:
+    return Score.of_quantity(quantity)
 
 
 @cache

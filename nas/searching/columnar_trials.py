@@ -1,4 +1,4 @@
-"""Trials of searches in which nothing is evaluated: what is known of them stays in columns.
+"""Trials of searches in which everything is computed in columns, and kept there: objectives, costs and scores.
 
 There may be a hundred thousand of them, and hardly one is ever looked at. So a trial becomes an object when somebody
 looks at it, and its line in ``trials.jsonl`` is put together from pieces of text that occur again and again.
@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latency_tables.predictor import Latencies
-from nas.records.trial import State, Trial
+from nas.objectives.bounds import PredictedCosts
+from nas.records.network import SIZES
+from nas.records.trial import LINE, State, Trial
 from nas.searching.batch import Batch, make_trial
 from search_spaces import Genotypes, SearchSpace
 
@@ -27,20 +29,22 @@ MOST_TEXTS = 1024
 """Most combinations of neighbouring choices that have their text ready."""
 
 
-class TableTrials(Sequence[Trial]):
+class ColumnarTrials(Sequence[Trial]):
     """Trials in the order of their numbers.
 
     Args:
-        space: What they are networks of.
+        space: Space of the networks.
         recorded: The first of them, from the record of earlier sessions.
+        objective: Name of the score that is computed in columns; empty without one.
 
     Attributes:
         lines: Writes them as text.
     """
 
-    def __init__(self, space: SearchSpace, recorded: Sequence[Trial] = ()) -> None:
-        self.lines = TrialLines(space)
+    def __init__(self, space: SearchSpace, recorded: Sequence[Trial] = (), objective: str = "") -> None:
+        self.lines = TrialLines(space, objective)
         self._recorded = recorded
+        self._objective = objective
         self._batches: list[Batch] = []
         self._starts: list[int] = []
         self._count = 0
@@ -71,17 +75,17 @@ class TableTrials(Sequence[Trial]):
         for batch in self._batches:
             for number in batch.numbers:
                 is_recorded = number < len(self._recorded)
-                yield self._recorded[number] if is_recorded else make_trial(batch, number, None, "")
+                yield self._recorded[number] if is_recorded else make_trial(batch, number, None, self._objective)
 
     def _trial(self, number: int) -> Trial:
         if number < len(self._recorded):
             return self._recorded[number]
         batch = self._batches[bisect_right(self._starts, number) - 1]
-        return make_trial(batch.only([number]), number, None, "")
+        return make_trial(batch.only([number]), number, None, self._objective)
 
 
 class _Chosen(Sequence[Trial]):
-    def __init__(self, trials: TableTrials, numbers: Sequence[int]) -> None:
+    def __init__(self, trials: ColumnarTrials, numbers: Sequence[int]) -> None:
         self._trials = trials
         self._numbers = numbers
 
@@ -98,14 +102,16 @@ class _Chosen(Sequence[Trial]):
 
 
 class TrialLines:
-    """Writes the lines of trials that are not evaluated, byte for byte as `Trial.to_line` does.
+    """Writes the lines of trials that are computed in columns, byte for byte as `Trial.to_line` does.
 
     Args:
-        space: What the trials are networks of.
+        space: Space of the networks.
+        objective: Name of the score that is computed in columns; empty without one.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, objective: str = "") -> None:
         self._groups = [_make_group(space, columns) for columns in _grouped_columns(space)]
+        self._objective = json.dumps(objective)
 
     def of(self, batch: Batch, numbers: Sequence[int]) -> list[str]:
         """The lines of some new trials of a batch, without line ends.
@@ -114,24 +120,47 @@ class TrialLines:
             ValueError: A latency is not finite, which JSON has no word for.
         """
         rows = [batch.row_of[number] for number in numbers]
-        measured = batch.measured
+        reasons = [batch.reasons[row] for row in rows]
         pairs = [group.texts(batch.genotypes[rows]) for group in self._groups]
         choices = map(", ".join, zip(*(choices for choices, _ in pairs), strict=True))
         genotypes = map(", ".join, zip(*(indices for _, indices in pairs), strict=True))
-        latencies = [_latency_texts(target, found, rows) for target, found in measured.latency.items()]
+        latencies = [_latency_texts(target, found, rows) for target, found in batch.predicted.latency.items()]
         return [
-            f'{{"number": {number}, {outcome}, "choices": {{{choice}}}, "genotype": [{genotype}], "params": {params},'
-            f' "macs": {macs}, "latency": {{{latency}}}, "objectives": {{}}, "scores": {{}}, "seconds": 0.0}}'
-            for number, outcome, choice, genotype, params, macs, latency in zip(
+            LINE.format(
+                number,
+                _INFEASIBLE if reason else _DONE,
+                json.dumps(reason) if reason else '""',
+                f"{{{choice}}}",
+                f"[{genotype}]",
+                params,
+                macs,
+                f"{{{latency}}}",
+                further,
+                objective,
+                "{}",
+                "0.0",
+                "",
+            )
+            for number, reason, choice, genotype, params, macs, latency, further, objective in zip(
                 numbers,
-                [_outcome_text(batch.reasons[row]) for row in rows],
+                reasons,
                 choices,
                 genotypes,
-                measured.params_n[rows].tolist(),
-                measured.macs_n[rows].tolist(),
+                *(batch.predicted.columns[name][rows].tolist() for name in SIZES),
                 map(", ".join, zip(*latencies, strict=True)),
+                _further_texts(batch.predicted, rows),
+                self._objective_texts(batch, rows),
                 strict=True,
             )
+        ]
+
+    def _objective_texts(self, batch: Batch, rows: list[int]) -> list[str]:
+        if batch.score_n is None:
+            return ["{}"] * len(rows)
+        values = batch.score_n[rows].tolist()
+        return [
+            "{}" if batch.reasons[row] else f"{{{self._objective}: {value!r}}}"
+            for row, value in zip(rows, values, strict=True)
         ]
 
 
@@ -151,7 +180,7 @@ class _Group:
     indices: list[str]
 
     def texts(self, genotypes: Genotypes) -> tuple[list[str], list[str]]:
-        """Of genotypes ``[n, c]``, ``[n]`` each."""
+        """The choices and the indices of genotypes ``[n, c]``, ``[n]`` each."""
         combinations = (genotypes[:, self.columns].astype(np.int64) @ self.strides).tolist()
         choices, indices = self.choices, self.indices
         return [choices[number] for number in combinations], [indices[number] for number in combinations]
@@ -182,11 +211,16 @@ def _make_group(space: SearchSpace, columns: tuple[int, ...]) -> _Group:
     )
 
 
-_DONE = f'"state": "{State.DONE.value}", "reason": ""'
+_DONE, _INFEASIBLE = json.dumps(State.DONE.value), json.dumps(State.INFEASIBLE.value)
 
 
-def _outcome_text(reason: str) -> str:
-    return f'"state": "{State.INFEASIBLE.value}", "reason": {json.dumps(reason)}' if reason else _DONE
+def _further_texts(predicted: PredictedCosts, rows: list[int]) -> list[str]:
+    """The costs beside the sizes with their name and a comma; empty texts where there are none."""
+    names = [name for name in predicted.columns if name not in SIZES]
+    if not names:
+        return [""] * len(rows)
+    columns = [[f"{json.dumps(name)}: {value!r}" for value in predicted.columns[name][rows].tolist()] for name in names]
+    return [f'"costs": {{{", ".join(texts)}}}, ' for texts in zip(*columns, strict=True)]
 
 
 def _latency_texts(target: str, found: Latencies, rows: list[int]) -> list[str]:

@@ -5,7 +5,7 @@ start and answers from the record for as long as it lasts: nothing of the contro
 killed anywhere ends as it would have ended without that. Batches are of one size, evaluations of a batch may finish in
 any order, and the controller is told in the order in which it was asked: results depend on seed and batch size alone.
 
-Where nothing has to be evaluated a batch is recorded and remembered as a whole, see `nas.searching.columnar_trials`.
+Where all objectives are quantities a batch is recorded and remembered as a whole, see `nas.searching.columnar_trials`.
 
 Legend of array suffixes: n proposals, c choices, k objectives.
 """
@@ -24,14 +24,15 @@ from nas.controllers import Controller, Outcomes, SettlingController
 from nas.errors import NasError, RunError
 from nas.events import Progress, SearchFinished, SearchStarted, TrialFinished
 from nas.executors.base import Executor, Task
-from nas.executors.successive_halving import FULL, Judgement, charge, evaluate_rungs
+from nas.executors.successive_halving import FULL, charge, evaluate_rungs
 from nas.objectives.bounds import Bounds
 from nas.objectives.objective import Objective, RunningFront, trade_off
 from nas.objectives.pareto import Costs
+from nas.objectives.quantities import Quantity
 from nas.records.trial import State, Trial
 from nas.runs.run import Run
 from nas.searching.batch import Batch, make_trial, plan_batch
-from nas.searching.columnar_trials import TableTrials
+from nas.searching.columnar_trials import ColumnarTrials
 from search_spaces import Genotypes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 IDLE_LIMIT = 1000
 """Proposals in a row without an evaluation that end the search: nothing new is left."""
 FLUSH_SECONDS = 0.2
-"""Finished trials of a batch are written together that finish within so much time."""
+"""Trials that finish within this time of each other are written together, those in columns in any case."""
 WRITE_SECONDS = 0.02
 """A trial that took longer is written at once, since writing takes less: nothing that was dear waits in memory."""
 
@@ -67,10 +68,11 @@ class Plan:
 
     Attributes:
         objectives: What is optimised, what is evaluated first.
-        seed: Handed to the evaluator.
+        seed: Seed of the evaluations.
         batch: Networks that are asked for at once.
         rungs: Fidelities of evaluations, ascending; the last is 1.
-        workers: Evaluations that run at the same time, to which time spent before is divided.
+        workers: Evaluations that run at the same time, among which time spent before is divided.
+        score: Quantity that is computed in columns in place of evaluations, as the first objective; None without one.
     """
 
     objectives: tuple[Objective, ...]
@@ -78,6 +80,7 @@ class Plan:
     batch: int = 1
     rungs: tuple[float, ...] = FULL
     workers: int = 1
+    score: Quantity | None = None
 
 
 @dataclass
@@ -99,9 +102,9 @@ class SearchLoop:
         run: Open run folder.
         bounds: Space, devices and limits.
         plan: How to go about it.
-        executor: Evaluates; None where all objectives are known.
+        executor: Evaluates networks; None where all objectives are computed in columns.
         controller: Fresh controller; it is asked from the start even when the run is resumed.
-        progress: Receives `TrialFinished` events; one for each batch where nothing is evaluated.
+        progress: Receives `TrialFinished` events; one for each batch where objectives are computed in columns.
         stop: Asked between evaluations; true ends the search as if its budget were spent.
     """
 
@@ -123,17 +126,23 @@ class SearchLoop:
         self._progress = progress
         self._stop = stop
         self._in_record = run.load_trials(bounds.space) if run.is_resumed else []
-        self._recorded = {trial.number: trial for trial in self._in_record} | dict(run.early_trials)
+        early = {} if executor is None else dict(run.early_trials)
+        self._recorded = {trial.number: trial for trial in self._in_record} | early
         self._clock = _Clock(sum(trial.seconds for trial in self._recorded.values()) / plan.workers)
         self._journal: Journal | None = None
         self._front = RunningFront(plan.objectives)
         self._device_fronts = _device_fronts(plan.objectives)
         self._position_of: dict[bytes, int] = {}
         self._ended: list[Trial] = []
-        self._table = TableTrials(bounds.space, self._in_record) if executor is None else None
+        self._columns: ColumnarTrials | None = None
+        self._unwritten: list[str] = []
+        self._flushed = time.monotonic()
+        if executor is None:
+            objective = "" if plan.score is None else plan.objectives[0].name
+            self._columns = ColumnarTrials(bounds.space, self._in_record, objective)
         self._evaluated = 0
         self._charged = 0.0
-        self._barren = 0
+        self._since_improvement = 0
 
     def __call__(self, budget: Budget) -> str:
         """Search until the budget is spent; returns why it ended, as in `SearchFinished`.
@@ -142,37 +151,46 @@ class SearchLoop:
             RunError: The record does not fit what the controller proposes.
             NasError: The disk is full, or no worker is left.
         """
-        if self._executor is not None:  # without, a trial is soon computed again, and there may be any number of them
-            from nas.searching.optuna_journal import Journal
-
-            path, objectives = self._run.path / "journal.log", self._plan.objectives
-            self._journal = Journal(path, self._bounds.space, self._run.path.name, objectives, self._in_record)
+        if self._columns is None:
+            self._open_journal()
         self._announce(budget)
         self._clock = _Clock(self._clock.before)
-        idle, reason = 0, ""
-        while not reason:
-            reason = "" if self._is_replaying else self._end_reason(budget)
-            if reason:
-                break
-            genotypes = self._controller.ask(self._plan.batch)
-            if not len(genotypes) or idle >= IDLE_LIMIT:
-                reason = "exhausted"
-                break
-            batch = self._planned(genotypes, budget)
-            if self._table is not None:
-                self._tabulate(batch, self._table)
-            else:
-                finished = self._finished(batch, budget)
-                self._remember(batch, finished)
-                if len(finished) < len(batch.numbers):
-                    reason = self._end_reason(budget) or "interrupted"
-                    break
-            idle = len(batch) - 1 - batch.row_of[batch.tasks[-1]] if batch.tasks else idle + len(batch)
-            self._controller.tell(batch.genotypes, self._outcomes(batch))
+        try:
+            reason = self._search(budget)
+        finally:
+            self._flush()
         if reason != "interrupted" and self._is_replaying:
             raise self._does_not_fit(f"it ends after trial {len(self.trials) - 1}")
         self._progress(SearchFinished(self._run.path, self._evaluated, len(self._front), reason))
         return reason
+
+    def _open_journal(self) -> None:
+        """Only where networks are evaluated: trials in columns are soon computed again, however many they are."""
+        from nas.searching.optuna_journal import Journal
+
+        path, objectives = self._run.path / "journal.log", self._plan.objectives
+        self._journal = Journal(path, self._bounds.space, self._run.path.name, objectives, self._in_record)
+
+    def _search(self, budget: Budget) -> str:
+        """Ask, find out and tell until the budget is spent; returns why it ended."""
+        idle = 0
+        while True:
+            reason = "" if self._is_replaying else self._end_reason(budget)
+            if reason:
+                return reason
+            genotypes = self._controller.ask(self._plan.batch)
+            if not len(genotypes) or idle >= IDLE_LIMIT:
+                return "exhausted"
+            batch = self._planned(genotypes, budget)
+            if self._columns is not None:
+                self._compute(batch, self._columns)
+            else:
+                finished = self._finished(batch, budget)
+                self._remember(batch, finished)
+                if len(finished) < len(batch.numbers):
+                    return self._end_reason(budget) or "interrupted"
+            idle = len(batch) - 1 - batch.row_of[batch.tasks[-1]] if batch.tasks else idle + len(batch)
+            self._controller.tell(batch.genotypes, self._outcomes(batch))
 
     def settled(self) -> Trial | None:
         """What the controller settles on, evaluated now if it never was; None for controllers that only propose."""
@@ -182,15 +200,15 @@ class SearchLoop:
         known = self._position_of.get(genotype.tobytes())
         if known is not None:
             return self.trials[known]
-        batch = plan_batch(self._bounds, genotype[None], {}, len(self.trials))
+        batch = plan_batch(self._bounds, genotype[None], {}, len(self.trials), self._plan.score)
         if batch.infeasible or self._executor is None:
-            return make_trial(batch, batch.numbers[0], None, "")
+            return make_trial(batch, batch.numbers[0], None, self._plan.objectives[0].name)
         return dict(self._evaluate(batch, {}))[batch.numbers[0]]
 
     @property
     def trials(self) -> Sequence[Trial]:
         """All trials so far, by number."""
-        return self._ended if self._table is None else self._table
+        return self._ended if self._columns is None else self._columns
 
     @property
     def front(self) -> list[Trial]:
@@ -216,7 +234,7 @@ class SearchLoop:
     def _end_reason(self, budget: Budget) -> str:
         if budget.evaluations is not None and self._charged >= budget.evaluations:
             return "evaluations"
-        if budget.patience is not None and self._barren >= budget.patience:
+        if budget.patience is not None and self._since_improvement >= budget.patience:
             return "patience"
         return self._sudden_end(budget)
 
@@ -230,13 +248,13 @@ class SearchLoop:
 
     def _planned(self, genotypes: Genotypes, budget: Budget) -> Batch:
         """As many of the proposals ``[n, c]`` as the budget leaves room for; never a part of a bracket."""
-        batch = plan_batch(self._bounds, genotypes, self._position_of, len(self.trials))
+        batch = plan_batch(self._bounds, genotypes, self._position_of, len(self.trials), self._plan.score)
         if budget.evaluations is None or len(self._plan.rungs) > 1:
             return batch
         room = budget.evaluations - self._evaluated
         for row, number in batch.task_rows:
             if room <= 0 and number not in self._recorded:
-                return plan_batch(self._bounds, genotypes[:row], self._position_of, len(self.trials))
+                return plan_batch(self._bounds, genotypes[:row], self._position_of, len(self.trials), self._plan.score)
             room -= 1
         return batch
 
@@ -249,22 +267,30 @@ class SearchLoop:
                 raise self._does_not_fit(f"trial {number} is {list(trial.genotype)}, expected {expected}")
         return found
 
-    def _tabulate(self, batch: Batch, table: TableTrials) -> None:
-        """Record and remember a batch of which everything is known beforehand."""
+    def _compute(self, batch: Batch, columns: ColumnarTrials) -> None:
+        """Record and remember a batch of which everything is computed in columns."""
         found = self._found(batch)
         new = [number for number in batch.numbers if number not in found]
         if new:
-            self._run.append_lines(new[0], table.lines.of(batch, new))
-        table.add(batch)
+            self._unwritten += columns.lines.of(batch, new)
+        columns.add(batch)
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flush()
         rows = [batch.row_of[number] for number in batch.tasks]
-        entered_n = self._enter(table.of(batch.tasks), self._known_costs(batch)[rows])
+        entered_n = self._enter(columns.of(batch.tasks), self._known_costs(batch)[rows])
         self._position_of.update((batch.keys[row], number) for number, row in batch.row_of.items())
         self._evaluated += len(rows)
         self._charged += len(rows) * charge(1.0, self._plan.rungs)
         after = np.flatnonzero(entered_n[::-1])
-        self._barren = int(after[0]) if len(after) else self._barren + len(rows)
+        self._since_improvement = int(after[0]) if len(after) else self._since_improvement + len(rows)
         if new:
-            self._report(table[-1])
+            self._report(columns[-1])
+
+    def _flush(self) -> None:
+        """Write the lines of trials in columns that wait."""
+        lines, self._unwritten, self._flushed = self._unwritten, [], time.monotonic()
+        if lines:
+            self._run.append_lines(len(self.trials) - len(lines), lines)
 
     def _finished(self, batch: Batch, budget: Budget) -> dict[int, Trial]:
         """The trials of a batch by number: from the record, out of bounds, or evaluated; all unless the search ends."""
@@ -303,15 +329,14 @@ class SearchLoop:
 
     def _evaluate(self, batch: Batch, found: Mapping[int, Trial]) -> Iterator[tuple[int, Trial]]:
         """The trials of what is within bounds and not ``found``, as they finish."""
-        assert self._executor is not None, "what is in a table needs no evaluation"
+        assert self._executor is not None, "what is computed in columns needs no evaluation"
         numbers = [number for number in batch.tasks if number not in found]
         rows = [batch.row_of[number] for number in numbers]
         tasks = [Task(number, batch.architectures[number], self._plan.seed) for number in numbers]
         known_nk = self._known_costs(batch)[rows]
         name = self._plan.objectives[0].name
-        judgements: Iterator[tuple[int, Judgement]] = evaluate_rungs(self._executor, tasks, self._plan.rungs, known_nk)
-        for number, judgement in judgements:
-            yield number, make_trial(batch, number, judgement, name)
+        for number, found_now in evaluate_rungs(self._executor, tasks, self._plan.rungs, known_nk):
+            yield number, make_trial(batch, number, found_now, name)
 
     def _remember(self, batch: Batch, finished: Mapping[int, Trial]) -> None:
         """Take in the finished trials of a batch, in the order of their numbers."""
@@ -326,7 +351,7 @@ class SearchLoop:
             if trial.state is not State.INFEASIBLE:
                 self._evaluated += 1
                 self._charged += charge(trial.fidelity, self._plan.rungs)
-                self._barren = 0 if trial.number in entering else self._barren + 1
+                self._since_improvement = 0 if trial.number in entering else self._since_improvement + 1
             if trial.number not in self._recorded:
                 self._report(trial)
 
@@ -337,8 +362,8 @@ class SearchLoop:
         return self._front.add(trials, costs_nk)
 
     def _outcomes(self, batch: Batch) -> Outcomes:
-        costs_nk, excess_n = self._known_costs(batch), self._bounds.excess(batch.measured)
-        if self._table is not None:
+        costs_nk, excess_n = self._known_costs(batch), self._bounds.excess(batch.predicted)
+        if self._columns is not None:
             states = [State.INFEASIBLE if reason else State.DONE for reason in batch.reasons]
             return Outcomes(states, costs_nk, excess_n, batch.is_repeated_n, [{}] * len(states))
         trials = [self._ended[self._position_of[key]] for key in batch.keys]
@@ -346,7 +371,7 @@ class SearchLoop:
         return Outcomes(states, self._with_evaluated(costs_nk, trials), excess_n, batch.is_repeated_n, scores)
 
     def _known_costs(self, batch: Batch) -> Costs:
-        return self._bounds.costs(batch.measured, self._plan.objectives)
+        return batch.costs_of(self._bounds, self._plan.objectives)
 
     def _with_evaluated(self, known_nk: Costs, trials: Sequence[Trial]) -> Costs:
         """Known costs of trials with what evaluations have told of those that are done."""

@@ -14,7 +14,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from nas.controllers.optuna_adapter import choice_distributions, study_directions
 from nas.controllers.optuna_quiet import quiet_optuna
-from nas.objectives.objective import Objective, value_of
+from nas.objectives.objective import Objective
 from nas.records.files import write_failed
 from nas.records.trial import State, Trial
 from nas.records.trial_record import cut_torn_line
@@ -160,7 +160,7 @@ class _Lines:
 
     def _line(self, trial: Trial, now: datetime) -> str:
         is_done = trial.state is State.DONE
-        values = [value_of(trial, objective.name) for objective in self._objectives] if is_done else None
+        values = [trial.value(objective.name) for objective in self._objectives] if is_done else None
         is_single = values is not None and len(values) == 1
         fields = {
             "state": optuna.trial.TrialState[_STATES[trial.state]].value,

@@ -6,29 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latency_tables.predictor import Latency
 from nas.objectives.bounds import Bounds, Limit
-from nas.objectives.objective import latency_of
+from nas.records.network import NamedRecord, latency_name
 from nas.runs.settings import Given, verb
 from nas.searching.settings import Question
-from search_spaces import Architecture, SearchSpace
+from search_spaces import SearchSpace
 
 SAMPLE = 20_000
-
-
-@dataclass(frozen=True)
-class PreviewMember:
-    """One network that shows what the space holds.
-
-    Attributes:
-        name: ``fastest``, ``smallest``, ``middle`` or ``largest``.
-    """
-
-    name: str
-    architecture: Architecture
-    params: int
-    macs: int
-    latency: Latency
 
 
 @dataclass(frozen=True)
@@ -47,7 +31,7 @@ class Preview:
     target: str
     limit_ms: float | None
     encodings: int
-    members: tuple[PreviewMember, ...]
+    members: tuple[NamedRecord, ...]
     share_within: float
     can_be_met: bool
     source: str
@@ -69,7 +53,7 @@ def preview(given: Given) -> Preview:
 
     question = Question(**given)
     found = get_space(question.space)
-    limits = [] if question.limit_ms is None else [Limit(latency_of(question.target).name, question.limit_ms)]
+    limits = [] if question.limit_ms is None else [Limit(latency_name(question.target), question.limit_ms)]
     return preview_bounds(Bounds(found, [load_device(found, question.target)], limits))
 
 
@@ -84,9 +68,8 @@ def preview_bounds(bounds: Bounds) -> Preview:
         "largest": space.largest,
     }
     genotypes = space.encode(list(named.values()))
-    measured = bounds.measure(genotypes)
-    latencies = [latency[bounds.target] for latency in measured.latencies()]
-    figures = zip(named.items(), measured.params_n.tolist(), measured.macs_n.tolist(), latencies, strict=True)
+    predicted = bounds.predict(genotypes)
+    known = zip(named.items(), predicted.costs(), predicted.latencies(), strict=True)
     sample = space.sample(SAMPLE, np.random.default_rng(0))
     return Preview(
         space=space.name,
@@ -94,10 +77,10 @@ def preview_bounds(bounds: Bounds) -> Preview:
         limit_ms=bounds.limit_ms,
         encodings=space.encodings,
         members=tuple(
-            PreviewMember(name, architecture, params, macs, latency)
-            for (name, architecture), params, macs, latency in figures
+            NamedRecord(name=name, architecture=architecture, costs=costs, latency=latency)
+            for (name, architecture), costs, latency in known
         ),
-        share_within=float((bounds.excess(bounds.measure(sample)) <= 0).mean()),
-        can_be_met=not bounds.reasons(bounds.measure(fastest))[0],
+        share_within=float((bounds.excess(bounds.predict(sample)) <= 0).mean()),
+        can_be_met=not bounds.reasons(bounds.predict(fastest))[0],
         source=bounds.devices[0].source,
     )

@@ -10,10 +10,13 @@ from typing import Any
 from nas.errors import UsageError
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
-from nas.objectives.objective import ACCURACY, Objective, is_known, parse_names
+from nas.objectives.objective import ACCURACY, Objective, evaluated_name, parse_names
+from nas.objectives.quantities import find_quantity, limit_name, quantity_names
+from nas.records.network import target_of
 from nas.runs.settings import Given, check_command, check_unchanged, recorded_names, session_settings
-from nas.scores.registry import DEFAULT_SCORE, get_score
+from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_WINDOW, SearchSettings
+from search_spaces import UnknownNameError
 
 DEFAULT_EVALUATIONS = 150
 DEFAULT_FREE_EVALUATIONS = 1000
@@ -109,7 +112,11 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
         return chosen
     names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
     is_trained = bool({"data", "supernet"} & set(chosen))
-    evaluated = next((name for name in names if not is_known(name)), None)
+    evaluated = evaluated_name(names)
+    if evaluated is not None and evaluated != ACCURACY and find_quantity(evaluated) is None:
+        scores = [*score_names(), *(name.replace("-", "_") for name in score_names())]
+        if evaluated not in scores:
+            raise UnknownNameError("objective", evaluated, [ACCURACY, *scores, *quantity_names()])
     if is_trained and evaluated != ACCURACY:
         raise UsageError(
             f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{ACCURACY}` among them, since"
@@ -136,15 +143,26 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
 
 def _with_devices(chosen: dict[str, Any]) -> dict[str, Any]:
     """The first device that is named is the target, unless one is given."""
-    limits = dict(chosen.get("limits") or {})
+    limits = _by_device(chosen.get("limits") or {})
     named = [Objective(name).target for name in chosen.get("objectives") or ()]
-    first = next((target for target in (*named, *limits) if target is not None), None)
+    limited = [name for name in limits if find_quantity(name) is None]
+    first = next((target for target in (*named, *limited) if target is not None), None)
     target = chosen.get("target") or first or SearchSettings.target
     if target in limits:
         if chosen.get("limit_ms") not in (None, limits[target]):
             raise UsageError(f"two limits for `{target}`: {chosen['limit_ms']:g} ms and {limits[target]:g} ms")
         chosen = {**chosen, "limit_ms": limits.pop(target)}
     return {**chosen, "target": target, "limits": limits}
+
+
+def _by_device(limits: Mapping[str, float]) -> dict[str, float]:
+    """Limits on latencies by device, others by quantity.
+
+    Raises:
+        UnknownNameError: A name is neither a device's nor a quantity's.
+    """
+    full = {limit_name(name): value for name, value in limits.items()}
+    return {target_of(name) or name: value for name, value in full.items()}
 
 
 def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> SearchSettings:
@@ -171,7 +189,7 @@ def _comparable(given: Given, target: str) -> Given:
     if found.get("objectives") is not None:
         found["objectives"] = parse_names(found["objectives"], target)
     if found.get("limits"):
-        limits = dict(found["limits"])
+        limits = _by_device(found["limits"])
         found["limit_ms"] = limits.pop(target, found.get("limit_ms"))
         found["limits"] = limits
     return {name: value for name, value in found.items() if value not in (None, {})}
@@ -183,9 +201,12 @@ def _checked(settings: SearchSettings) -> SearchSettings:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise UsageError(f"`{name}` is {value}, expected more than 0")
-    for target, limit_ms in settings.limits.items():
-        if not limit_ms > 0:
-            raise UsageError(f"the limit on `{target}` is {limit_ms} ms, expected more than 0")
+    for name, limit in settings.limits.items():
+        if not limit > 0:
+            raise UsageError(f"the limit on `{name}` is {limit:g}, expected more than 0")
+    for name, size in (("macs", settings.macs), ("params", settings.params)):
+        if name in settings.limits and size is not None:
+            raise UsageError(f"two limits on `{name}`: {size:g} and {settings.limits[name]:g}")
     if not 0 <= settings.window < 1:
         raise UsageError(f"`window` is {settings.window}, expected a share from 0 (no lower end) to below 1")
     if settings.score is not None and (settings.data is not None or settings.supernet is not None):

@@ -19,13 +19,16 @@ from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.objectives.bounds import Bounds
 from nas.objectives.objective import Objective, make_objectives
+from nas.objectives.quantities import Quantity
 from nas.records.files import write_json
 from nas.records.trial import State
-from nas.result import SearchResult, front_document, with_many
+from nas.result import SearchResult
 from nas.runs.folder import check_same, original_checkpoint, recorded_settings, supernet_checkpoint
+from nas.runs.front import FrontHeader, front_document, with_many
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
+from nas.scores.registry import get_score
 from nas.searching.execution import default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
 from nas.searching.loop import Budget, Plan, SearchLoop
@@ -131,12 +134,15 @@ class _Search:
             evaluator, training = self._evaluator(run, question)
             objectives = make_objectives(settings.objective_names, None if evaluator is None else evaluator.name)
             workers = 1 if executor_name(settings) == "in-process" else settings.workers
-            plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers)
+            score = self._score_in_columns()
+            plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers, score)
             problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
             with (
-                open_executor(settings, evaluator, lambda: self._blueprint(run, question)) as executor,
+                open_executor(
+                    settings, evaluator if score is None else None, lambda: self._blueprint(run, question)
+                ) as executor,
                 deferred_interrupt() as interrupted,
             ):
                 controller, stop = make_controller(problem), interrupted.is_set
@@ -170,7 +176,7 @@ class _Search:
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
-        bounds = Bounds(space, devices, settings.bounds)
+        bounds = Bounds(space, devices, settings.bounds, settings.known_quantities)
         spent_seconds = time.monotonic() - started
         feasible = bounds.check()
         identity = {
@@ -189,6 +195,11 @@ class _Search:
             if score == AsvitEvaluator.score
             else ScoreEvaluator(space, score)
         )
+
+    def _score_in_columns(self) -> Quantity | None:
+        """The score where it is a quantity, and nobody asked for processes that evaluate it network by network."""
+        score, name = self.settings.score, executor_name(self.settings)
+        return None if score is None or name != "in-process" else get_score(score).quantity
 
     def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
         from supernets.checkpoint import load_supernet
@@ -271,18 +282,16 @@ class _Search:
             )
         if question.untrained is not None and question.untrained.is_free and not is_interrupted:
             front = with_length_distortion(question.bounds.space, front, settings.seed, self.progress)
-        document = front_document(
+        header = FrontHeader(
             run=run.path,
             space=settings.space,
             seed=settings.seed,
             target=settings.target,
             limit_ms=settings.limit_ms,
             objective=objectives[0].name,
-            evaluated=loop.evaluated,
-            front=front,
             sources=[device.source for device in question.bounds.devices],
-            settled=None if is_interrupted else loop.settled(),
         )
+        document = front_document(header, front, loop.evaluated, None if is_interrupted else loop.settled())
         limits = settings.bounds
         if settings.objectives is not None or len(limits) > (settings.limit_ms is not None):
             document = with_many(document, objectives, limits, loop.contenders)

@@ -37,19 +37,21 @@ class SearchSettings(RunSettings, Question):
     limits: Annotated[
         dict[str, float],
         Setting(
-            "Hard limits on the predicted latency by device, for example 12ms on the target, `local=3ms` on another."
-            " The first device that is named here or in `objectives` is the target where none is given. Repeatable.",
+            "Hard limits: 12ms on the predicted latency on the target, `local=3ms` on another device's,"
+            " `peak-memory=64MB` on any quantity. The first device that is named here or in `objectives` is the target"
+            " where none is given. Repeatable.",
             DEVICE,
             option="limit",
-            metavar="TIME",
+            metavar="NAME=VALUE",
             kind="limits",
         ),
     ] = field(default_factory=dict)
     objectives: Annotated[
         list[str] | None,
         Setting(
-            "What to optimise, with commas: accuracy or a score, which are maximised; latency:DEVICE, params and macs,"
-            " which are minimised. Nothing is evaluated where the first kind is missing.",
+            "What to optimise, with commas: accuracy or a score, which are maximised; latency:DEVICE, params, macs,"
+            " peak-memory and other quantities, which are minimised. Nothing is evaluated where the first kind is"
+            " missing.",
             DEVICE,
             "accuracy or the score, and the latency on `target`",
         ),
@@ -224,29 +226,41 @@ class SearchSettings(RunSettings, Question):
     def targets(self) -> list[str]:
         """The devices whose latency is predicted, `target` first."""
         from nas.objectives.objective import Objective
+        from nas.objectives.quantities import find_quantity
 
         named = [Objective(name).target for name in self.objectives or ()]
-        return list(dict.fromkeys([self.target, *(name for name in named if name is not None), *self.limits]))
+        limited = [name for name in self.limits if find_quantity(name) is None]
+        return list(dict.fromkeys([self.target, *(name for name in named if name is not None), *limited]))
 
     @property
     def bounds(self) -> list[Limit]:
-        """All limits: on latencies, then on sizes."""
+        """All limits: on latencies and further quantities, then on sizes."""
         from nas.objectives.bounds import Limit
-        from nas.objectives.objective import latency_of
+        from nas.objectives.quantities import find_quantity
+        from nas.records.network import latency_name
 
-        latencies = {**({} if self.limit_ms is None else {self.target: self.limit_ms}), **self.limits}
+        limits = {**({} if self.limit_ms is None else {self.target: self.limit_ms}), **self.limits}
         sizes = {"macs": self.macs, "params": self.params}
         return [
-            *(Limit(latency_of(target).name, upper) for target, upper in latencies.items()),
+            *(Limit(name if find_quantity(name) else latency_name(name), upper) for name, upper in limits.items()),
             *(Limit(name, upper, self.window * upper) for name, upper in sizes.items() if upper is not None),
         ]
 
     @property
     def objective_names(self) -> list[str]:
         """What is optimised beside what is evaluated, and its name where it was given one."""
-        from nas.objectives.objective import latency_of
+        from nas.records.network import latency_name
 
-        return self.objectives or [latency_of(self.target).name]
+        return self.objectives or [latency_name(self.target)]
+
+    @property
+    def known_quantities(self) -> list[str]:
+        """The quantities among the objectives that are not evaluated."""
+        from nas.objectives.objective import evaluated_name
+        from nas.objectives.quantities import find_quantity
+
+        evaluated = evaluated_name(self.objectives or ())
+        return [name for name in self.objectives or () if find_quantity(name) is not None and name != evaluated]
 
     def to_repeat(self) -> dict[str, Any]:
         """What a new run is given to do the same; the space of a model follows from the model."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted
+from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.training.session import Start
 from search_spaces import get_space
@@ -70,9 +71,9 @@ class OwnModel:
 
     def costs(self, bounds: Bounds) -> dict[str, Any]:
         """Parameters, MACs and predicted latency by target of the whole model, ready for JSON."""
-        measured = bounds.measure(bounds.space.encode([bounds.space.largest]))
-        latencies = {target: asdict(latency) for target, latency in measured.latencies()[0].items()}
-        return {"params": int(measured.params_n[0]), "macs": int(measured.macs_n[0]), "latency": latencies}
+        predicted = bounds.predict(bounds.space.encode([bounds.space.largest]))
+        latencies = {target: asdict(latency) for target, latency in predicted.latencies()[0].items()}
+        return {**{name: predicted.costs()[0][name] for name in SIZES}, "latency": latencies}
 
 
 def space_of(model: str) -> str:

@@ -19,7 +19,8 @@ from latency_tables.repeats import Measurement
 from nas.errors import InfeasibleError, NasError, RunError, UsageError
 from nas.exporting.verify import compare_latency
 from nas.records.trial import State, Trial
-from nas.result import SearchResult, front_document, load_result
+from nas.result import SearchResult, load_result
+from nas.runs.front import FrontHeader, front_document, load_front
 from nas.searching import search as run_search
 from nas.searching.extra_scores import MEMBERS
 from search_spaces import Architecture, UnknownNameError, get_space
@@ -35,8 +36,7 @@ def make_trial(number: int, ms: float, objective: float, architecture: Architect
         reason="",
         architecture=architecture,
         genotype=tuple(SPACE.encode([architecture])[0].tolist()),
-        params=1,
-        macs=2,
+        costs={"params": 1, "macs": 2},
         latency={"pixel6": Latency(ms, ms * 0.9, ms * 1.1, "calibrated", False)},
         objectives={"accuracy": objective},
         scores={},
@@ -45,17 +45,16 @@ def make_trial(number: int, ms: float, objective: float, architecture: Architect
 
 
 def make_result(folder: Path, points: list[tuple[float, float]]) -> SearchResult:
-    document = front_document(
+    header = FrontHeader(
         run=folder,
         space="elastic-mini",
         seed=3,
         target="pixel6",
         limit_ms=12.0,
         objective="accuracy",
-        evaluated=9,
-        front=[make_trial(number, *point) for number, point in enumerate(points)],
         sources=["pixel6: calibrated"],
     )
+    document = front_document(header, [make_trial(number, *point) for number, point in enumerate(points)], 9)
     (folder / "front.json").write_text(json.dumps(document))
     (folder / "settings.json").write_text("{}")
     return SearchResult(folder, document)
@@ -101,6 +100,37 @@ def test_unreadable_result_is_a_run_error(tmp_path: Path, content: str | None, m
         SearchResult(tmp_path, {"front": [{"number": 1}]}).front  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("front", 0, "params"), "many", r"`front\.0\.params`: found 'many', expected a whole number"),
+        (("front", 1, "latency", "pixel6", "ms"), float("inf"), r"`front\.1\.latency\.pixel6\.ms`: found 'inf'"),
+        (("front", 1, "objectives"), {}, r"`front\.1` has no value of `accuracy`"),
+        (("front", 2, "latency"), {}, r"`front\.2` has no value of `latency:pixel6`"),
+        (("front", 0, "architecture", "choices"), [], r"`front\.0\.architecture`"),
+        (("front",), {}, "`front`: it is no list"),
+        (("target",), 6, "`target`: found '6', expected text"),
+        (("settled",), {"number": 1}, r"`settled\.architecture`: it is missing"),
+        (("limits",), {"params": {"upper": None}}, r"`limits\.params\.upper`"),
+        (("fronts",), {"moon": None}, r"`fronts\.moon`: it is missing, expected a list"),
+    ],
+)
+def test_front_that_no_search_writes_is_refused_by_name(
+    tmp_path: Path, path: tuple[str | int, ...], value: object, message: str
+) -> None:
+    make_result(tmp_path, BENT)
+    document = json.loads((tmp_path / "front.json").read_text())
+    inside = document
+    for name in path[:-1]:
+        inside = inside[name]
+    inside[path[-1]] = value
+    (tmp_path / "front.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match=message) as caught:
+        load_front(tmp_path)
+    assert "front.json" in str(caught.value)
+    assert caught.value.hint
+
+
 def test_measured_latency_is_put_beside_the_predicted() -> None:
     predicted = Latency(2.0, 1.8, 2.2, "measured", False)
     measured = Measurement("n", 2.1, "median", 0.1, 2.0, 2.3, 1.9, 90, 3, 0.01, "wall", 1.0, True)
@@ -133,6 +163,7 @@ def cheap_score(monkeypatch: pytest.MonkeyPatch) -> FakeEvaluator:
     evaluator = FakeEvaluator()
     evaluator.name = "length_distortion"
     monkeypatch.setattr(run_search, "ScoreEvaluator", lambda space, score: evaluator)
+    monkeypatch.setattr(run_search._Search, "_score_in_columns", lambda search: None)
     return evaluator
 
 
@@ -206,6 +237,7 @@ def test_search_that_evaluates_nothing_says_why(tmp_path: Path, monkeypatch: pyt
             raise OverflowError("too large")
 
     monkeypatch.setattr(run_search, "ScoreEvaluator", lambda space, score: Broken())
+    monkeypatch.setattr(run_search._Search, "_score_in_columns", lambda search: None)
     with pytest.raises(NasError, match="none of 3 networks could be evaluated: OverflowError: too large"):
         nas.search("elastic-mini", limit_ms=1.0, evaluations=3, output=tmp_path / "run")
 

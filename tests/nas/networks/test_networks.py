@@ -28,7 +28,15 @@ def write_run(folder: Path, **settings: object) -> Path:
         }
         for number, (architecture, ms) in enumerate([(space.smallest, 1.0), (space.middle, 2.0), (space.largest, 9.0)])
     ]
-    document = {"schema": 1, "target": "t", "objectives": {"maximise": "capacity"}, "evaluated": 3, "front": members}
+    document = {
+        "schema": 1,
+        "space": "elastic-mini",
+        "target": "t",
+        "objectives": {"maximise": "capacity"},
+        "evaluated": 3,
+        "front": members,
+        "sources": [],
+    }
     folder.mkdir()
     (folder / "front.json").write_text(json.dumps(document))
     (folder / "settings.json").write_text(json.dumps({"command": "search", "space": "elastic-mini", **settings}))

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latency_tables.predictor import Latency
 from nas.errors import RunError
 from nas.objectives.pareto import pareto_mask
 from nas.report import build_report, front_figure
-from nas.report.reading import Candidate, LatencyRecord
+from nas.runs.front import FrontMember
 from search_spaces import get_space, population_cost
 
 TARGET = "pixel6"
@@ -183,8 +185,8 @@ def test_stage_table_adds_up_to_the_network(make_run: MakeRun) -> None:
     assert sum(row.macs for row in stages.rows) == pick.macs
     assert sum(row.params for row in stages.rows) == pick.params
     first = stages.rows[3]
-    assert first.width == pick.architecture.choices["T1.width"]
-    assert first.depth == f"{pick.architecture.choices['T1.depth']} + entry"
+    assert first.width == pick.architecture["T1.width"]
+    assert first.depth == f"{pick.architecture['T1.depth']} + entry"
     assert stages.rest_ms is None
 
 
@@ -194,8 +196,8 @@ def test_stage_table_of_a_run_with_other_classes(make_run: MakeRun) -> None:
 
     pick = read_run(make_run()).front.front[0]
     space = get_space("elastic", classes=10)
-    graph = space.lower(space.parse(pick.architecture.model_dump()))
-    stages = stage_table(pick.model_copy(update={"params": graph.params, "macs": graph.macs}), 10, TARGET)
+    graph = space.lower(space.parse(pick.architecture.to_dict()))
+    stages = stage_table(replace(pick, costs={"params": graph.params, "macs": graph.macs}), 10, TARGET)
     assert stages is not None
     assert stages.rows[-1].width == 10
     assert stage_table(pick, 10, TARGET) is None
@@ -209,7 +211,7 @@ def test_stage_latencies_come_from_the_table_that_the_run_used(make_run: MakeRun
 
     pick = read_run(make_run()).front.front[0]
     table, space = load_target(TARGET), get_space("elastic")
-    ms = LatencyPredictor(table).graph(space.lower(space.parse(pick.architecture.model_dump()))).ms
+    ms = LatencyPredictor(table).graph(space.lower(space.parse(pick.architecture.to_dict()))).ms
 
     stages = stage_table(priced(pick, ms), None, TARGET)
     assert stages is not None
@@ -221,8 +223,8 @@ def test_stage_latencies_come_from_the_table_that_the_run_used(make_run: MakeRun
     assert all(row.ms is None for row in rebuilt.rows)
 
 
-def priced(candidate: Candidate, ms: float) -> Candidate:
-    return candidate.model_copy(update={"latency": {TARGET: LatencyRecord(ms=ms)}})
+def priced(member: FrontMember, ms: float) -> FrontMember:
+    return replace(member, latency={TARGET: Latency(ms, ms, ms, "", False)})
 
 
 def test_page_loads_nothing(make_run: MakeRun) -> None:

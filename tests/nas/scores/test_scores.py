@@ -105,12 +105,12 @@ def test_a_score_of_ones_own(subject: ScoreSubject) -> None:
 
 
 def test_scores_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("theirs", "nas.scores.size:PARAMS", registry.GROUP)
+    point = EntryPoint("theirs", "nas.scores.synflow:SYNFLOW", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "nas.scores" else [])
     registry._entry_points.cache_clear()
     try:
         assert "theirs" in score_names()
-        assert get_score("theirs") is get_score("params")
+        assert get_score("theirs") is get_score("synflow")
     finally:
         registry._entry_points.cache_clear()
 

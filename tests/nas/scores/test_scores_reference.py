@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.objectives.quantities import get_quantity
 from nas.scores.activation_ranks import near, w_pca
 from nas.scores.az_nas import combine_ranks, expressivity, progressivity, trainability
 from nas.scores.dss import dss
@@ -20,7 +21,6 @@ from nas.scores.length_distortion import length_distortion
 from nas.scores.measure import evaluate_score
 from nas.scores.naswot import naswot
 from nas.scores.ntk import ntk_condition_number
-from nas.scores.size import depth, width
 from nas.scores.spectra import effective_rank, nuclear_norm, principal_components
 from nas.scores.subject import ScoreSubject
 from nas.scores.synflow import synflow
@@ -59,9 +59,9 @@ def test_depth_and_mean_width() -> None:
     left = ops.conv("left", ops.activation("relu", stem, "relu"), 32)
     right = ops.conv("right.1", ops.conv("right.0", stem, 8), 32)
     ops.add("sum", left, right)
-    network: Any = SimpleNamespace(graph=OpGraph([("all", ops.ops)], (3, 8, 8)))
-    assert depth(network) == 3
-    assert width(network) == (16 + 32 + 8 + 32) / 4
+    graph = OpGraph([("all", ops.ops)], (3, 8, 8))
+    assert get_quantity("depth").graph(graph) == 3
+    assert get_quantity("width").graph(graph) == (16 + 32 + 8 + 32) / 4
 
 
 # -- positive weights ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ import nas
 from latency_tables.predictor import Latencies
 from nas.controllers import get_controller
 from nas.errors import RunError
+from nas.evaluation.evaluators import ScoreEvaluator
 from nas.events import TrialFinished, ignore
+from nas.executors.in_process import InProcessExecutor
 from nas.objectives.bounds import Bounds, Device, Limit
 from nas.objectives.objective import device_fronts, front_of, make_objectives
 from nas.objectives.pareto import dominated_by, pareto_mask
+from nas.objectives.quantities import CAPACITY, Quantity
 from nas.records.trial import State, Trial
 from nas.records.trial_record import read_trials
 from nas.runs.run import Run
 from nas.searching.batch import make_trial, plan_batch
-from nas.searching.columnar_trials import TableTrials, TrialLines
+from nas.searching.columnar_trials import ColumnarTrials, TrialLines
 from nas.searching.loop import Budget, Plan, SearchLoop
 from search_spaces import ArchitectureError, Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
@@ -58,7 +62,7 @@ def test_lines_are_those_of_trials_byte_for_byte(name: str) -> None:
     space = get_space(name)
     devices = [Device('a "phone"', UnsurePredictor("macs"), ""), Device("tafel-\u00e4", SizePredictor("params"), "")]
     sampled = space.sample(200, np.random.default_rng(0))
-    middle = float(np.median(Bounds(space, devices).measure(sampled).params_n))
+    middle = float(np.median(Bounds(space, devices).predict(sampled).columns["params"]))
     bounds = Bounds(space, devices, [Limit("params", middle)])
     batch = plan_batch(bounds, np.concatenate([sampled, sampled[:5]]), set(), 40)
     trials = [make_trial(batch, number, None, "") for number in batch.numbers]
@@ -83,7 +87,7 @@ def test_prices_that_json_has_no_word_for_are_refused() -> None:
 
 def test_trials_become_objects_when_they_are_looked_at() -> None:
     bounds, sampled = two_devices(LIMIT), np.unique(SPACE.sample(90, np.random.default_rng(0)), axis=0)
-    trials, whole = TableTrials(SPACE), plan_batch(bounds, sampled, set(), 0)
+    trials, whole = ColumnarTrials(SPACE), plan_batch(bounds, sampled, set(), 0)
     made = [make_trial(whole, number, None, "") for number in whole.numbers]
     for start in (0, 30, 60):
         trials.add(plan_batch(bounds, sampled[start : start + 30], set(), start))
@@ -209,3 +213,28 @@ def test_fronts_agree_with_the_definition(costs: int) -> None:
     some = points[:50]
     assert dominated_by(points, some).tolist() == [any(dominates(other, p) for other in some) for p in points]
     assert not dominated_by(points, some[:0]).any()
+
+
+@pytest.mark.parametrize("controller", ["nsga2", "random", "evolution"])
+def test_a_score_in_columns_gives_the_trials_of_one_that_is_evaluated(tmp_path: Path, controller: str) -> None:
+    bounds = two_devices(LIMIT)
+    objectives = make_objectives(["latency:phone"], "capacity")
+
+    def search(folder: Path, score: Quantity | None, evaluations: int = 60) -> tuple[SearchLoop, list[object]]:
+        problem = bounds.problem(objectives, 3, evaluations, bounds.check())
+        executor = InProcessExecutor(ScoreEvaluator(SPACE, "capacity")) if score is None else None
+        with Run(folder, {"command": "search"}, resume=(folder / "settings.json").exists()) as run:
+            made = get_controller(controller)(problem)
+            loop = SearchLoop(run, bounds, Plan(objectives, 3, score=score), executor, made, ignore, lambda: False)
+            loop(Budget(evaluations, None))
+        return loop, [replace(trial, seconds=0.0) for trial in read_trials(folder / "trials.jsonl", SPACE)]
+
+    (columns, found), (_, expected) = search(tmp_path / "columns", CAPACITY), search(tmp_path / "alone", None)
+    assert found == expected == list(columns.trials)
+    assert columns.front == front_of(columns.trials, objectives)
+    data = (tmp_path / "columns" / "trials.jsonl").read_bytes()
+    assert data.decode().splitlines() == [trial.to_line() for trial in columns.trials]
+    (tmp_path / "columns" / "trials.jsonl").write_bytes(data[: len(data) // 2])
+    assert search(tmp_path / "columns", CAPACITY)[1] == expected
+    assert (tmp_path / "columns" / "trials.jsonl").read_bytes() == data
+    assert search(tmp_path / "alone", CAPACITY)[1] == expected

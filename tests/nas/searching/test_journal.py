@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from nas.controllers.optuna_adapter import choice_distributions
-from nas.objectives.objective import Objective, latency_of, value_of
+from nas.objectives.objective import Objective, latency_of
 from nas.records.trial import State, Trial
 from nas.searching import optuna_journal as journal
 from nas.searching.optuna_journal import Journal, open_study
@@ -35,7 +35,7 @@ def by_optuna(path: Path, objectives: tuple[Objective, ...], trials: list[Trial]
     states = {"done": "COMPLETE", "infeasible": "PRUNED", "stopped": "PRUNED", "failed": "FAIL", "lost": "FAIL"}
     study = open_study(optuna.storages.journal.JournalFileBackend(str(path)), "run", objectives)
     for trial in trials:
-        values = [value_of(trial, objective.name) for objective in objectives]
+        values = [trial.value(objective.name) for objective in objectives]
         study.add_trial(
             optuna.trial.create_trial(
                 state=optuna.trial.TrialState[states[trial.state.value]],

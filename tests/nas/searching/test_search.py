@@ -111,7 +111,7 @@ def test_non_finite_objective_and_arithmetic_errors_fail_the_trial(tmp_path: Pat
 
 def test_a_bound_that_one_network_satisfies_ends_by_itself(tmp_path: Path) -> None:
     bound = make_bound()
-    lowest = float(bound.measure(bound.nearest()).latency["fake"].high_ms[0])
+    lowest = float(bound.predict(bound.nearest()).latency["fake"].high_ms[0])
     loop = run_fake_search(tmp_path / "run", limit_ms=lowest, evaluations=50)
     assert [trial.architecture for trial in loop.front] == [SPACE.smallest]
     assert loop.evaluated < 50
