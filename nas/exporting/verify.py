@@ -23,8 +23,8 @@ from nas.exporting.formats.registry import parse_formats
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_network
 from nas.records.files import write_json
-from nas.result import SearchResult, load_result
-from nas.runs.folder import original_checkpoint, recorded_settings, supernet_checkpoint
+from nas.runs.folder import RunFolder, supernet_checkpoint
+from nas.runs.front import FRONT_FILE, SearchFront, load_front
 from search_spaces import Architecture, SearchSpace, get_space, space_kinds, space_names
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData
@@ -37,14 +37,14 @@ TOLERATED_DIFFERENCE = 0.10
 
 
 def export_member(
-    result: SearchResult, pick: str | int = "knee", folder: Path | None = None, formats: Sequence[str] = ()
+    front: SearchFront, pick: str | int = "knee", folder: Path | None = None, formats: Sequence[str] = ()
 ) -> Export:
     """Export one member of the front, with the run's trained weights where it has any, else with random ones.
 
     Args:
-        result: Of a search.
-        pick: As in `SearchResult.pick`.
-        folder: Where to write; ``exports/<pick>`` in the run folder unless given.
+        front: What a search found.
+        pick: The member, as in `nas.runs.front.SearchFront.pick`.
+        folder: Where to write; None takes ``exports/<pick>`` in the run folder.
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`. Accuracy and
             latency of all files are then measured and stand in ``front.json`` under ``formats`` too.
 
@@ -58,34 +58,28 @@ def export_member(
         DataError: The run's images are gone or have changed.
         NasError: The folder cannot be written.
     """
-    member = result.pick(pick)
-    folder = folder or result.run / "exports" / str(pick)
-    settings = recorded_settings(result.run)
-    if settings is None:
-        raise RunError(f"run folder `{result.run}` holds no `settings.json`")
-    checkpoint = None
-    if settings.get("supernet") is not None:
-        checkpoint = supernet_checkpoint(Path(settings["supernet"]))
-    elif settings.get("data") is not None:
-        checkpoint = supernet_checkpoint(result.run)
+    member, run = front.pick(pick), RunFolder(front.run)
+    folder = folder or run.path / "exports" / str(pick)
+    if not run.settings:
+        raise RunError(f"run folder `{run.path}` holds no settings")
     card: dict[str, Any] = {
         "latency": {name: asdict(latency) for name, latency in member.latency.items()},
-        "sources": result.document["sources"],
+        "sources": front.sources,
         "objectives": dict(member.objectives),
     }
-    if "model" in result.document:
-        card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}
-    seed = int(result.document["seed"])
+    if "model" in front.document:
+        card["source_model"] = {name: front.document["model"][name] for name in ("name", "weights", "license")}
+    seed = int(front.document["seed"])
     chosen = parse_formats(formats)
-    if checkpoint is None:
+    if run.checkpoint is None:
         space = get_space(member.architecture.space)
         request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
         return export_subnet(request, folder)
-    export = _export_trained(checkpoint, member.architecture, settings.get("data"), card, seed, folder, chosen)
+    export = _export_trained(run.checkpoint, member.architecture, run.settings.get("data"), card, seed, folder, chosen)
     if len(export.proof["formats"]) > 1:
-        known = result.document.get("formats", {})
+        known = front.document.get("formats", {})
         entry = {"number": member.number, "files": export.proof["formats"]}
-        write_json(result.run / "front.json", {**result.document, "formats": {**known, str(pick): entry}})
+        write_json(run.path / FRONT_FILE, {**front.document, "formats": {**known, str(pick): entry}})
     return export
 
 
@@ -94,8 +88,8 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
 
     Args:
         run: The run folder; or a network of a space by name, text or file, see `export_untrained`.
-        pick: As in `SearchResult.pick`, for a search; the knee where None.
-        folder: Where to write; ``exports/<pick>`` or ``exports/network`` in the run folder unless given.
+        pick: The member of a search's front, as in `nas.runs.front.SearchFront.pick`; None takes the knee.
+        folder: Where to write; None takes ``exports/<pick>`` or ``exports/network`` in the run folder.
         formats: As in `export_member`.
 
     Raises:
@@ -107,21 +101,20 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
         if pick is not None:
             raise UsageError(f"`{run}` is one network, found pick `{pick}`", hint="leave `--pick` out")
         return export_untrained(str(run), folder, formats)
-    settings = recorded_settings(run) or {}
-    if settings.get("command") not in ("train", "finish"):
-        return export_member(load_result(run), pick or "knee", folder, formats)
+    recorded = RunFolder(run)
+    if not recorded.is_training:
+        return export_member(load_front(run), pick or "knee", folder, formats)
     if pick is not None:
         raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
-    if settings.get("architecture") is None:
+    if recorded.architecture is None:
         raise RunError(
             f"`{run}` holds a supernet, expected the training of one network or a search",
             hint=f"search it with `nas search --supernet {run}`, then export from that run",
         )
-    checkpoint = supernet_checkpoint(run)
-    architecture = Architecture.from_dict(settings["architecture"])
-    target, card = folder or run / "exports" / "network", settings.get("card") or {}
-    chosen = parse_formats(formats)
-    return _export_trained(checkpoint, architecture, settings["data"], card, settings["seed"], target, chosen)
+    settings = recorded.settings
+    target, card, chosen = folder or run / "exports" / "network", settings.get("card") or {}, parse_formats(formats)
+    checkpoint, seed = supernet_checkpoint(run), settings["seed"]
+    return _export_trained(checkpoint, recorded.architecture, settings["data"], card, seed, target, chosen)
 
 
 def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
@@ -129,7 +122,7 @@ def export_untrained(text: str, folder: Path | None = None, formats: Sequence[st
 
     Args:
         text: The network, for example ``resnas/small``, as `nas.networks.resolve.resolve_network` understands it.
-        folder: Where to write; ``exports/<name>`` unless given, for example ``exports/resnas-small``.
+        folder: Where to write; None takes ``exports/<name>``, for example ``exports/resnas-small``.
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`.
 
     Raises:
@@ -206,40 +199,49 @@ def _measuring(
     return measure
 
 
-def deliver(result: SearchResult, images: ImageData, pick: str = "knee") -> SearchResult:
+def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee") -> dict[str, Any]:
     """Export a member, check it where it runs, and write both down in ``front.json`` under ``verified``.
 
     Checked are the exported file's accuracy on the test part of the images, which nothing has looked at before, and
     its latency where the target is this machine.
 
+    Args:
+        front: What a search found.
+        images: Images that the search was for.
+        pick: The member, as in `nas.runs.front.SearchFront.pick`.
+
+    Returns:
+        What ``front.json`` now holds.
+
     Raises:
         NasError: As `export_member`.
         BusyMachineError: This machine is too busy to be measured.
     """
-    member = result.pick(pick)
-    export = export_member(result, pick)
+    member = front.pick(pick)
+    export = export_member(front, pick)
     accuracy, count = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
     verified: dict[str, Any] = {
         "number": member.number,
         "pick": pick,
-        "export": str(export.folder.relative_to(result.run)),
-        "search_accuracy": member.objectives[result.objective],
+        "export": str(export.folder.relative_to(front.run)),
+        "search_accuracy": member.objectives[front.objective],
         "test_accuracy": accuracy,
         "test_images": count,
         "proof": {name: value for name, value in export.proof.items() if name != "formats"},
     }
-    if original_checkpoint(result.run).exists():
-        original, _ = load_supernet(original_checkpoint(result.run))
+    kept = RunFolder(front.run).original
+    if kept.exists():
+        original, _ = load_supernet(kept)
         verified["original_test_accuracy"] = accuracy_of(
             original.extract(original.space.largest), images, "test", "cpu"
         )
-    if result.target == LOCAL:
+    if front.target == LOCAL:
         statistic = load_target(LOCAL).provenance.protocol.get("statistic")
         measurement = measure_network(export.onnx, statistic="p5" if statistic == "p5" else "median")
-        verified |= compare_latency(member.latency[LOCAL], measurement, result.document["limit_ms"])
-    document = {**result.document, "verified": verified}
-    write_json(result.run / "front.json", document)
-    return SearchResult(result.run, document, result.is_interrupted)
+        verified |= compare_latency(member.latency[LOCAL], measurement, front.limit_ms)
+    document = {**front.document, "verified": verified}
+    write_json(front.run / FRONT_FILE, document)
+    return document
 
 
 def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> tuple[float, int]:

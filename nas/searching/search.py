@@ -150,10 +150,10 @@ class _Search:
                 reason = loop(Budget(settings.evaluations, seconds, settings.patience))
                 result = self._result(run, question, loop, objectives, training, reason)
             if question.images is not None and not result.is_interrupted:
-                from nas.exporting.verify import deliver
+                from nas.exporting.verify import export_and_verify
 
                 self.progress(StageStarted("export"))
-                result = deliver(result, question.images)
+                result = SearchResult(result.run, export_and_verify(result, question.images))
         return result
 
     def _question(self, own: OwnModel | None = None) -> _Question:
