@@ -8,14 +8,8 @@ from collections.abc import Sequence
 import typer
 
 _NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*$", re.IGNORECASE)
-_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_latency(text: str) -> float:
-    """`12ms` to 12.0, in milliseconds."""
-    return _parse(text, _MILLISECONDS, "a latency such as `12ms`")
 
 
 def parse_duration(text: str) -> float:

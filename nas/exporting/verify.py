@@ -69,7 +69,7 @@ def export_member(
     }
     if "model" in front.document:
         card["source_model"] = {name: front.document["model"][name] for name in ("name", "weights", "license")}
-    seed = int(front.document["seed"])
+    seed = front.seed
     chosen = parse_formats(formats)
     if run.checkpoint is None:
         space = get_space(member.architecture.space)

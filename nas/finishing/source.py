@@ -134,7 +134,7 @@ def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
     member = result.pick(pick)
     card: dict[str, Any] = {
         "latency": {target: asdict(latency) for target, latency in member.latency.items()},
-        "sources": result.document["sources"],
+        "sources": result.sources,
     }
     if "model" in result.document:
         card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}

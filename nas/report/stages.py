@@ -22,7 +22,7 @@ class StageRow:
 
     Attributes:
         depth: Its blocks in words, for example ``3 + entry``.
-        extent: Of its output: ``16 x 16`` pixels, ``197 tokens``, or nothing behind the pooling.
+        extent: Extent of its output: ``16 x 16`` pixels, ``197 tokens``, or nothing behind the pooling.
         choices: The remaining settings of the stage.
         ms: Predicted latency; None where no table answers for it.
     """

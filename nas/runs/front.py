@@ -126,6 +126,11 @@ class SearchFront:
         return self._read(lambda: text(self.document, "target", ""))
 
     @cached_property
+    def seed(self) -> int:
+        """Seed of the search."""
+        return self._read(lambda: whole(self.document, "seed", ""))
+
+    @cached_property
     def limit_ms(self) -> float | None:
         """The limit on the latency on the target, in milliseconds; None without one."""
         has_limit = self.document.get("limit_ms") is not None
