@@ -43,8 +43,8 @@ def toy_problem(
 
     Args:
         space: What is searched.
-        limit: Of MACs, in millions.
-        seed: Of the controller.
+        limit: Limit of MACs, in millions.
+        seed: Seed of the controller.
         objectives: 1 for quality, 2 for quality and MACs, 3 for quality, MACs and parameters.
     """
     found = get_space(space) if isinstance(space, str) else space
@@ -76,7 +76,7 @@ class Drive:
 
     Attributes:
         proposals: Each ``[c]``, in order.
-        outcomes: Of each proposal.
+        outcomes: Outcome of each proposal.
         ends: Whether the controller said that nothing new is left.
     """
 

@@ -40,7 +40,7 @@ class Outcomes:
     """What became of a batch of proposals, in their order; iterate for one at a time.
 
     Attributes:
-        states: Of each proposal, ``[n]``.
+        states: State of each proposal, ``[n]``.
         costs_nk: As `Outcome.costs`.
         excess_n: As `Outcome.excess`.
         is_repeated_n: As `Outcome.is_repeated`.

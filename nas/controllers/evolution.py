@@ -56,9 +56,10 @@ class EvolutionOptions:
         population: Networks evaluated before the first generation.
         generations: How many follow in the published search.
         survivors: The best of all networks so far, from which parents are drawn.
-        mutants: Per generation; ``crossovers`` likewise.
-        gene_probability: Of a choice to be redrawn in a mutation. A switch, which is 0 or 1, is flipped.
-        depth_probability: Of all depths to be redrawn together; None treats them as other choices.
+        mutants: Mutants per generation.
+        crossovers: Crossovers per generation.
+        gene_probability: Probability of a choice to be redrawn in a mutation. A switch, which is 0 or 1, is flipped.
+        depth_probability: Probability of all depths to be redrawn together; None treats them as other choices.
         uniform_share: Probability that a redraw is uniform over the choice's values; it takes the smallest otherwise.
         inherits_kinds: In a crossover, choices of one kind (all widths, all depths, all kernels) come from the same
             parent; otherwise each comes from either.
@@ -243,7 +244,7 @@ class Variation:
     """Mutation and crossover of genotypes, before the space's rules are applied.
 
     Args:
-        choices: Of the space.
+        choices: Choices of the space.
         options: Probabilities.
         generator: Drawn from at each call.
     """

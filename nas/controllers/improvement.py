@@ -33,7 +33,7 @@ class Front:
         starts_s: Latency at which each step begins, ascending; the first is minus infinity, where nothing is known.
         quality_s: Best quality on each step, ascending; the first is what counts as no quality at all.
         slowest: Latency of the corner. What is slower improves nothing.
-        scale: What predictions are on; quality itself unless given.
+        scale: What predictions are on. Default: quality itself.
     """
 
     starts_s: Floats

@@ -162,7 +162,7 @@ class SupernetEvaluator:
     Args:
         supernet: Trained weights.
         data: Images that it was trained on, divided as it was.
-        seed: Of the training batches that statistics are estimated on.
+        seed: Seed of the training batches that statistics are estimated on.
     """
 
     name = "accuracy"
@@ -191,7 +191,7 @@ class SupernetEvaluator:
         """Judge networks in as few passes over the images as possible; each gets what it would get alone.
 
         Args:
-            architectures: Of the supernet's space.
+            architectures: Architectures of the supernet's space.
             seed: Changes nothing.
             fidelity: Share of the search part that is looked at, from its beginning.
         """

@@ -33,7 +33,7 @@ class Task:
     """One network to evaluate.
 
     Attributes:
-        number: Of the trial; unique among the tasks of one `Executor.run`.
+        number: Number of the trial; unique among the tasks of one `Executor.run`.
         seed: Handed to the evaluator.
         fidelity: Share of a full evaluation in (0, 1], for evaluators that offer less.
     """

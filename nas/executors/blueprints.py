@@ -34,7 +34,7 @@ def supernet_blueprint(
         checkpoint: File with the weights.
         data: Source of the images; a folder must be there under the same name wherever workers run.
         image_side: Side of the images in pixels.
-        seed: Of the training batches that BatchNorm statistics are estimated on.
+        seed: Seed of the training batches that BatchNorm statistics are estimated on.
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
     """
     options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}

@@ -46,7 +46,7 @@ class RayPool:
     Args:
         blueprint: What they build their evaluator from.
         workers: How many; None for as many as the cluster has room for, which is looked at again every few seconds.
-        address: Of the cluster, as `ray.init` takes it. Unless given, the cluster that this process has joined
+        address: Address of the cluster, as `ray.init` takes it. Default: the cluster that this process has joined
             already, or one of this machine alone that ends with `close`.
         gpus_per_trial: Share of a GPU for each; workers without one see no GPU.
 

@@ -19,7 +19,7 @@ def join_cluster(
         ray: The module.
         address: As `ray.init` takes it; None starts one of this machine alone, whatever the environment names.
         room: Processors of the cluster that is started here.
-        store_bytes: Of the object store there; as much as Ray takes unless given.
+        store_bytes: Size of the object store there. Default: as much as Ray takes.
         error: What is raised.
 
     Returns:

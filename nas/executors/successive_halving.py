@@ -34,7 +34,7 @@ class FidelityResult:
     """What became of a task in the end.
 
     Attributes:
-        evaluation: Of its highest fidelity; its time is that of all.
+        evaluation: Evaluation of its highest fidelity; its time is that of all.
         fidelity: The highest that it reached.
     """
 

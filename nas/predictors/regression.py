@@ -44,7 +44,7 @@ class Regression:
 
     Attributes:
         unit_f: Factors that the centred features are multiplied by, ``[f]``.
-        scales_k: Of the kernels, those of the groups first and then the two local ones, ``[k]``.
+        scales_k: Scales of the kernels, those of the groups first and then the two local ones, ``[k]``.
         noise: Variance of what no kernel explains.
         surprises_n: How far each score lies from what the others predict, in standard deviations of that prediction,
             noise included, ``[n]`` (Rasmussen and Williams, section 5.4.2).

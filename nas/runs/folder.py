@@ -81,8 +81,7 @@ def check_same(folder: Path, name: str, recorded: object, found: object) -> None
     if recorded != found:
         raise RunError(
             f"run folder `{folder}`: `{name}` was {recorded!r} when the run was started, found {found!r}",
-            hint="only `evaluations`, `budget_seconds` and `patience` may change when a run is resumed; start a new run"
-            " for others",
+            hint="start a new run for another value",
         )
 
 

@@ -201,7 +201,7 @@ def check_unchanged(settings: type, given: Given, recorded: Mapping[str, Any], f
 
     Args:
         settings: Class of the verb.
-        given: Settings by name.
+        given: Settings by name; assignments to settings of a training are checked by the verb.
         recorded: Settings that the run was started with.
         folder: Run folder, for messages.
 
@@ -214,7 +214,7 @@ def check_unchanged(settings: type, given: Given, recorded: Mapping[str, Any], f
     changeable = [f"`{name}`" for name, entry in known.items() if entry.setting.may_change]
     for name, value in given.items():
         entry = known[name].setting
-        if entry.is_recorded and not entry.may_change and recorded.get(name) != value:
+        if entry.kind != "assignments" and entry.is_recorded and not entry.may_change and recorded.get(name) != value:
             raise RunError(
                 f"run folder `{folder}`: `{name}` was {recorded.get(name)!r} when the run was started, found {value!r}",
                 hint=(f"only {', '.join(changeable)} may change when a run is resumed; " if changeable else "")

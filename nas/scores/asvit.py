@@ -68,10 +68,10 @@ class AsvitScorer:
 
     Args:
         image_side: Side of the images in pixels.
-        seed: Of weights, circles and noise; repeat ``r`` uses ``seed + r``, the same for every network.
+        seed: Seed of weights, circles and noise; repeat ``r`` uses ``seed + r``, the same for every network.
         repeats: Draws to average over.
         workers: Processes; with one, everything runs in this process.
-        images_BCHW: Images for the tangent kernel; standard normal noise unless given.
+        images_BCHW: Images for the tangent kernel; standard normal noise where None.
     """
 
     def __init__(

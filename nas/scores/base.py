@@ -52,7 +52,7 @@ class ScoreResult:
     """A score of one network.
 
     Attributes:
-        name: Of the score.
+        name: Name of the score.
         value: Mean over the repeats; NaN where the score failed.
         repeats: One value per seed; a single one where the score does not depend on it.
         seconds: CPU time of all repeats as if the score had been taken alone: passes that it shares with others count

@@ -50,7 +50,7 @@ class ScoreCorrelation:
     """How well one score ranks the networks that it can handle.
 
     Attributes:
-        name: Of the score.
+        name: Name of the score.
         tau: Kendall's tau-b with accuracy; its ``count`` says on how many networks.
         given_params: Partial tau with parameters held fixed; NaN where parameters alone decide the score.
         seconds: Mean CPU time per network.
@@ -86,7 +86,7 @@ def read_accuracies(path: Path, image_side: int | None = None) -> list[TrainedNe
     """The trained networks of a CSV file with the columns ``network`` and ``accuracy``; other columns are ignored.
 
     Args:
-        path: Of the file. Networks are written as `nas.networks.resolve.resolve_network` reads them.
+        path: Path of the file. Networks are written as `nas.networks.resolve.resolve_network` reads them.
         image_side: As there.
 
     Raises:
@@ -126,7 +126,7 @@ def correlate(
         scores: Names of registered scores; parameters and MACs are added.
         repeats: Initialisations per network and score.
         batch_size: Images of noise per initialisation.
-        seed: Of everything random.
+        seed: Seed of everything random.
         progress: Told after each network.
 
     Raises:

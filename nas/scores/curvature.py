@@ -46,7 +46,7 @@ class Curvature:
 
     Attributes:
         extrinsic: Extrinsic curvature; NaN or infinite where the network overflows or stands still.
-        gauss_length: Length of the Gauss map, likewise.
+        gauss_length: Length of the Gauss map along the circle.
         failure: Why they are not finite; empty where they are.
     """
 

@@ -70,8 +70,8 @@ def length_distortion(build: Build, *, image_side: int, seed: int, repeats: int 
     Args:
         build: Makes a freshly initialised network; called once per repeat.
         image_side: Side in pixels of the images on the circle.
-        seed: Of circles and weights; repeat ``r`` uses ``seed + r``, and the same circle for every network. The global
-            random state is left as it was.
+        seed: Seed of circles and weights; repeat ``r`` uses ``seed + r``, and the same circle for every network. The
+            global random state is left as it was.
         repeats: Circles and initialisations to average over; the paper takes 5.
 
     Returns:

@@ -33,7 +33,7 @@ def evaluate_scores(
 
     Args:
         subject: The network; it is built anew for every repeat, and what is built is not changed.
-        names: Of registered scores.
+        names: Names of registered scores.
         seed: Repeat ``r`` draws weights, images and labels with ``seed + r``. The global random state is left as it
             was.
         repeats: Initialisations to average over.

@@ -76,8 +76,8 @@ def ntk_condition_number(
         build: Makes a freshly initialised network; called once per repeat.
         image_side: Side in pixels of the noise images, where no others are given.
         images_BCHW: Images to use for all repeats instead; the paper takes 16.
-        seed: Of noise and weights; repeat ``r`` uses ``seed + r``, and all repeats the same images. The global random
-            state is left as it was.
+        seed: Seed of noise and weights; repeat ``r`` uses ``seed + r``, and all repeats the same images. The global
+            random state is left as it was.
         repeats: Initialisations to average over; the paper takes 5.
 
     Raises:

@@ -40,7 +40,7 @@ class Activation:
     Attributes:
         layer: Where it was called.
         before: Its input, channels last, ``(B, ..., C)``.
-        after: Its output, likewise.
+        after: Its output, channels last, ``(B, ..., C)``.
     """
 
     layer: str

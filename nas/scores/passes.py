@@ -63,7 +63,7 @@ class LinearisedPass:
 
     Attributes:
         weights: Weights of convolutions and linear layers that have a gradient, by name, all positive.
-        gradients: Likewise.
+        gradients: Gradients of the parameters, by name.
         attention_layers: Names of the modules that compute attention.
     """
 

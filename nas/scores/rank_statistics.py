@@ -60,7 +60,7 @@ def rank_correlation(
         first_n: Finite numbers ``[n]``.
         second_n: Finite numbers ``[n]``, paired with the first.
         resamples: Bootstrap resamples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: The lists differ in length or hold something that is not finite.

@@ -37,7 +37,7 @@ class UntrainedNetwork:
 
     Args:
         subject: The network.
-        seed: Of weights, images and labels.
+        seed: Seed of weights, images and labels.
         batch_size: Images of noise.
         images: Taken instead of noise, ``(B, 3, H, W)``.
     """

@@ -147,17 +147,8 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
             events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
             progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
         group.broadcast(asdict(_Plan(settings.recorded(), str(run.path), run.is_resumed)))
-        result, _ = _train(
-            run.path,
-            run.is_resumed,
-            settings.space,
-            images,
-            training,
-            group,
-            progress,
-            found.architecture,
-            settings.validate,
-        )
+        work = _Work(run.path, run.is_resumed, settings.space, images, training, found.architecture)
+        result, _ = _train(work, group, progress, settings.validate)
         write_json(run.path / "training.json", result.to_dict())
     return result
 
@@ -169,11 +160,8 @@ def _train_beside(group: ProcessGroup, progress: Progress) -> TrainResult:
     found = find_space(settings)
     training = trainer_settings(settings)
     images = load_images(settings, found, training)
-    folder = Path(plan.run)
-    result, _ = _train(
-        folder, plan.is_resumed, settings.space, images, training, group, progress, found.architecture, ()
-    )
-    return result
+    work = _Work(Path(plan.run), plan.is_resumed, settings.space, images, training, found.architecture)
+    return _train(work, group, progress)[0]
 
 
 def train_in_run(
@@ -192,20 +180,24 @@ def train_in_run(
     from supernets.training.distributed import ProcessGroup
 
     group = ProcessGroup(device=torch.device(choose_device(device)))
-    return _train(run.path, run.is_resumed, space, images, training, group, progress, architecture, (), start)
+    work = _Work(run.path, run.is_resumed, space, images, training, architecture)
+    return _train(work, group, progress, start=start)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one process trains; ``architecture`` is None for a supernet."""
+
+    folder: Path
+    is_resumed: bool
+    space: str
+    images: ImageData
+    training: TrainingSettings
+    architecture: Architecture | None
 
 
 def _train(
-    folder: Path,
-    is_resumed: bool,
-    space: str,
-    images: ImageData,
-    training: TrainingSettings,
-    group: ProcessGroup,
-    progress: Progress,
-    architecture: Architecture | None,
-    validate: Sequence[str],
-    start: Start | None = None,
+    work: _Work, group: ProcessGroup, progress: Progress, validate: Sequence[str] = (), start: Start | None = None
 ) -> tuple[TrainResult, Supernet]:
     """Train with a group, and judge what came out."""
     from supernets.checkpoint import load_supernet
@@ -214,8 +206,9 @@ def _train(
     from supernets.training.progressive import phase_costs, training_phases
     from supernets.training.trainer import train_supernet
 
+    images, training, architecture = work.images, work.training, work.architecture
     progress(StageStarted("training", training.budget_seconds))
-    found = get_space(space, classes=images.classes)
+    found = get_space(work.space, classes=images.classes)
     if architecture is not None:
         found = SingleSpace(found, architecture)
     found = form_to_train(found, training, images.image_side)
@@ -229,8 +222,8 @@ def _train(
         supernet,
         images,
         training,
-        folder / CHECKPOINTS,
-        resume=is_resumed,
+        work.folder / CHECKPOINTS,
+        resume=work.is_resumed,
         callbacks=Callbacks(progress, progress, validator),
         teacher=None if start is None else start.teacher,
         group=group,
@@ -242,7 +235,7 @@ def _train(
         networks = _networks(found, SUBNETS if architecture is None else ())
         accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
     result = TrainResult(
-        run=folder,
+        run=work.folder,
         checkpoint=outcome.checkpoint,
         steps=outcome.steps,
         epochs=outcome.epochs,

@@ -66,7 +66,6 @@ class TrainingRun(RunSettings):
             option="set",
             metavar="NAME=VALUE",
             kind="assignments",
-            may_change=True,
         ),
     ] = field(default_factory=dict)
     device: Annotated[

@@ -32,7 +32,7 @@ class Original:
         tells_classes: Whether the weights hold a classifier for the classes that were asked for, so that the model can
             teach; without weights it cannot.
         mean: Means of the three colours, as the weights expect images to be normalised.
-        std: Likewise.
+        std: Standard deviation of the colours, as the weights expect images to be normalised.
         first_convolution: Name in the model of the layer that sees the colours.
         license: License of the weights; None where nobody says.
     """

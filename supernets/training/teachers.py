@@ -86,7 +86,7 @@ def load_teachers(
         weights: A file for each, safetensors or PyTorch's (read without unpickling); without any, timm's own weights
             are fetched.
         mean: Means of the colours by which the student's images are normalised.
-        std: Likewise.
+        std: Standard deviation of the colours by which the student's images are normalised.
         precision: ``torch.float32`` or ``torch.bfloat16``.
 
     Raises:
