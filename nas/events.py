@@ -9,7 +9,7 @@ from pathlib import Path
 from nas.records.trial import Trial
 
 SEARCH_SHARE = 0.1
-DELIVERY_SHARE = 0.06
+EXPORT_SHARE = 0.06
 """Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
 CUT_SHORT = 0.75
 """Share of its usual time below which a training is worth a warning."""
@@ -34,8 +34,8 @@ class TimePlan:
         """
         if total is None:
             return cls(None, None)
-        delivery = DELIVERY_SHARE * total if exports else 0.0
-        rest = max(total - delivery - spent, 2 * SEARCH_SHARE * total)
+        export = EXPORT_SHARE * total if exports else 0.0
+        rest = max(total - export - spent, 2 * SEARCH_SHARE * total)
         if not trains:
             return cls(None, rest)
         return cls(rest - SEARCH_SHARE * total, SEARCH_SHARE * total)

@@ -23,10 +23,10 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
     """
     import nas
 
-    is_first = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
-    with ProgressPrinter(quiet or not is_first) as progress:
+    is_main_process = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+    with ProgressPrinter(quiet or not is_main_process) as progress:
         result = nas.finish(**given, progress=progress)
-    if not is_first:
+    if not is_main_process:
         return
     if json:
         display.print_json(result.to_dict())

@@ -48,10 +48,10 @@ def train(
 
     named = {"batch_size": batch_size, "precision": precision, "teachers": teachers}
     options = {**given.pop("options", {}), **{name: value for name, value in named.items() if value is not None}}
-    is_first = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
-    with ProgressPrinter(quiet or not is_first) as progress:
+    is_main_process = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+    with ProgressPrinter(quiet or not is_main_process) as progress:
         result = nas.train(**given, options=options, progress=progress)
-    if not is_first:
+    if not is_main_process:
         return
     if json:
         display.print_json(result.to_dict())

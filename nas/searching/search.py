@@ -36,7 +36,7 @@ from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
 from nas.searching.training import check_training, search_training
 from nas.training.options import checked_options, recordable
-from nas.training.pretrained import PRETRAINED, OwnModel, find_model, folder_name, keep_original
+from nas.training.pretrained import PRETRAINED, PretrainedStart, find_model, folder_name, keep_original
 from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
@@ -91,7 +91,7 @@ class _Question:
     supernet: Supernet | None
     identity: Mapping[str, Any]
     spent_seconds: float
-    own: OwnModel | None = None
+    own: PretrainedStart | None = None
 
 
 class _Search:
@@ -156,7 +156,7 @@ class _Search:
                 result = SearchResult(result.run, export_and_verify(result, question.images))
         return result
 
-    def _question(self, own: OwnModel | None = None) -> _Question:
+    def _question(self, own: PretrainedStart | None = None) -> _Question:
         """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
         settings, classes, supernet, images, training = self.settings, None, None, None, None
         supernet_digest = None

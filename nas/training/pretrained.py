@@ -37,7 +37,7 @@ PRETRAINED_RATE = 5e-4
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class PretrainedStart:
     """A model that is ready to be searched.
 
     Attributes:
@@ -86,7 +86,9 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text.partition("?")[0])
 
 
-def prepare_model(model: str, weights: str, images: ImageData, seed: int, device: str, progress: Progress) -> OwnModel:
+def prepare_model(
+    model: str, weights: str, images: ImageData, seed: int, device: str, progress: Progress
+) -> PretrainedStart:
     """Load a model, fit it to the images' colours and classes, and sort it by importance.
 
     Args:
@@ -115,7 +117,7 @@ def prepare_model(model: str, weights: str, images: ImageData, seed: int, device
     facts: dict[str, Any] = {"name": model, "weights": weights, "license": original.license}
     if weights == RANDOM:
         facts |= {"teaches": False}
-        return OwnModel(original.supernet.to(device), facts, time.monotonic() - started)
+        return PretrainedStart(original.supernet.to(device), facts, time.monotonic() - started)
     adapt_colours(
         original.supernet, original.first_convolution, (original.mean, original.std), (images.mean, images.std)
     )
@@ -131,12 +133,12 @@ def prepare_model(model: str, weights: str, images: ImageData, seed: int, device
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
     }
-    return OwnModel(supernet, facts, time.monotonic() - started)
+    return PretrainedStart(supernet, facts, time.monotonic() - started)
 
 
 def find_model(
     model: str, weights: str, data: str, *, seed: int, folder: Path | None, device: str, progress: Progress
-) -> OwnModel:
+) -> PretrainedStart:
     """The model that a search is about: as it was prepared in ``folder``, else from its weights.
 
     Args:
@@ -161,7 +163,7 @@ def find_model(
     return prepare_model(model, weights, images, seed, device, progress)
 
 
-def keep_original(own: OwnModel, images: ImageData, run: Path) -> None:
+def keep_original(own: PretrainedStart, images: ImageData, run: Path) -> None:
     """Write what was prepared into a run folder.
 
     Raises:
@@ -184,7 +186,7 @@ def keep_original(own: OwnModel, images: ImageData, run: Path) -> None:
     save_checkpoint(original_checkpoint(run), own.supernet, {}, metadata)
 
 
-def kept_original(run: Path, images: ImageData, device: str) -> OwnModel | None:
+def kept_original(run: Path, images: ImageData, device: str) -> PretrainedStart | None:
     """What was prepared when the run was started; None where it was killed before that was written.
 
     Raises:
@@ -198,7 +200,7 @@ def kept_original(run: Path, images: ImageData, device: str) -> OwnModel | None:
         return None
     supernet, metadata = load_supernet(path, device)
     images.check(metadata["data"])
-    return OwnModel(supernet, metadata["settings"]["model"], metadata["training"]["seconds"])
+    return PretrainedStart(supernet, metadata["settings"]["model"], metadata["training"]["seconds"])
 
 
 def check_model(chosen: Mapping[str, Any]) -> dict[str, Any]:

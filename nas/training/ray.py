@@ -29,23 +29,23 @@ STORE_BYTES = 100 * 2**20
 """Of the object store on a cluster that is started here, through which only events pass."""
 
 
-Letter = tuple[str, str, dict[str, Any]]
-"""Module, class and fields of an event: a mailbox need not import what it passes on."""
+PackedEvent = tuple[str, str, dict[str, Any]]
+"""Module, class and fields of an event: a queue need not import what it passes on."""
 
 
-class Mailbox:
+class EventQueue:
     """Where the first process leaves events; Ray runs its methods."""
 
     def __init__(self) -> None:
-        self._letters: deque[Letter] = deque(maxlen=1000)
+        self._events: deque[PackedEvent] = deque(maxlen=1000)
 
-    def put(self, letter: Letter) -> None:
+    def put(self, event: PackedEvent) -> None:
         """Leave one."""
-        self._letters.append(letter)
+        self._events.append(event)
 
-    def take(self) -> list[Letter]:
+    def take(self) -> list[PackedEvent]:
         """All that came since the last call."""
-        return [self._letters.popleft() for _ in range(len(self._letters))]
+        return [self._events.popleft() for _ in range(len(self._events))]
 
 
 class TrainingActor:
@@ -66,7 +66,7 @@ class TrainingActor:
             probe.bind((host, 0))
             return host, probe.getsockname()[1]
 
-    def run(self, rank: int, count: int, address: tuple[str, int], settings: Given, mailbox: Any) -> TrainResult:
+    def run(self, rank: int, count: int, address: tuple[str, int], settings: Given, queue: Any) -> TrainResult:
         """Train together with the others; every one of them returns the same result."""
         import torch
         import torch.distributed as dist
@@ -88,7 +88,7 @@ class TrainingActor:
 
         def tell(event: object) -> None:
             if rank == 0:
-                mailbox.put.remote((type(event).__module__, type(event).__name__, dict(vars(event))))
+                queue.put.remote((type(event).__module__, type(event).__name__, dict(vars(event))))
 
         try:
             return train_together({**settings, "device": "cuda" if has_gpu else "cpu", "progress": tell})
@@ -130,7 +130,7 @@ def _train(ray: Any, settings: Given, progress: Progress, is_local: bool) -> Tra
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     actor_class = ray.remote(num_cpus=1, num_gpus=gpus)(TrainingActor)
     actors = [actor_class.remote() for _ in range(workers)]
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    queue = ray.remote(num_cpus=0)(EventQueue).remote()
     try:
         try:
             ray.get([actor.is_ready.remote() for actor in actors], timeout=START_SECONDS)
@@ -141,15 +141,15 @@ def _train(ray: Any, settings: Given, progress: Progress, is_local: bool) -> Tra
                 hint="train with fewer workers, or add nodes",
             ) from error
         meeting = ray.get(actors[0].address.remote(is_local))
-        shared = (workers, meeting, settings, mailbox)
+        shared = (workers, meeting, settings, queue)
         calls = [actor.run.remote(rank, *shared) for rank, actor in enumerate(actors)]
-        return _follow(ray, mailbox, calls, progress)
+        return _follow(ray, queue, calls, progress)
     finally:
-        for actor in (*actors, mailbox):
+        for actor in (*actors, queue):
             ray.kill(actor)
 
 
-def _follow(ray: Any, mailbox: Any, calls: list[Any], progress: Progress) -> TrainResult:
+def _follow(ray: Any, queue: Any, calls: list[Any], progress: Progress) -> TrainResult:
     """Pass on the first actor's events until all are done, or one has failed."""
     waiting = list(calls)
     while waiting:
@@ -159,7 +159,7 @@ def _follow(ray: Any, mailbox: Any, calls: list[Any], progress: Progress) -> Tra
             # Those that wait for one that failed fail too, a moment later; what the one says itself comes first.
             later, _ = ray.wait(waiting, num_returns=len(waiting), timeout=5.0) if waiting else ([], [])
             raise _first_cause(failed + _failures(ray, later))
-        for module, name, fields in ray.get(mailbox.take.remote()):
+        for module, name, fields in ray.get(queue.take.remote()):
             progress(getattr(import_module(module), name)(**fields))
     result: TrainResult = ray.get(calls[0])
     return result
