@@ -52,6 +52,7 @@ class TimmFolder(ExportFormat):
 
     def check(self, space: SearchSpace, is_trained: bool) -> None:
         """Refuse networks of other spaces."""
+        super().check(space, is_trained)
         if not space.name.startswith(f"{PREFIX}:"):
             raise UsageError(
                 f"format `{self.name}`: networks of `{space.name}` are not timm models",

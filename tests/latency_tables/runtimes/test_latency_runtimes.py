@@ -1,4 +1,4 @@
-"""Runtimes: how a missing one is told, and, for each that is installed, that it computes what PyTorch computes."""
+"""Every runtime against the contract, how a missing one is told, and what single ones promise beyond it."""
 
 from __future__ import annotations
 
@@ -12,74 +12,29 @@ import pytest
 import torch
 from torch import nn
 
-from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import ProfileError, TableError
-from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.predictor import LatencyPredictor
-from latency_tables.repeats import Protocol
-from latency_tables.runtimes import RuntimeMissingError, get_runtime, register_runtime, registry, runtime_names
+from latency_tables.runtimes import Runtime, RuntimeMissingError, get_runtime, register_runtime, registry, runtime_names
 from latency_tables.runtimes.onnx_file import write_onnx
 from latency_tables.runtimes.onnx_runtime import make_session
 from latency_tables.runtimes.torch_eager import check_program
 from latency_tables.table import LatencyTable
 from latency_tables.targets import load_target
-from latency_tables.transports import open_transport
-from latency_tables.worker import digest, random_image
+from nas.testing import RuntimeContract
 from search_spaces import UnknownNameError, get_space
 
-ONCE = Protocol(rounds=1, rounds_limit=1, warm_up_runs=1, warm_up_seconds=0.0, runs=3, seconds=0.0, restarts=0)
 OWN_ENVIRONMENT = ("litert", "executorch")
 
 
-class Mixed(nn.Module):
-    """Convolutions with squeeze-and-excitation, then attention: the operators of our spaces in small."""
+def registered(name: str) -> type[RuntimeContract]:
+    class Registered(RuntimeContract):
+        def make_runtime(self) -> Runtime:
+            return get_runtime(name)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.Hardswish(), nn.Conv2d(16, 16, 3, 1, 1, groups=16))
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 16, 1), nn.Hardsigmoid())
-        self.norm, self.qkv, self.head = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 10)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        x_BCHW = self.stem(x_BCHW)
-        x_BCHW = x_BCHW * self.gate(x_BCHW)
-        x_BNC = self.norm(x_BCHW.flatten(2).transpose(1, 2))
-        query, key, value = self.qkv(x_BNC).chunk(3, dim=-1)
-        x_BNC = x_BNC + nn.functional.scaled_dot_product_attention(query, key, value)
-        logits: torch.Tensor = self.head(nn.functional.gelu(x_BNC).mean(dim=1))
-        return logits
+    return pytest.mark.slow(Registered) if name in OWN_ENVIRONMENT else Registered
 
 
-@pytest.fixture
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return Mixed().eval()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in OWN_ENVIRONMENT else ()) for name in runtime_names()],
-)
-def test_a_runtime_computes_what_pytorch_computes(name: str, network: nn.Module, tmp_path: Path) -> None:
-    runtime = get_runtime(name)
-    try:
-        python = runtime.python()
-    except RuntimeMissingError as error:
-        pytest.skip(f"{error}; {error.hint}")
-    with torch.inference_mode():
-        output = network(torch.from_numpy(random_image([1, 3, 32, 32]))).double().numpy()
-    path = tmp_path / f"mixed{runtime.suffix}"
-    runtime.write(network, (3, 32, 32), path)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing temporary is left
-    journal = MeasurementJournal()
-    with open_transport("local") as transport:
-        runner = DeviceRunner(runtime, transport, python)
-        assert runner.facts()["runtime_version"]
-        session = measure(runner, [NetworkFile(path, (1, 3, 32, 32), digest(output))], ONCE, journal=journal)
-    (loaded,) = journal.of_kind("loaded")
-    assert loaded["precision"] == "fp32"
-    assert loaded["output"]["picked"] == pytest.approx(digest(output)["picked"], rel=1e-4, abs=1e-5)
-    assert session.measurements[0].ms > 0
+globals().update({f"Test {name}": registered(name) for name in runtime_names()})
 
 
 def test_a_missing_environment_is_told_with_the_commands_that_make_it(
@@ -167,7 +122,8 @@ def kernels(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in nodes if node.op_type not in ("Reshape", "Squeeze", "Unsqueeze"))
 
 
-def test_a_program_with_a_pickled_object_is_refused(network: nn.Module, tmp_path: Path) -> None:
+def test_a_program_with_a_pickled_object_is_refused(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)).eval()
     path = tmp_path / "network.pt2"
     get_runtime("torch").write(network, (3, 32, 32), path)
     check_program(str(path))

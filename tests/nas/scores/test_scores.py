@@ -23,6 +23,7 @@ from nas.scores.measure import evaluate_score, evaluate_scores
 from nas.scores.registry import get_score, register_score, score_names
 from nas.scores.subject import ScoreSubject
 from nas.scores.untrained import UntrainedNetwork
+from nas.testing import ScoreContract, ToyNetwork, toy_subject
 from search_spaces import UnknownNameError, get_space
 from search_spaces.graph import SOURCE, Op, OpGraph
 
@@ -30,40 +31,9 @@ GRAPH = OpGraph([("model", (Op("all", "linear", (SOURCE,), ((3,),), (5,), macs=1
 SIDE = 8
 
 
-class Block(nn.Module):
-    """A residual block with a norm, an activation, attention over positions and dropout."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(width)
-        self.expand = nn.Conv2d(width, 2 * width, 1)
-        self.project = nn.Conv2d(2 * width, width, 1)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = self.norm(x).flatten(2)
-        mixed = tokens @ (tokens.transpose(1, 2) @ tokens).softmax(dim=-1)
-        hidden = torch.nn.functional.gelu(self.expand(mixed.reshape(x.shape)))
-        return x + self.drop(self.project(hidden))
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 2, 2)
-        self.blocks = nn.Sequential(Block(6), Block(6), Block(6))
-        self.head = nn.Linear(6, 4)
-
-    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(self.stem(x))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.forward_features(x).mean(dim=(2, 3)))
-
-
 @pytest.fixture
 def subject() -> ScoreSubject:
-    return ScoreSubject("tiny", Tiny, (3, SIDE, SIDE), lambda: GRAPH)
+    return toy_subject()
 
 
 @pytest.fixture
@@ -97,7 +67,7 @@ def test_unknown_score() -> None:
 @pytest.mark.usefixtures("own_scores")
 def test_a_score_of_ones_own(subject: ScoreSubject) -> None:
     register_score(Score("layers", lambda network: float(len(list(network.module.modules())))))
-    assert evaluate_score(subject, "layers", seed=0) == len(list(Tiny().modules()))
+    assert evaluate_score(subject, "layers", seed=0) == len(list(ToyNetwork().modules()))
     with pytest.raises(ValueError, match="`layers` is registered already"):
         register_score(Score("layers", lambda network: 0.0))
     with pytest.raises(ValueError, match="`snip` is registered already"):
@@ -130,18 +100,24 @@ def test_documentation_lists_every_score_and_its_example_works(subject: ScoreSub
 # -- repeats ------------------------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_numbers_and_repeats_spread(subject: ScoreSubject) -> None:
-    first, second = (evaluate_scores(subject, score_names(), seed=3, repeats=2, batch_size=4) for _ in range(2))
-    for name, result in first.items():
-        assert result.failure == "", name
-        assert result.repeats == second[name].repeats, name
-        assert result.value == pytest.approx(statistics.fmean(result.repeats))
-        if get_score(name).is_free:
-            assert len(result.repeats) == 1
-            assert math.isnan(result.spread)
-        else:
-            assert result.repeats[0] != result.repeats[1], name
-            assert result.spread == pytest.approx(statistics.stdev(result.repeats))
+def registered(name: str) -> type[ScoreContract]:
+    class Registered(ScoreContract):
+        def make_score(self) -> Score:
+            return get_score(name)
+
+    return Registered
+
+
+globals().update({f"Test {name}": registered(name) for name in score_names()})
+
+
+def test_the_value_is_the_mean_over_the_repeats(subject: ScoreSubject) -> None:
+    results = evaluate_scores(subject, ["params", "snip"], seed=3, repeats=2, batch_size=4)
+    assert (results["params"].value, results["params"].repeats) == (15, (15,))
+    assert math.isnan(results["params"].spread)
+    assert results["snip"].value == pytest.approx(statistics.fmean(results["snip"].repeats))
+    assert results["snip"].spread == pytest.approx(statistics.stdev(results["snip"].repeats))
+    assert results["snip"].spread > 0
 
 
 def test_repeat_r_uses_seed_plus_r(subject: ScoreSubject) -> None:
@@ -153,18 +129,12 @@ def test_repeat_r_uses_seed_plus_r(subject: ScoreSubject) -> None:
     }
 
 
-def test_company_changes_no_number(subject: ScoreSubject) -> None:
-    together = evaluate_scores(subject, score_names(), repeats=1, batch_size=4)
-    for name, result in together.items():
-        assert evaluate_scores(subject, [name], repeats=1, batch_size=4)[name].repeats == result.repeats, name
-
-
 def test_passes_are_shared_and_count_for_all_who_use_them(subject: ScoreSubject) -> None:
     built = []
 
     def build() -> nn.Module:
         built.append(1)
-        return Tiny()
+        return ToyNetwork()
 
     counted = dataclasses.replace(subject, build=build)
     names = ["snip", "grad-norm", "zico", "naswot", "near", "w-pca", "az-expressivity", "synflow", "dss"]
@@ -194,30 +164,6 @@ def test_numbers_out_of_range(subject: ScoreSubject, arguments: dict[str, int], 
 
 
 # -- nothing is left changed --------------------------------------------------------------------------------------
-
-
-def test_network_and_global_random_state_are_left_alone() -> None:
-    module = Tiny().eval()
-    module.blocks[1].train()
-    shared = ScoreSubject("shared", lambda: module, (3, SIDE, SIDE), lambda: GRAPH)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    modes = [part.training for part in module.modules()]
-    state = torch.get_rng_state()
-    own = ("nas.scores.circle_scores", "nas.scores.asvit")  # these draw networks of their own, to change them
-    names = [name for name in score_names() if get_score(name).function.__module__ not in own]
-    results = evaluate_scores(shared, names, repeats=1, batch_size=4)
-    assert not any(result.failure for result in results.values())
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert [part.training for part in module.modules()] == modes
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-
-
-def test_all_scores_leave_the_global_random_state_alone(subject: ScoreSubject) -> None:
-    state = torch.get_rng_state()
-    evaluate_scores(subject, score_names(), repeats=1, batch_size=4)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_module_in_two_places_is_put_back() -> None:
@@ -298,13 +244,6 @@ def test_synaptic_flow_beyond_float64_is_a_named_failure() -> None:
 def test_networks_that_lack_what_a_score_measures(layers: list[nn.Module], score: str, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         evaluate_score(broken(lambda: nn.Sequential(*layers)), score, seed=0, repeats=1)
-
-
-def test_without_a_module_only_size_can_be_scored(subject: ScoreSubject) -> None:
-    results = evaluate_scores(dataclasses.replace(subject, build=None), score_names(), repeats=1)
-    for name, result in results.items():
-        assert bool(result.failure) == (not get_score(name).is_free)
-    assert results["snip"].failure == "there is no module with weights to draw"
 
 
 @pytest.mark.usefixtures("own_scores")

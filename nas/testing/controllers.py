@@ -1,10 +1,4 @@
-"""Contracts that plug-ins are tested against, for pytest: subclass one, say what is tested, and run it.
-
-    from nas.testing import ControllerContract
-
-    class TestMine(ControllerContract):
-        def make_controller(self, problem):
-            return MyController(problem)
+"""What every controller has to do, and searches of made-up quality to try one in.
 
 Legend of array suffixes: n proposals, c choices, k objectives.
 """
