@@ -36,7 +36,7 @@ from supernets import Supernet
 from supernets.sampling import Assignment, get_policy
 from supernets.sampling.complexity_aware import walk
 from supernets.sampling.levels import levels_of
-from supernets.training.losses import ImageTargets, class_logits, target_loss
+from supernets.training.losses import ImageTargets, class_logits, supervised_loss, target_loss
 
 Network = Callable[[Tensor], Tensor]
 
@@ -140,7 +140,7 @@ class Bench:
             with network(assignment.architecture) as subnet:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     output = subnet(self.images_BCHW)
-                loss = target_loss(assignment.target, output, self.targets, earlier, 0.1)
+                loss = target_loss(assignment.target, output, self.targets, earlier, 0.1, supervised_loss)
                 (loss / len(step)).backward()  # type: ignore[no-untyped-call]
             earlier.append(class_logits(output).detach())
 

@@ -1,18 +1,24 @@
 """Losses of supernet training.
 
+What networks learn from labels, mixed images and teachers by is a loss with a name. Ours is ``cross-entropy``; other
+packages register theirs as entry points `nas.losses`, and a program calls `register_loss`.
+
 Legend of tensor suffixes: B batch, K classes, P patches, N patches of all images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_spaces import UnknownNameError
 from supernets.token_logits import TokenLogits
 
 Target = Literal["labels", "first", "mean"]
@@ -90,6 +96,8 @@ class ImageTargets:
         return ImageTargets(self.labels_B[every], classes_BK, patches_BPK, teacher_BK, self.label_share)
 
 
+Loss = Callable[[Tensor, ImageTargets, float], Tensor]
+"""Logits ``(B, K)``, targets and label smoothing to the loss, averaged over the images, see `supervised_loss`."""
 Output = Tensor | TokenLogits
 """Logits ``(B, K)`` of a network, with those of its patches beside them where it has a patch classifier."""
 
@@ -101,7 +109,7 @@ def class_logits(output: Output) -> Tensor:
 
 
 def target_loss(
-    target: Target, output: Output, targets: ImageTargets, earlier: Sequence[Tensor], smoothing: float
+    target: Target, output: Output, targets: ImageTargets, earlier: Sequence[Tensor], smoothing: float, loss: Loss
 ) -> Tensor:
     """The loss of one network of a training step, averaged over its images.
 
@@ -114,15 +122,17 @@ def target_loss(
         earlier: Logits of the step's networks before this one on the same images; the first network learns from
             ``targets`` in any case.
         smoothing: Share of each label that is spread over all classes, see `label_loss`.
+        loss: What it learns from ``targets`` by; patches learn by cross-entropy.
     """
     logits_BK = class_logits(output)
     if target == "labels" or not earlier:
-        loss = supervised_loss(logits_BK, targets, smoothing)
+        found = loss(logits_BK, targets, smoothing)
     elif target == "first":
-        loss = distillation_loss(logits_BK, earlier[0])
+        found = distillation_loss(logits_BK, earlier[0])
     else:
-        loss = alpha_divergence_loss(logits_BK, torch.stack([before.softmax(dim=-1) for before in earlier]).mean(dim=0))
-    return loss + patch_loss(output.patches_BPK, targets, smoothing) if isinstance(output, TokenLogits) else loss
+        mean_BK = torch.stack([before.softmax(dim=-1) for before in earlier]).mean(dim=0)
+        found = alpha_divergence_loss(logits_BK, mean_BK)
+    return found + patch_loss(output.patches_BPK, targets, smoothing) if isinstance(output, TokenLogits) else found
 
 
 def supervised_loss(logits_BK: Tensor, targets: ImageTargets, smoothing: float) -> Tensor:
@@ -157,3 +167,39 @@ def _on_labels(logits_BK: Tensor, targets: ImageTargets, smoothing: float) -> Te
     if targets.classes_BK is None:
         return label_loss(logits_BK, targets.labels_B, smoothing)
     return F.cross_entropy(logits_BK, targets.classes_BK.to(logits_BK.dtype))
+
+
+_registered: dict[str, Loss] = {"cross-entropy": supervised_loss}
+
+
+def register_loss(name: str, loss: Loss) -> None:
+    """Register a loss for this process.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in loss_names():
+        raise ValueError(f"loss `{name}` is registered already")
+    _registered[name] = loss
+
+
+def loss_names() -> list[str]:
+    """The names of all losses that networks can learn from their targets by."""
+    return [*_registered, *(name for name in _plugins() if name not in _registered)]
+
+
+def get_loss(name: str) -> Loss:
+    """The loss called ``name``.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    losses = {**_plugins(), **_registered}
+    if name not in losses:
+        raise UnknownNameError("loss", name, losses)
+    return losses[name]
+
+
+@cache
+def _plugins() -> dict[str, Loss]:
+    return {point.name: point.load() for point in entry_points(group="nas.losses")}

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from supernets.errors import TrainingError
 from supernets.sampling import get_policy
+from supernets.training.losses import get_loss
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Clipping = Literal["norm", "adaptive", "none"]
@@ -39,6 +40,7 @@ LEGACY_DEFAULTS: Mapping[str, Any] = {
     "sharpness": 0.0,
     "low_rank": 0,
     "layer_decay": 1.0,
+    "loss": "cross-entropy",
 }
 """What trainings were that were begun by a release without these settings."""
 
@@ -67,6 +69,8 @@ class TrainingSettings:
             move least, see `supernets.training.optimizer`; 1 for one rate.
         weight_decay: Weight decay of what ``decay`` says.
         decay: What has weight decay: ``matrices`` and kernels, or of these only what the networks' paper says.
+        loss: Name of the loss by which networks learn from labels, mixed images and teachers, see
+            `supernets.training.losses`.
         label_smoothing: Share of each label that is spread over all classes.
         warmup: Share of the training in which the learning rate rises.
         warmup_epochs: The same in epochs, in place of ``warmup``.
@@ -110,6 +114,7 @@ class TrainingSettings:
     layer_decay: float = 1.0
     weight_decay: float = 0.05
     decay: Decay = "matrices"
+    loss: str = "cross-entropy"
     label_smoothing: float = 0.1
     warmup: float = 0.1
     warmup_epochs: float | None = None
@@ -175,6 +180,7 @@ class TrainingSettings:
                 f" {len(self.teachers)} teachers"
             )
         get_policy(self.policy)
+        get_loss(self.loss)
 
     @property
     def warmup_share(self) -> float:

@@ -23,7 +23,7 @@ from supernets.supernet import Supernet
 from supernets.training.clipping import clip_gradients
 from supernets.training.distributed import ProcessGroup
 from supernets.training.ema import MovingAverage
-from supernets.training.losses import ImageTargets, class_logits, label_loss, target_loss
+from supernets.training.losses import ImageTargets, class_logits, get_loss, label_loss, target_loss
 from supernets.training.low_rank import PREFIX, LowRank
 from supernets.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from supernets.training.precision import MixedPrecision
@@ -77,6 +77,7 @@ class TrainStep:
         self.precision = MixedPrecision(settings.precision, supernet.device)
         self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
         self._checkpoint, self._mix, self._teacher = checkpoint, mix, teacher
+        self._loss = get_loss(settings.loss)
         self._label_share = 0.0 if len(settings.teachers) > 1 else 0.5
 
     def run(self, context: StepContext, batch: Batch, sampler: Sampler) -> float:
@@ -172,7 +173,9 @@ class TrainStep:
             with self.supernet.borrow(assignment.architecture, patch_stride) as subnet:
                 with self.precision.forward():
                     output = subnet(images_BCHW)
-                loss = target_loss(assignment.target, output, targets, earlier, self.settings.label_smoothing)
+                loss = target_loss(
+                    assignment.target, output, targets, earlier, self.settings.label_smoothing, self._loss
+                )
                 self.precision.scaled(loss / (len(assignments) / weight)).backward()  # type: ignore[no-untyped-call]
             earlier.append(class_logits(output).detach())
             found.append((loss.detach(), -label_loss(earlier[-1], targets.labels_B)))
@@ -195,7 +198,7 @@ class TrainStep:
         execution = None if self.settings.execution == "auto" else self.settings.execution
         with self.precision.forward():
             output = run_groups(self.supernet, assignments, images_BCHW, execution)
-        loss = target_loss("labels", output, targets, [], self.settings.label_smoothing)
+        loss = target_loss("labels", output, targets, [], self.settings.label_smoothing, self._loss)
         self.precision.scaled(loss / (1 / weight)).backward()  # type: ignore[no-untyped-call]
         score = -label_loss(class_logits(output).detach(), targets.labels_B)
         return [(loss.detach(), score)] * len(assignments)

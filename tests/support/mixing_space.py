@@ -82,7 +82,9 @@ class MixingSpace(SearchSpace):
 
     name = "mixing"
     image_side = SIDE
-    classes = CLASSES
+
+    def __init__(self, classes: int | None = None) -> None:
+        self.classes = classes or CLASSES
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -167,7 +169,7 @@ class HeadModule(nn.Module):
         return output
 
 
-MODULES: Mapping[str, type[nn.Module]] = {"Stem": StemModule, "Mixer": MixerModule, "Head": HeadModule}
+MODULES: dict[str, type[nn.Module]] = {"Stem": StemModule, "Mixer": MixerModule, "Head": HeadModule}
 
 
 class MixingNetwork(nn.Module):
@@ -215,7 +217,7 @@ class MixingFamily(NetworkFamily):
         return x_BCHW
 
 
-AXES: Mapping[str, Mapping[str, str]] = {
+AXES: dict[str, Mapping[str, str]] = {
     "Stem": {"conv.weight": "embed . . ."},
     "Mixer": {
         "depthwise.weight": "embed . . .",

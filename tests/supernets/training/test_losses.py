@@ -13,6 +13,7 @@ from supernets.training.losses import (
     alpha_divergence_loss,
     distillation_loss,
     label_loss,
+    supervised_loss,
     target_loss,
 )
 
@@ -89,5 +90,9 @@ def test_targets_of_a_step() -> None:
     }
     assert len({round(value.item(), 5) for value in expected.values()}) == 3
     for target in typing.get_args(Target):
-        assert torch.allclose(target_loss(target, STUDENT_BK, ImageTargets(labels_B), earlier, 0.1), expected[target])
-        assert torch.allclose(target_loss(target, STUDENT_BK, ImageTargets(labels_B), [], 0.1), on_labels)
+        assert torch.allclose(
+            target_loss(target, STUDENT_BK, ImageTargets(labels_B), earlier, 0.1, supervised_loss), expected[target]
+        )
+        assert torch.allclose(
+            target_loss(target, STUDENT_BK, ImageTargets(labels_B), [], 0.1, supervised_loss), on_labels
+        )

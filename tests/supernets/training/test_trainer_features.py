@@ -300,7 +300,7 @@ def test_patches_learn_their_own_targets_or_those_of_their_image() -> None:
     smooth_BPK = (torch.nn.functional.one_hot(LABELS_B, 2) * 0.9 + 0.05)[:, None].expand(-1, 4, -1)
     assert torch.allclose(patch_loss(patches_BPK, hard, 0.1), cross_entropy(patches_BPK, smooth_BPK))
     output = TokenLogits(LOGITS_BK, patches_BPK)
-    both = target_loss("labels", output, exact, [], 0.1)
+    both = target_loss("labels", output, exact, [], 0.1, supervised_loss)
     assert torch.allclose(both, cross_entropy(LOGITS_BK, SOFT_BK) + patch_loss(patches_BPK, exact, 0.1))
     assert torch.equal(class_logits(output), LOGITS_BK)
 

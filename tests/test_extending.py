@@ -1,0 +1,175 @@
+"""What docs/extending.md promises: each kind of plug-in comes from outside, as one file and an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from latency_tables import repeats
+from nas.cli.from_settings import takes_settings
+from nas.cli.main import app
+from nas.errors import RunError
+from nas.runs.settings import Given, Setting, check_unchanged
+from nas.runs.settings_file import read_settings, toml_text
+from nas.searching.settings import SearchSettings
+from supernets.checkpoint import read_checkpoint
+
+ENTRY_POINTS = {
+    "nas.quantities": ("energy", "energy_quantity:ENERGY"),
+    "nas.runtimes": ("paper", "paper_runtime:Paper"),
+    "nas.export_formats": ("torch-program", "program_format:PROGRAM"),
+    "nas.data_sources": ("stripes", "stripes_data:SOURCE"),
+    "nas.scores": ("largest-gradient", "gradient_score:LARGEST_GRADIENT"),
+    "nas.controllers": ("cautious", "cautious_controller:Cautious"),
+    "nas.search_spaces": ("more-mixing", "projection_operator:MoreMixingSpace"),
+    "nas.losses": ("focal", "focal_loss:focal_loss"),
+}
+CACHES = (
+    ("search_spaces.registry", "_plugins"),
+    ("latency_tables.runtimes.registry", "_plugins"),
+    ("supernets.data.sources", "_plugins"),
+    ("supernets.training.losses", "_plugins"),
+    ("nas.exporting.formats.registry", "_points"),
+    ("nas.objectives.quantities", "_known"),
+    ("nas.scores.registry", "_entry_points"),
+    ("nas.controllers.registry", "_points"),
+)
+"""What remembers the entry points of a process."""
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All plug-ins in one package that is installed, as far as Python can tell, here and in processes begun here."""
+    metadata = tmp_path / "site" / "plugins-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugins\nVersion: 1.0\n")
+    lines = [f"[{group}]\n{name} = tests.support.plugins.{where}\n" for group, (name, where) in ENTRY_POINTS.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(metadata.parent))
+    root = str(Path(__file__).resolve().parent.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(metadata.parent), root, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    caches = [getattr(importlib.import_module(module), name) for module, name in CACHES]
+    for remembered in caches:
+        remembered.cache_clear()
+    yield
+    monkeypatch.undo()
+    for remembered in caches:
+        remembered.cache_clear()
+
+
+def nas(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def searched(folder: Path, *arguments: str) -> dict[str, Any]:
+    found = nas("search", "--evaluations", "12", "-o", folder, "--json", "--quiet", *arguments)
+    document: dict[str, Any] = json.loads(found.stdout)
+    return document
+
+
+def trained(folder: Path, *arguments: str) -> dict[str, Any]:
+    nas("train", "--epochs", "1", "--set", "batch_size=10", "-o", folder, "--quiet", *arguments)
+    return dict(read_checkpoint(folder / "checkpoints" / "supernet.safetensors").metadata)
+
+
+def test_a_quantity_is_a_limit_and_an_objective(tmp_path: Path) -> None:
+    limited = searched(tmp_path / "run", "--space", "elastic-mini", "--limit", "energy=5mJ")
+    assert limited["front"]
+    assert all(0 < member["costs"]["energy"] <= 5 for member in limited["front"])
+    document = searched(tmp_path / "both", "--space", "elastic-mini", "--objectives", "capacity,energy")
+    assert {cost for member in document["front"] for cost in member["costs"]} >= {"energy"}
+
+
+def test_a_runtime_is_measured_and_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = replace(repeats.QUICK, rounds=1, rounds_limit=1, runs=3, seconds=0.0, warm_up_seconds=0.0, restarts=0)
+    monkeypatch.setattr(repeats, "QUICK", brief)
+    nas("latency", "build", "--runtime", "paper", "--spaces", "elastic-mini", "--networks", "6", "--allow-busy")
+    found = nas("latency", "predict", "elastic-mini/largest", "--target", "local-paper", "--json")
+    from search_spaces import get_space
+
+    space = get_space("elastic-mini")
+    macs = space.lower(space.largest).macs
+    (predicted,) = json.loads(found.stdout)["networks"]
+    assert predicted["ms"] == pytest.approx(1e-6 * macs, rel=0.1)
+
+
+def test_an_export_format_is_written_and_compared(tmp_path: Path) -> None:
+    searched(tmp_path / "run", "--space", "elastic-mini")
+    nas("export", tmp_path / "run", "--format", "torch-program", "-o", tmp_path / "exported")
+    proof = json.loads((tmp_path / "exported" / "proof.json").read_text())
+    assert (tmp_path / "exported" / "model.pt2").exists()
+    assert proof["formats"]["torch-program"]["difference"] <= 1e-5
+
+
+def test_a_data_source_is_trained_on(tmp_path: Path) -> None:
+    metadata = trained(tmp_path / "run", "--space", "elastic-mini", "--data", "stripes:4")
+    assert metadata["data"]["source"] == "stripes:4"
+    assert metadata["data"]["class_names"] == ["across", "down"]
+
+
+def test_a_score_ranks_networks(tmp_path: Path) -> None:
+    document = searched(tmp_path / "run", "--space", "elastic-mini", "--score", "largest-gradient")
+    assert document["objectives"]["maximise"] == "largest_gradient"
+    assert "largest_gradient" in (tmp_path / "run" / "trials.jsonl").read_text()
+
+
+def test_a_controller_proposes(tmp_path: Path) -> None:
+    document = searched(tmp_path / "run", "--space", "elastic-mini", "--controller", "cautious")
+    assert tomllib.loads((tmp_path / "run" / "settings.toml").read_text())["controller"] == "cautious"
+    assert document["evaluated"] == 12
+    assert document["front"]
+
+
+def test_a_space_with_an_operator_of_its_own_is_searched_and_trained(tmp_path: Path) -> None:
+    document = searched(tmp_path / "search", "--space", "more-mixing")
+    assert {member["architecture"]["space"] for member in document["front"]} == {"more-mixing"}
+    metadata = trained(tmp_path / "train", "--space", "more-mixing", "--data", "stripes:2")
+    assert metadata["space"] == "more-mixing"
+
+
+def test_a_loss_is_learnt_by(tmp_path: Path) -> None:
+    metadata = trained(tmp_path / "run", "--space", "elastic-mini", "--data", "stripes:4")
+    usual = read_checkpoint(tmp_path / "run" / "checkpoints" / "supernet.safetensors").weights
+    focal = trained(tmp_path / "focal", "--space", "elastic-mini", "--data", "stripes:4", "--set", "loss=focal")
+    assert (metadata["settings"]["loss"], focal["settings"]["loss"]) == ("cross-entropy", "focal")
+    other = read_checkpoint(tmp_path / "focal" / "checkpoints" / "supernet.safetensors").weights
+    assert any(not usual[name].equal(other[name]) for name in usual)
+
+
+@dataclass(frozen=True)
+class NotedSettings(SearchSettings):
+    """The settings of a search, and one more."""
+
+    note: Annotated[str | None, Setting("Note for the record.", "Output", may_change=False)] = None
+
+
+def test_an_option_of_a_search_is_one_field(tmp_path: Path) -> None:
+    received: list[Given] = []
+
+    @takes_settings(NotedSettings)
+    def search(given: Given) -> None:
+        received.append(given)
+
+    other = typer.Typer()
+    other.command()(search)
+    assert "Note for the record." in CliRunner().invoke(other, ["--help"]).output
+    assert CliRunner().invoke(other, ["--note", "first"]).exit_code == 0
+    assert received == [{"note": "first"}]
+    settings = NotedSettings(note="first")
+    (tmp_path / "settings.toml").write_text(toml_text(settings.recorded()))
+    assert read_settings(tmp_path / "settings.toml", NotedSettings)["note"] == "first"
+    with pytest.raises(RunError, match="`note` was 'first' when the run was started, found 'second'"):
+        check_unchanged(NotedSettings, {"note": "second"}, settings.recorded(), tmp_path)
