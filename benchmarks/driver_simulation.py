@@ -30,7 +30,8 @@ from nas.executors.pool import Chunk, Event, Finished, PoolExecutor, WorkerReady
 from nas.objectives.bounds import Bounds, Device
 from nas.objectives.objective import Objective, latency_of
 from nas.runs.run import Run
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from search_spaces import Genotypes, SearchSpace, get_space, population_cost
 
 SPREAD = 0.3

@@ -158,11 +158,7 @@ class SearchFront:
 
     @cached_property
     def limits(self) -> list[Limit]:
-        """All limits of a search that is not for quality and the latency of one device; else only that on its latency.
-
-        Raises:
-            RunError: The document does not say so.
-        """
+        """All limits; of a search for quality and the latency of one device only that on its latency."""
         if "limits" not in self.document:
             return [] if self.limit_ms is None else [Limit(latency_of(self.target).name, self.limit_ms)]
         return list(self._read(lambda: mapping(self.document, "limits", "", _limit)).values())
@@ -193,11 +189,7 @@ class SearchFront:
 
     @cached_property
     def settled(self) -> FrontMember | None:
-        """The network that the controller itself ended with; None where it only proposes.
-
-        Raises:
-            RunError: The document does not say so.
-        """
+        """The network that the controller itself ended with; None where it only proposes."""
         if self.document.get("settled") is None:
             return None
         return self._read(lambda: FrontMember.from_entry(record(self.document, "settled", ""), "settled."))

@@ -24,15 +24,15 @@ from nas.controllers import Controller, Outcomes, SettlingController
 from nas.errors import NasError, RunError
 from nas.events import Progress, SearchFinished, SearchStarted, TrialFinished
 from nas.executors.base import Executor, Task
-from nas.executors.successive_halving import FULL, charge, evaluate_rungs
+from nas.executors.successive_halving import charge, evaluate_rungs
 from nas.objectives.bounds import Bounds
 from nas.objectives.objective import Objective, RunningFront, trade_off
 from nas.objectives.pareto import Costs
-from nas.objectives.quantities import Quantity
 from nas.records.trial import State, Trial
 from nas.runs.run import Run
 from nas.searching.batch import Batch, make_trial, plan_batch
 from nas.searching.columnar_trials import ColumnarTrials
+from nas.searching.plan import Budget, Plan
 from search_spaces import Genotypes
 
 if TYPE_CHECKING:
@@ -44,43 +44,6 @@ FLUSH_SECONDS = 0.2
 """Trials that finish within this time of each other are written together, those in columns in any case."""
 WRITE_SECONDS = 0.02
 """A trial that took longer is written at once, since writing takes less: nothing that was dear waits in memory."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a search ends: at whichever limit comes first.
-
-    Attributes:
-        evaluations: Networks to evaluate, earlier sessions included; proposals out of bounds are free, and those
-            stopped at less than full fidelity count that share.
-        seconds: Time to spend, earlier sessions' evaluations included.
-        patience: Evaluations in a row that enlarge the volume dominated by the front by nothing.
-    """
-
-    evaluations: int | None
-    seconds: float | None
-    patience: int | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a search goes about it; a resumed one goes about it in the same way.
-
-    Attributes:
-        objectives: What is optimised, what is evaluated first.
-        seed: Seed of the evaluations.
-        batch: Networks that are asked for at once.
-        rungs: Fidelities of evaluations, ascending; the last is 1.
-        workers: Evaluations that run at the same time, among which time spent before is divided.
-        score: Quantity that is computed in columns in place of evaluations, as the first objective; None without one.
-    """
-
-    objectives: tuple[Objective, ...]
-    seed: int
-    batch: int = 1
-    rungs: tuple[float, ...] = FULL
-    workers: int = 1
-    score: Quantity | None = None
 
 
 @dataclass

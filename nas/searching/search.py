@@ -31,7 +31,8 @@ from nas.runs.settings_file import write_settings
 from nas.scores.registry import get_score
 from nas.searching.execution import default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
 from nas.searching.training import check_training, search_training

@@ -22,7 +22,8 @@ from nas.objectives.bounds import Bounds, Device, Limit
 from nas.objectives.objective import Objective, latency_of
 from nas.records.trial import Trial
 from nas.runs.run import Run
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from search_spaces import Architecture, Genotypes, SearchSpace, get_space, population_cost
 
 SPACE = get_space("elastic-mini")

@@ -28,7 +28,8 @@ from nas.records.trial_record import read_trials
 from nas.runs.run import Run
 from nas.searching.batch import make_trial, plan_batch
 from nas.searching.columnar_trials import ColumnarTrials, TrialLines
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from search_spaces import ArchitectureError, Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 from tests.support.searches import SizePredictor, two_devices

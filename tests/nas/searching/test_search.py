@@ -17,7 +17,8 @@ from nas.executors.in_process import InProcessExecutor
 from nas.objectives.objective import front_of
 from nas.records.trial import State
 from nas.runs.run import Run
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from nas.searching.preview import preview_bounds
 from search_spaces import Architecture, Genotypes, population_cost
 from tests.support.searches import (

@@ -30,7 +30,8 @@ from nas.records.trial import State
 from nas.result import SearchResult
 from nas.runs.front import FrontHeader, front_document, with_many
 from nas.runs.run import Run
-from nas.searching.loop import Budget, Plan, SearchLoop
+from nas.searching.loop import SearchLoop
+from nas.searching.plan import Budget, Plan
 from nas.searching.resolution import resolve_settings, resume_settings
 from search_spaces import Architecture, population_cost
 from tests.support.searches import (
