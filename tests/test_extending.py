@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from latency_tables import repeats
+from nas import testing
 from nas.cli.from_settings import takes_settings
 from nas.cli.main import app
 from nas.errors import RunError
@@ -173,3 +175,15 @@ def test_an_option_of_a_search_is_one_field(tmp_path: Path) -> None:
     assert read_settings(tmp_path / "settings.toml", NotedSettings)["note"] == "first"
     with pytest.raises(RunError, match="`note` was 'first' when the run was started, found 'second'"):
         check_unchanged(NotedSettings, {"note": "second"}, settings.recorded(), tmp_path)
+
+
+def test_the_document_names_every_group_and_its_examples_are_code() -> None:
+    document = (Path(__file__).parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\| `(nas\.\w+)` \|", document))
+    assert named == {*ENTRY_POINTS, "nas.sampling_policies"}
+    examples = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    assert len(examples) >= 9
+    for example in examples:
+        exec(compile(example, "extending.md", "exec", dont_inherit=True), {"__name__": __name__})
+    contracts = set(re.findall(r"`(\w+Contract)`", document))
+    assert contracts == {name for name in testing.__all__ if name.endswith("Contract")}

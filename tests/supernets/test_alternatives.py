@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from latency_tables.counting import counted_macs
 from nas.objectives.bounds import one_choice_changes
 from nas.predictors.encoding import SpaceEncoder
+from nas.testing import NetworkFamilyContract, SearchSpaceContract
 from search_spaces import (
     Architecture,
     ArchitectureError,
     Choice,
+    SearchSpace,
     SingleSpace,
-    population_cost,
-    population_peak_memory,
 )
 from supernets import Supernet
 from tests.support.mixing_space import CODES, KINDS, MixingSpace
@@ -43,15 +42,14 @@ def test_labels_stand_for_codes_and_survive_json() -> None:
         Choice("even", CODES, KINDS[:2])
 
 
-def test_costs_peaks_and_samples_of_populations() -> None:
-    genotypes = SPACE.sample(300, np.random.default_rng(0))
-    assert SPACE.is_valid(genotypes).all()
-    assert set(SPACE.values(genotypes, "odd")) == set(CODES)
-    cost, peak = population_cost(SPACE, genotypes), population_peak_memory(SPACE, genotypes)
-    for row, architecture in enumerate(SPACE.decode(genotypes)):
-        graph = SPACE.lower(architecture)
-        assert (graph.params, graph.macs, 4 * graph.peak_elements) == (cost.params[row], cost.macs[row], peak[row])
-        assert len(graph.blocks) == 2 + architecture["depth"]
+class TestSpace(SearchSpaceContract):
+    def make_space(self) -> SearchSpace:
+        return SPACE
+
+
+class TestFamily(NetworkFamilyContract):
+    def make_space(self) -> SearchSpace:
+        return SPACE
 
 
 def test_largest_and_smallest_take_the_last_and_first_label() -> None:
@@ -60,17 +58,6 @@ def test_largest_and_smallest_take_the_last_and_first_label() -> None:
     narrow = SPACE.encode([SPACE.smallest])
     narrow[:, 3] = 2
     assert SPACE.decode(SPACE.repair(narrow))[0]["even"] == 3
-
-
-@torch.no_grad()
-def test_extracted_equals_active_and_counts_agree() -> None:
-    supernet = Supernet(SPACE).eval()
-    for architecture in SPACE.decode(SPACE.sample(50, np.random.default_rng(1))):
-        extracted = supernet.extract(architecture)
-        assert torch.equal(supernet(images(), architecture), extracted(images()))
-        graph = SPACE.lower(architecture)
-        assert sum(parameter.numel() for parameter in extracted.parameters()) == graph.params
-        assert counted_macs(extracted, images()[:1]) == graph.macs
 
 
 def test_the_shared_tensors_are_those_of_every_alternative_at_its_largest() -> None:
@@ -112,7 +99,7 @@ def test_alternatives_that_did_not_run_have_no_gradient(borrows: bool) -> None:
 
 
 def test_one_network_has_the_tensors_of_its_own_alternative() -> None:
-    single = SingleSpace(SPACE, SPACE.from_values({**BASE, "even": "pool", "depth": 1}))
+    single = SingleSpace(SPACE, SPACE.from_values({**BASE, "even": "pool", "odd": "pool", "depth": 1, "ratio": 1}))
     assert single.choices[3] == Choice("even", (0,), ("pool",))
     assert {name for name, _ in Supernet(single).network.named_parameters()} == {
         "stem.conv.weight",

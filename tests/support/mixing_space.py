@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -78,7 +79,10 @@ class Head:
 
 
 class MixingSpace(SearchSpace):
-    """Kinds may differ in even and odd blocks; a gate needs 12 channels, with fewer `repair` makes it a convolution."""
+    """Kinds may differ in even and odd blocks; a gate needs 12 channels, with fewer `repair` makes it a convolution.
+
+    Choices that a network does not use are at their first value.
+    """
 
     name = "mixing"
     image_side = SIDE
@@ -122,6 +126,9 @@ class MixingSpace(SearchSpace):
             column = self.columns[parity]
             is_gate = self.values(repaired, parity) == CODES[KINDS.index("gate")]
             repaired[narrow & is_gate, column] = KINDS.index("conv")
+        repaired[self.values(repaired, "depth") == 1, self.columns["odd"]] = 0  # there is no odd block
+        gates = [self.values(repaired, parity) == CODES[KINDS.index("gate")] for parity in PARITIES]
+        repaired[~np.any(gates, axis=0), self.columns["ratio"]] = 0  # which a gate alone has
         return repaired
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:

@@ -1,10 +1,10 @@
-"""Export formats by name, and one from outside: one file and an entry point."""
+"""Export formats by name, and one from outside."""
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,49 +15,16 @@ from nas.errors import MissingDependencyError
 from nas.exporting.export import Export, ExportRequest, ProofError, export_subnet
 from nas.exporting.formats import format_names, get_format, measured, parse_formats, register_export_format, registry
 from search_spaces import UnknownNameError, get_space
-
-PLUGIN = """
-import torch
-
-from nas.exporting.formats.base import FileFormat
-
-
-class TorchProgram(FileFormat):
-    name = "torch-program"
-    file = "model.pt2"
-    tolerance = 1e-5
-    packages = {"torch": "torch>=2.9"}
-    scale = 1.0
-
-    def write(self, network, path):
-        torch.export.save(torch.export.export(network.module, (network.images_BCHW[:1],)), str(path))
-        return {"images_seen": len(network.images_BCHW)}
-
-    def run(self, path, images_BCHW):
-        module = torch.export.load(str(path)).module()
-        with torch.no_grad():
-            return self.scale * torch.cat([module(image_CHW[None]) for image_CHW in images_BCHW])
-
-
-PROGRAM = TorchProgram()
-"""
+from tests.support.plugins.program_format import PROGRAM
 
 
 @pytest.fixture
-def plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Another package that is installed."""
-    folder = tmp_path / "site"
-    metadata = folder / "somebodys_formats-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (folder / "somebodys_formats.py").write_text(PLUGIN)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-formats\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[nas.export_formats]\ntorch-program = somebodys_formats:PROGRAM\n")
-    monkeypatch.syspath_prepend(str(folder))
-    registry._points.cache_clear()
-    yield
-    monkeypatch.undo()
-    registry._points.cache_clear()
-    sys.modules.pop("somebodys_formats", None)
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format of another package."""
+    monkeypatch.setattr(registry, "_registered", {})
+    form = copy.copy(PROGRAM)
+    form.packages = {"torch": "torch>=2.9"}
+    register_export_format(form)
 
 
 def exported(folder: Path, formats: tuple[str, ...], measure: bool = False) -> Export:
@@ -77,7 +44,7 @@ def exported(folder: Path, formats: tuple[str, ...], measure: bool = False) -> E
     return export_subnet(request, folder)
 
 
-def test_a_format_from_outside_is_one_file_and_an_entry_point(
+def test_a_format_from_outside_is_written_compared_and_measured(
     plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measured, "ONE", Protocol(rounds=1, rounds_limit=1, runs=3, seconds=0.001, restarts=0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,47 +12,14 @@ from supernets.data.digits import DigitsSource
 from supernets.data.image_data import ImageData, LoadOptions, NamedSource
 from supernets.data.sources import data_sources, load_data, register_data_source
 from supernets.errors import DataError
-
-MODULE = """
-import numpy as np
-import torch
-from supernets.data.image_data import Division, digest_of, divide
-from supernets.data.memory_images import AffineRanges, MemoryData
-
-class Stripes:
-    expected = "`stripes:WIDTH`"
-
-    def understands(self, text):
-        return text.startswith("stripes:")
-
-    def load(self, text, options):
-        width = int(text.removeprefix("stripes:"))
-        labels = np.arange(40) % 2
-        names = [str(number) for number in range(40)]
-        parts = divide(names, labels, ("across", "down"), options.seed, {"search": 0.25, "test": 0.25}, text)
-        stripes = (torch.arange(options.image_side) // width % 2 * 255).to(torch.uint8)
-        across = stripes.expand(options.image_side, options.image_side)
-        images = torch.stack([across.T if label else across for label in labels])[:, None]
-        division = Division(parts, digest_of(parts, names, labels.tolist()))
-        ranges = AffineRanges(0, 0, 0, 0)
-        return MemoryData(text, ("across", "down"), division, images, torch.from_numpy(labels), options, ranges)
-
-SOURCE = Stripes()
-"""
+from tests.support.plugins.stripes_data import SOURCE
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package with a data source, installed as far as Python can tell."""
-    (tmp_path / "striped_images.py").write_text(MODULE)
-    metadata = tmp_path / "striped_images-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: striped-images\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[nas.data_sources]\nstripes = striped_images:SOURCE\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sources._plugins.cache_clear()
-    yield
-    sources._plugins.cache_clear()
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data source of another package."""
+    monkeypatch.setattr(sources, "_named", dict(sources._named))
+    register_data_source("stripes", SOURCE)
 
 
 @pytest.mark.usefixtures("package")

@@ -1,4 +1,4 @@
-"""A controller that changes one choice of the best network so far."""
+"""A controller that changes one choice of the best network so far, or of any other."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Cautious:
     def ask(self, count: int) -> Genotypes:
         space = self._problem.space
         genotypes = np.repeat(self._best, count, axis=0)
+        is_any = self._generator.random(count) < 0.5
+        genotypes[is_any] = space.sample(int(is_any.sum()), self._generator)
         columns = self._generator.integers(0, len(space.choices), size=count)
         genotypes[np.arange(count), columns] = self._generator.integers(0, space.cardinalities[columns])
         return np.unique(space.repair(genotypes), axis=0)
