@@ -77,7 +77,7 @@ def nas(*arguments: str | Path) -> Result:
 
 
 def searched(folder: Path, *arguments: str) -> dict[str, Any]:
-    found = nas("search", "--evaluations", "12", "-o", folder, "--json", "--quiet", *arguments)
+    found = nas("search", "--evaluations", "6", "-o", folder, "--json", "--quiet", *arguments)
     document: dict[str, Any] = json.loads(found.stdout)
     return document
 
@@ -131,7 +131,7 @@ def test_a_score_ranks_networks(tmp_path: Path) -> None:
 def test_a_controller_proposes(tmp_path: Path) -> None:
     document = searched(tmp_path / "run", "--space", "elastic-mini", "--controller", "cautious")
     assert tomllib.loads((tmp_path / "run" / "settings.toml").read_text())["controller"] == "cautious"
-    assert document["evaluated"] == 12
+    assert document["evaluated"] == 6
     assert document["front"]
 
 
@@ -142,13 +142,18 @@ def test_a_space_with_an_operator_of_its_own_is_searched_and_trained(tmp_path: P
     assert metadata["space"] == "more-mixing"
 
 
-def test_a_loss_is_learnt_by(tmp_path: Path) -> None:
-    metadata = trained(tmp_path / "run", "--space", "elastic-mini", "--data", "stripes:4")
-    usual = read_checkpoint(tmp_path / "run" / "checkpoints" / "supernet.safetensors").weights
-    focal = trained(tmp_path / "focal", "--space", "elastic-mini", "--data", "stripes:4", "--set", "loss=focal")
-    assert (metadata["settings"]["loss"], focal["settings"]["loss"]) == ("cross-entropy", "focal")
-    other = read_checkpoint(tmp_path / "focal" / "checkpoints" / "supernet.safetensors").weights
-    assert any(not usual[name].equal(other[name]) for name in usual)
+def test_a_loss_is_learnt_by_in_a_training_and_in_a_finish(tmp_path: Path) -> None:
+    arguments = ("--space", "elastic-mini", "--data", "stripes:4")
+    weights = []
+    for loss in ("cross-entropy", "focal"):
+        metadata = trained(tmp_path / loss, *arguments, "--set", f"loss={loss}")
+        assert metadata["settings"]["loss"] == loss
+        weights.append(read_checkpoint(tmp_path / loss / "checkpoints" / "supernet.safetensors").weights)
+    usual, focal = weights
+    assert any(not usual[name].equal(focal[name]) for name in usual)
+    chosen = ("--arch", "elastic-mini/smallest", "--data", "stripes:4", "--epochs", "1", "--set", "batch_size=10")
+    nas("finish", *chosen, "--set", "loss=focal", "-o", tmp_path / "finish", "--quiet")
+    assert tomllib.loads((tmp_path / "finish" / "settings.toml").read_text())["options"]["loss"] == "focal"
 
 
 @dataclass(frozen=True)

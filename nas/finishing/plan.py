@@ -32,6 +32,7 @@ AS_TRAINED = (
     "learning_rate",
     "weight_decay",
     "decay",
+    "loss",
     "label_smoothing",
     "gradient_clip",
     "clipping",
