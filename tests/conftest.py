@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 # Threads that spin while they wait for each other lose a lot on a busy machine, and small networks gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and its children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Processes that tests start run this checkout, whatever is installed, and find `tests.support`.
 os.environ["PYTHONPATH"] = os.pathsep.join(

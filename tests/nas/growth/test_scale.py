@@ -169,7 +169,7 @@ def test_interrupted_growth_says_so_and_goes_on(
     from contextlib import contextmanager
     from threading import Event
 
-    from supernets.training import interruptions
+    from nas.growth import grow
 
     @contextmanager
     def interrupted() -> Any:
@@ -178,7 +178,7 @@ def test_interrupted_growth_says_so_and_goes_on(
         yield event
 
     with monkeypatch.context() as patch:
-        patch.setattr(interruptions, "deferred_interrupt", interrupted)
+        patch.setattr(grow, "deferred_interrupt", interrupted)
         first = nas.scale("asvit/seed", "12M", output=tmp_path / "run")
     assert first.is_interrupted
     assert len(first.front) == 2
