@@ -95,6 +95,7 @@ def test_the_report_of_policies_compares_levels_and_ranks(tmp_path: Path) -> Non
     assert ["less", "conflict-aware", "+10.0", "±", "0.0"] in lines
 
 
+@pytest.mark.slow
 def test_scores_of_trained_networks_are_kept_and_compared_with_their_ranks(tmp_path: Path) -> None:
     """More parameters are better here by construction; half a line of a killed run is computed again."""
     sets = {
