@@ -66,7 +66,7 @@ class CostTables:
     def _accumulate(self, table: _SlotTable, genotypes_cn: Genotypes, totals_kn: npt.NDArray[Any]) -> None:
         index_n = np.zeros(genotypes_cn.shape[1], dtype=np.int32)
         for column, stride in zip(table.columns, table.strides, strict=True):
-            index_n += genotypes_cn[column] * np.int32(stride)
+            index_n += np.multiply(genotypes_cn[column], stride, dtype=np.int32)
         repeats_n = None if table.repeats_column is None else table.repeats[genotypes_cn[table.repeats_column]]
         for total_n, cost in zip(totals_kn, table.costs_k, strict=True):
             gathered_n = cost[index_n]
