@@ -74,7 +74,8 @@ def test_messages_stay_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["search", "--evalutions", "9"], prog_name="nas")
     assert result.exit_code == 2
     assert "│" not in result.output
-    assert "No such option: --evalutions" in result.output
+    assert "No such option" in result.output
+    assert "--evalutions" in result.output
 
 
 def test_the_reference_page_is_up_to_date() -> None:
