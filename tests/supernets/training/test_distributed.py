@@ -45,7 +45,8 @@ def test_two_processes_end_with_the_weights_of_one(images: Path, data: ImageData
     changes: dict[str, Any] = {"ema_decay": 0.9, "accumulate": 1, "clipping": "adaptive", "gradient_clip": 0.1}
     found = launch(images, tmp_path / "two", dtype="float64", **changes)
     assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == ["1", "2"]  # the first process alone reports
+    reports = [line for line in found.stdout.splitlines() if not line.startswith("[Gloo]")]  # PyTorch 2.9 adds its own
+    assert reports == ["1", "2"]  # the first process alone reports
     supernet = Supernet(get_space("elastic-mini", 2)).double()
     train_supernet(supernet, data, dataclasses.replace(SETTINGS, **changes), tmp_path / "one")
     assert largest_difference((tmp_path / "one", tmp_path / "two"), torch.float64) < 1e-5
