@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.units import format_count
+from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,11 +12,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from nas.cli.errors import run_folder
-from nas.cli.options import OUTPUT, Config, Force, Output, Resume
-from nas.cli.units import parse_count, parse_duration, parse_limits
+from nas.cli.options import OUTPUT, Config, Force, Output, Resume, parse_limits, parser_of
 from nas.runs.settings import Declared, Given, declared
 
-PARSERS: Mapping[str, Callable[[str], float]] = {"duration": parse_duration, "count": parse_count}
 RUN_FOLDER: Mapping[str, Any] = {"config": Config, "output": Output, "resume": Resume, "force": Force}
 
 
@@ -70,10 +68,10 @@ def _option(entry: Declared, known: Mapping[str, Declared]) -> Any:
         ]
     details: dict[str, Any] = {"help": text, "rich_help_panel": setting.panel, "metavar": setting.metavar}
     names = [entry.option] if setting.option or _plain_type(entry) is bool else []
-    if setting.kind in PARSERS:
-        return Annotated[float | None, typer.Option(*names, parser=PARSERS[setting.kind], **details)]
     if setting.kind in ("limits", "assignments"):
         return Annotated[list[str] | None, typer.Option(*names, **details)]
+    if _plain_type(entry) is float:
+        return Annotated[float | None, typer.Option(*names, parser=parser_of(setting.measure), **details)]
     if _plain_type(entry) is bool:
         return Annotated[bool, typer.Option(*names, **details)]
     return Annotated[_plain_type(entry) | None, typer.Option(*names, min=setting.least, **details)]
@@ -111,7 +109,7 @@ def _given(settings: type, values: dict[str, Any]) -> Given:
         if value is None or value is False or value == []:
             continue
         if known[name].setting.kind == "limits":
-            limit_ms, limits = parse_limits(value)
+            limit_ms, limits = parse_limits(value, known[name].option)
             given |= {"limit_ms": limit_ms} if limit_ms is not None else {}
             given |= {name: limits} if limits else {}
         elif known[name].setting.kind == "assignments":

@@ -10,7 +10,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json
-from nas.cli.units import format_count
+from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
     from latency_tables import TargetInfo

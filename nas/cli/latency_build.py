@@ -12,7 +12,7 @@ from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Quiet
 from nas.cli.progress import ProgressPrinter
-from nas.cli.units import format_duration
+from nas.objectives.units import format_duration
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable

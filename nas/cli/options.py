@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from nas.objectives.units import Measure
 
 OUTPUT = "Output"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -29,3 +32,43 @@ Resume = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Throw away first what the run folder holds.", rich_help_panel=OUTPUT)
 ]
+
+
+def parser_of(measure: Measure) -> Callable[[str], float]:
+    """What reads an option's value; an option that cannot be read is named with what was expected."""
+
+    def number(text: str) -> float:
+        from nas.errors import UsageError
+
+        try:
+            return measure.parse(text)
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return number
+
+
+def parse_limits(texts: Sequence[str], option: str = "--limit") -> tuple[float | None, dict[str, float]]:
+    """`12ms` as the limit in milliseconds on the target, `local=3ms` or `peak-memory=64MB` as one on what is named.
+
+    Raises:
+        UnknownNameError: There is no such device or quantity.
+        typer.BadParameter: A limit is of another form, out of range, or on what has one already.
+    """
+    from nas.errors import UsageError
+    from nas.objectives.quantities import parse_limit
+
+    limit_ms: float | None = None
+    limits: dict[str, float] = {}
+    for text in texts:
+        try:
+            name, value = parse_limit(text)
+        except UsageError as error:
+            raise typer.BadParameter(str(error), param_hint=f"'{option}'") from error
+        if (limit_ms is not None) if name is None else name in limits:
+            raise typer.BadParameter(f"`{option} {text}`: there is a limit on this already")
+        if name is None:
+            limit_ms = value
+        else:
+            limits[name] = value
+    return limit_ms, limits

@@ -8,8 +8,8 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, handles_errors
-from nas.cli.options import Json
-from nas.cli.units import format_count, parse_limits
+from nas.cli.options import Json, parse_limits
+from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
     from nas.networks.profile import ModelProfile

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nas.cli.units import format_count, format_duration
+from nas.objectives.units import format_count, format_duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress

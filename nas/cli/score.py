@@ -12,7 +12,7 @@ from nas.cli import display
 from nas.cli.errors import FAILED, handles_errors
 from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
-from nas.cli.units import format_count
+from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
     from nas.networks.named import NamedNetwork

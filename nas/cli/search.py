@@ -12,7 +12,7 @@ from nas.cli.from_settings import takes_settings
 from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
-from nas.cli.units import format_count
+from nas.objectives.units import format_count
 from nas.runs.settings import Given
 from nas.searching.settings import SearchSettings
 

@@ -12,7 +12,7 @@ from nas.cli.errors import handles_errors
 from nas.cli.from_settings import takes_settings
 from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
-from nas.cli.units import format_duration
+from nas.objectives.units import format_duration
 from nas.runs.settings import Given
 from nas.training.settings import TRAINING, TrainSettings
 

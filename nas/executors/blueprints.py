@@ -57,7 +57,7 @@ def make_supernet_evaluator(
         DataError: The images are others than those the supernet was trained on.
         CheckpointError: The checkpoint is of a space that is not installed here.
     """
-    from nas.evaluation.torch_device import choose_device
+    from nas.runs.torch_device import choose_device
     from supernets.data.sources import load_data
 
     images = load_data(data, image_side)

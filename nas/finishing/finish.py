@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, ignore
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
 from nas.finishing.settings import FinishSettings
@@ -22,6 +21,7 @@ from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
+from nas.runs.torch_device import choose_device
 from search_spaces import Architecture
 
 if TYPE_CHECKING:

@@ -6,21 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.errors import UsageError
+from nas.objectives.units import COUNTS, MILLISECONDS, Measure
 
 Kind = Literal["params", "macs", "latency"]
 
-_UNITS: dict[str, tuple[Kind, float]] = {
-    "m": ("params", 1e6),
-    "mparams": ("params", 1e6),
-    "g": ("macs", 1e9),
-    "gmacs": ("macs", 1e9),
-    "mmacs": ("macs", 1e6),
-    "us": ("latency", 1e-3),
-    "ms": ("latency", 1.0),
-    "s": ("latency", 1e3),
-}
-_EXPECTED = "parameters such as `80M`, MACs such as `1.2G` or `600MMACs`, or a latency such as `30ms`"
+_SIZE = Measure(
+    "parameters such as `80M`, MACs such as `1.2G` or `600MMACs`, or a latency such as `30ms`",
+    {
+        "m": COUNTS["m"],
+        "g": COUNTS["g"],
+        **{f"{prefix}{noun}": size for noun in ("params", "macs") for prefix, size in COUNTS.items()},
+        **MILLISECONDS,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ def parse_limit(text: str) -> Limit:
     Raises:
         UsageError: It is no positive number, or has no unit of a known kind.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text.replace("µ", "u"), re.IGNORECASE)
-    if match is None or match[2].lower() not in _UNITS or not float(match[1]) > 0:
-        raise UsageError(f"limit `{text}`, expected {_EXPECTED}")
-    kind, size = _UNITS[match[2].lower()]
-    return Limit(kind, float(match[1]) * size, text.strip())
+    value = _SIZE.parse(text)
+    unit = re.findall(r"[^\W\d_]*", text.strip().lower())[-2]
+    is_params, is_macs = unit == "m" or unit.endswith("params"), unit == "g" or unit.endswith("macs")
+    return Limit("params" if is_params else "macs" if is_macs else "latency", value, text.strip())

@@ -8,7 +8,6 @@ Legend of array suffixes: n genotypes, c choices, k costs.
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ import numpy.typing as npt
 
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.targets import load_target, target_names
-from nas.errors import EvaluationError, NasError, UsageError
+from nas.errors import EvaluationError, NasError
+from nas.objectives.units import COUNT, LATENCY, SIZE, Measure
 from nas.records.network import latency_name, target_of
 from search_spaces import (
     SOURCE,
@@ -42,12 +42,7 @@ Column = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 GROUP = "nas.quantities"
 FLOAT_BYTES = 4
 
-_NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)\s*$", re.IGNORECASE)
-_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-_BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
-_UNITS: Mapping[str, Mapping[str, float]] = {"": _COUNTS, "ms": _MILLISECONDS, "B": _BYTES}
-_EXPECTED = {"": "a count such as `5M` or `1.8G`", "ms": "a latency such as `12ms`", "B": "a size such as `64MB`"}
+_MEASURES: Mapping[str, Measure] = {"": COUNT, "ms": LATENCY, "B": SIZE}
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,12 @@ class Quantity:
         """The name under which an evaluated one is recorded, for example ``peak_memory``."""
         return self.name.replace("-", "_")
 
+    @property
+    def measure(self) -> Measure:
+        """How its values are written."""
+        own = Measure(f"a value such as `5{self.unit}`", {self.unit.lower(): 1.0})
+        return _MEASURES.get(self.unit, own)
+
     def column(self, space: SearchSpace, genotypes: Genotypes) -> Column:
         """The quantity of valid genotypes ``[n, c]``, ``[n]``.
 
@@ -92,19 +93,7 @@ class Quantity:
         Raises:
             UsageError: It is no positive number, or its unit is another quantity's.
         """
-        units = _UNITS.get(self.unit, {self.unit.lower(): 1.0})
-        expected = _EXPECTED.get(self.unit, f"a value such as `5{self.unit}`")
-        match = _NUMBER.match(text)
-        if match is None:
-            raise UsageError(f"`{text}`, expected {expected}")
-        if match[2].lower() not in units:
-            found = f"unit `{match[2]}`" if match[2] else "no unit"
-            known = ", ".join(filter(None, units))
-            raise UsageError(f"`{text}` has {found}, expected {expected} (units: {known})")
-        value = float(match[1]) * units[match[2].lower()]
-        if value <= 0:
-            raise UsageError(f"`{text}`, expected more than 0")
-        return value
+        return self.measure.parse(text)
 
     def text(self, value: float) -> str:
         """A value for people, for example ``64 MB``, ``12.0M`` or ``3.1 ms``."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from nas.objectives.units import NUMBER, Measure
+from nas.runs import values as read
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Given = dict[str, Any]
 """Settings by name, as far as somebody gave them: a keyword, an option, or a line of a file; never None."""
-Kind = Literal["plain", "argument", "duration", "count", "limits", "assignments"]
-"""How the command line reads a setting: as it stands, from a position, or with a unit or a name in the text."""
+Kind = Literal["plain", "argument", "limits", "assignments", "device"]
+"""How a setting is read: as it stands, from a position, as texts with names in them, or as a device of PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Setting:
         default: The default in words, where it is not one value.
         option: Name of the option, without the dashes, where it is not the field's.
         metavar: What the option's value is called in the help.
-        kind: How the command line reads it.
-        least: Smallest value that the command line accepts.
+        kind: How it is read.
+        measure: Unit of a number that is no whole one.
+        least: Smallest whole number; 0 where none is named.
         is_recorded: Whether the run folder keeps it; other settings may differ from session to session.
         may_change: Whether a resumed run may have another value.
     """
@@ -46,6 +49,7 @@ class Setting:
     option: str = ""
     metavar: str | None = None
     kind: Kind = "plain"
+    measure: Measure = NUMBER
     least: float | None = None
     is_recorded: bool = True
     may_change: bool = False
@@ -135,18 +139,26 @@ def read_given(settings: type, values: Mapping[str, Any], where: str) -> Given:
         where: What the values are from, for messages.
 
     Raises:
-        UsageError: There is no such setting.
+        UsageError: There is no such setting, or a value is not of its kind.
     """
-    from nas.errors import UsageError
+    from nas.errors import NasError, UsageError
 
     known = declared(settings)
     for name in values:
         if name not in known:
             raise UsageError(f"{where}: setting `{name}` is not known", hint=nearest(name, list(known)))
-    is_off = {
-        name: value is None or (value is False and known[name].default is False) for name, value in values.items()
-    }
-    return {name: _canonical(known[name], value) for name, value in values.items() if not is_off[name]}
+    given: Given = {}
+    for name, value in values.items():
+        try:
+            found = None if value is None else _canonical(known[name], value)
+        except ValueError as error:
+            if isinstance(error, NasError):
+                raise
+            shown = textwrap.shorten(repr(value), 80, placeholder=" ...")
+            raise UsageError(f"{where}: `{name}` is {shown}, expected {error}") from error
+        if found is not None and not (found is False and known[name].default is False):
+            given[name] = found
+    return given
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -279,12 +291,28 @@ def _documented(docstring: str, known: Mapping[str, Declared]) -> str:
 
 
 def _canonical(entry: Declared, value: Any) -> Any:
-    """A value in the form that a run folder keeps: texts for paths and numbers that are names, lists for names."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if list[str] in (entry.type, *get_args(entry.type)):
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
-    kinds = get_args(entry.type) or (entry.type,)
-    if type(value) is int and str in kinds and int not in kinds:
-        return str(value)
-    return dict(value) if isinstance(value, Mapping) else value
+    """A value in the form that a run folder keeps: texts for paths and numbers that are names, lists for names.
+
+    Raises:
+        ValueError: It is not of the kind of its setting; the message is what was expected.
+    """
+    kinds, setting = get_args(entry.type) or (entry.type,), entry.setting
+    if setting.kind == "limits":
+        return read.limits_of(value)
+    if setting.kind == "device":
+        return read.device_of(value)
+    if dict in (get_origin(kind) for kind in (entry.type, *kinds)):
+        return read.mapping_of(value)
+    if list[str] in (entry.type, *kinds):
+        return read.names_of(value)
+    if bool in kinds:
+        return read.flag_of(value)
+    if int in kinds:
+        return read.whole_of(value, setting.least, read.MOST.get(entry.name, read.MOST_OTHERWISE))
+    if float in kinds:
+        return read.number_of(value, setting.measure)
+    if str in kinds:
+        return read.text_of(str(value) if type(value) is int else value)
+    if not callable(value):
+        raise ValueError("something that can be called")
+    return value

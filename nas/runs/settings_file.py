@@ -11,11 +11,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError
 from nas.records.files import write_text
-from nas.runs.settings import Declared, Given, declared, read_given
+from nas.runs.settings import Given, read_given
 
 SETTINGS_FILE = "settings.toml"
 
@@ -46,30 +46,13 @@ def read_settings(path: Path, settings: type) -> Given:
 
     Raises:
         RunError: The file is missing or is no TOML.
-        UsageError: It holds something that is no setting of the verb, or a value of another type.
+        UsageError: It holds something that is no setting of the verb, or a value of another kind.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RunError(f"settings file `{path}` cannot be read: {error}") from error
-    given = read_given(settings, document, f"settings file `{path}`")
-    known = declared(settings)
-    for name, value in given.items():
-        _check_type(path, known[name], value)
-    return given
-
-
-def _check_type(path: Path, entry: Declared, value: Any) -> None:
-    """Make sure that a value from a file is of the type of its setting; a whole number may stand for a fraction."""
-    found = [get_origin(kind) or kind for kind in get_args(entry.type) or (entry.type,)]
-    if get_origin(entry.type) in (dict, list):
-        found = [get_origin(entry.type)]
-    kinds = {kind for kind in found if kind in (str, int, float, bool, list, dict)}
-    if float in kinds:
-        kinds.add(int)
-    if type(value) not in kinds:
-        expected = " or ".join(sorted(kind.__name__ for kind in kinds)) or "no value: it is for Python alone"
-        raise UsageError(f"settings file `{path}`: `{entry.name}` is {value!r}, expected {expected}")
+    return read_given(settings, document, f"settings file `{path}`")
 
 
 def _toml_key(key: str) -> str:

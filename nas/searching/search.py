@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.base import EvaluatorBlueprint
 from nas.executors.successive_halving import FIDELITIES
@@ -28,6 +27,7 @@ from nas.runs.front import FrontHeader, front_document, with_many
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
+from nas.runs.torch_device import choose_device
 from nas.scores.registry import get_score
 from nas.searching.execution import default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
@@ -101,6 +101,8 @@ class _Search:
     def __init__(self, settings: SearchSettings) -> None:
         self.settings = settings
         self.progress: Progress = settings.progress or ignore
+        if settings.device is not None:
+            choose_device(settings.device)  # one that is not there is found out before anything is done
 
     def __call__(self) -> SearchResult:
         make_controller = get_controller(self.settings.controller)

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from nas.objectives.units import COUNT, DURATION, LATENCY, SHARE
 from nas.runs.settings import RunSettings, Setting
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ class Question:
     target: Annotated[str, Setting("Device whose latency counts, see `nas targets`.", DEVICE)] = "pixel6"
     limit_ms: Annotated[
         float | None,
-        Setting("Hard limit on the upper end of the predicted latency on `target`, in milliseconds.", default="none"),
+        Setting(
+            "Hard limit on the upper end of the predicted latency on `target`, in milliseconds, or 12ms.",
+            default="none",
+            measure=LATENCY,
+        ),
     ] = None
 
 
@@ -58,14 +63,15 @@ class SearchSettings(RunSettings, Question):
     ] = None
     macs: Annotated[
         float | None,
-        Setting("MACs of the networks: a window that ends there.", DEVICE, metavar="COUNT", kind="count"),
+        Setting("MACs of the networks: a window that ends there.", DEVICE, metavar="COUNT", measure=COUNT),
     ] = None
     params: Annotated[
         float | None,
-        Setting("Parameters of the networks: a window that ends there.", DEVICE, metavar="COUNT", kind="count"),
+        Setting("Parameters of the networks: a window that ends there.", DEVICE, metavar="COUNT", measure=COUNT),
     ] = None
     window: Annotated[
-        float, Setting("Lower end of `macs` and `params`, as a share of them; 0 for no lower end.", DEVICE)
+        float,
+        Setting("Lower end of `macs` and `params`, as a share of them; 0 for no lower end.", DEVICE, measure=SHARE),
     ] = DEFAULT_WINDOW
     data: Annotated[
         str | None,
@@ -135,7 +141,7 @@ class SearchSettings(RunSettings, Question):
             "10m where a supernet is trained and `evaluations` is not given, else no bound",
             "budget",
             "TIME",
-            "duration",
+            measure=DURATION,
             may_change=True,
         ),
     ] = None
@@ -181,7 +187,9 @@ class SearchSettings(RunSettings, Question):
         str | None,
         Setting(
             "Where networks run, for example cuda.",
-            default="the first GPU if there is one, else the CPU",
+            PLACE,
+            "the first GPU if there is one, else the CPU",
+            kind="device",
             is_recorded=False,
         ),
     ] = None
@@ -209,7 +217,7 @@ class SearchSettings(RunSettings, Question):
         Setting("Address of the Ray cluster to join, for example auto.", PLACE, metavar="ADDRESS", is_recorded=False),
     ] = None
     gpus_per_trial: Annotated[
-        float, Setting("Share of a GPU for each worker on Ray.", PLACE, "none", least=0, is_recorded=False)
+        float, Setting("Share of a GPU for each worker on Ray.", PLACE, "none", is_recorded=False)
     ] = 0.0
 
     @property

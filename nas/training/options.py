@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nas.errors import UsageError
+from nas.runs.values import MOST_OTHERWISE
 
 if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
@@ -55,6 +56,8 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise UsageError(f"training setting `{name}`: found `{value}`: {what[:1].lower()}{what[1:]}") from error
+        if isinstance(checked[name], (int, float)) and not abs(checked[name]) <= MOST_OTHERWISE:
+            raise UsageError(f"training setting `{name}`: found `{value}`, expected a number up to {MOST_OTHERWISE:g}")
     return checked
 
 

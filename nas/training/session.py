@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.evaluation.torch_device import choose_device
 from nas.events import Progress, StageStarted, ignore
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given
 from nas.runs.settings_file import write_settings
+from nas.runs.torch_device import choose_device
 from nas.training.request import (
     check_named_teachers,
     check_random_weights,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from nas.objectives.units import DURATION
 from nas.runs.settings import Given, RunSettings, Setting, recorded_names
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class TrainingRun(RunSettings):
             TRAINING,
             option="budget",
             metavar="TIME",
-            kind="duration",
+            measure=DURATION,
         ),
     ] = None
     image_size: Annotated[
@@ -74,6 +75,7 @@ class TrainingRun(RunSettings):
             "Where it is trained, for example cuda.",
             PLACE,
             "the first GPU if there is one, else the CPU",
+            kind="device",
             is_recorded=False,
         ),
     ] = None

@@ -52,7 +52,7 @@ def test_help_answers_at_once() -> None:
         (["search", "--controller", "nsga22"], 2, "unknown controller: `nsga22`", "did you mean `nsga2`?"),
         (["search", "--score", "lenght-distortion"], 2, "unknown score: `lenght-distortion`", "length-distortion"),
         (["search", "--limit", "12"], 2, "`12` has no unit, expected a latency such as `12ms`", ""),
-        (["search", "--limit", "-3ms"], 2, "expected a latency", ""),
+        (["search", "--limit", "-3ms"], 2, "expected more than 0: a latency", ""),
         (["search", "--limit", "0ms"], 2, "expected more than 0", ""),
         (["search", "--budget", "6 parsecs"], 2, "`6 parsecs` has unit `parsecs`", ""),
         (["search", "--evaluations", "0"], 2, "'--evaluations'", ""),

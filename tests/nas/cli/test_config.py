@@ -41,7 +41,7 @@ def test_options_come_before_the_file_and_the_file_before_defaults(tmp_path: Pat
     ("command", "text", "code", "message"),
     [
         ("search", "limit = 12", 2, "setting `limit` is not known"),
-        ("search", "evaluations = 'many'", 2, "`evaluations` is 'many', expected int"),
+        ("search", "evaluations = 'many'", 2, "`evaluations` is 'many', expected a whole number"),
         ("search", "space = ", 4, "cannot be read"),
         ("train", "score = 'capacity'", 2, "setting `score` is not known"),
         ("finish", "[options]\nlearning_rat = 1.0", 2, "did you mean `learning_rate`?"),

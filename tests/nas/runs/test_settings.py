@@ -82,10 +82,10 @@ def test_toml_holds_what_it_was_given(tmp_path: Path) -> None:
     ("text", "error", "message"),
     [
         ("doug = 'rye'", UsageError, "run.toml`: setting `doug` is not known"),
-        ("minutes = 'long'", UsageError, "run.toml`: `minutes` is 'long', expected float or int"),
-        ("minutes = true", UsageError, "`minutes` is True, expected float or int"),
-        ("dough = [1]", UsageError, r"`dough` is \[1\], expected str"),
-        ("progress = 1", UsageError, "`progress` is 1, expected no value: it is for Python alone"),
+        ("minutes = 'long'", UsageError, "run.toml`: `minutes` is 'long', expected a number"),
+        ("minutes = true", UsageError, "`minutes` is True, expected a number"),
+        ("dough = [1]", UsageError, r"`dough` is \[1\], expected a text or a path"),
+        ("progress = 1", UsageError, "`progress` is 1, expected something that can be called"),
         ("dough", RunError, "run.toml` cannot be read"),
     ],
 )
