@@ -72,7 +72,7 @@ class StoredData(ImageData):
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
         for batch in self._loader.load(batches, (seed, epoch)):
             self._note(batch)
-            yield batch.images, batch.labels
+            yield batch.images, torch.from_numpy(batch.labels)
 
     def _plain(self, batches: Sequence[IntArray]) -> Iterator[Batch]:
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
@@ -83,7 +83,7 @@ class StoredData(ImageData):
         """Undistorted images as bytes, from memory where they fit."""
         if sum(map(len, batches)) * 3 * self.image_side**2 > CACHE_BYTES:
             for batch in self._loader.load(batches, None):
-                yield batch.images, batch.labels
+                yield batch.images, torch.from_numpy(batch.labels)
             return
         key = np.concatenate([np.empty(0, dtype=np.int64), *batches]).tobytes()
         if key not in self._cache:

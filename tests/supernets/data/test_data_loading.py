@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -159,19 +158,16 @@ def test_a_damaged_image_that_is_judged_is_an_error(folder: Path, two_spare: Non
         list(data.batches("test", 4))
 
 
-def test_a_worker_that_dies_is_an_error_and_no_hang(folder: Path) -> None:
+def test_a_worker_that_dies_is_replaced(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     others = children()
-    before = signal.getsignal(signal.SIGCHLD)
     data = load(folder, 2)
     batches = data.train_batches(1, 0, 0)
-    next(batches)
-    time.sleep(1.0)  # one that dies while it hands over a batch keeps the lock of all of them, in PyTorch's own queue
+    first = next(batches)
     os.kill(min(children() - others), signal.SIGKILL)
-    with pytest.raises(DataError, match=r"reading images: one of 2 worker processes died: \S") as caught:
-        list(batches)
-    assert "/dev/shm" in caught.value.hint
-    assert signal.getsignal(signal.SIGCHLD) == before
-    assert_same(list(data.train_batches(1, 0, 0)), list(load(folder, 0).train_batches(1, 0, 0)))
+    with caplog.at_level(logging.WARNING, "supernets.data.reader_process"):
+        assert_same([first, *batches], list(load(folder, 0).train_batches(1, 0, 0)))
+    assert "died (killed by SIGKILL); another one takes over" in caplog.text
+    assert len(children() - others) == 2
 
 
 def test_processes_that_train_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
