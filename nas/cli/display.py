@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
     from search_spaces import Architecture
 
-PIPE_WIDTH = 200
+PIPE_WIDTH = 100_000
+NARROWEST_TEXT = 20
+"""Least width to which a column of text is wrapped before rows are folded instead."""
+INDENT, NO_BREAK = "    ", "\N{NO-BREAK SPACE}"
 
 
 @cache
 def output() -> Console:
-    """Standard output; wide enough for whole tables where it is no terminal."""
+    """Standard output; wide enough for any table where it is no terminal."""
     from rich.console import Console
 
     return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -58,20 +62,80 @@ def print_table(
 ) -> None:
     """A table on standard output; the first ``left`` columns are text, the others numbers.
 
-    Text is wrapped where the terminal is narrow, but for the first ``whole`` columns.
+    Where the terminal is narrow, text is wrapped between words, but for the first ``whole`` columns. Where that is not
+    enough, each row is folded: what it is about, and below it the rest with the names of the columns. Nothing is cut.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
-    for position, column in enumerate(columns):
-        is_text = position < left
-        no_wrap = not is_text or position < whole
-        table.add_column(escape(column), justify="left" if is_text else "right", overflow="fold", no_wrap=no_wrap)
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+    cells = [list(row) for row in rows]
+    widths = _column_widths(columns, cells, range(whole, left), output().width)
+    if title:
+        output().print(f"\n{title}", style="italic", markup=False, soft_wrap=True)
+    if widths is None:
+        for row in cells:
+            output().print(_folded(columns, row, output().width), markup=False, soft_wrap=True)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for position, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        table.add_column(escape(column), justify="left" if position < left else "right", width=width)
+    for row in cells:
+        table.add_row(*map(escape, row))
     output().print(table)
+
+
+def _column_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], flexible: range, width: int
+) -> list[int] | None:
+    """The widths of a table's columns, of which ``flexible`` ones may be wrapped; None where they do not fit."""
+    from rich.cells import cell_len
+
+    def longest_word(texts: Iterable[str]) -> int:
+        return max((cell_len(word) for text in texts for word in text.split(" ")), default=0)
+
+    by_column = [[row[position] for row in rows] for position in range(len(columns))]
+    headers = [longest_word([column]) for column in columns]
+    widths = [
+        max(header, *(cell_len(text) for text in texts), 1) for header, texts in zip(headers, by_column, strict=True)
+    ]
+    least = [
+        min(width, max(NARROWEST_TEXT, headers[i], longest_word(by_column[i]))) if i in flexible else width
+        for i, width in enumerate(widths)
+    ]
+    room = width - (3 * len(columns) - 1)  # without the gaps between columns
+    while sum(widths) > room and widths != least:
+        widest = max((i for i in flexible if widths[i] > least[i]), key=widths.__getitem__)
+        widths[widest] -= 1
+    if sum(widths) > room:
+        return None
+    for i, column in enumerate(columns):  # names of columns stay in one line where there is room
+        widths[i] += max(0, min(cell_len(column) - widths[i], room - sum(widths)))
+    return widths
+
+
+def _folded(columns: Sequence[str], row: Sequence[str], width: int) -> str:
+    """A row below one another: what it is about, up to the first column with a name, then the rest with its names."""
+    left = next((place for place, name in enumerate(columns) if name), 0) + 1
+    width = max(width, NARROWEST_TEXT)
+    pairs = [(name, cell) for name, cell in zip(columns[left:], row[left:], strict=True) if cell]
+    figures = "; ".join(_bound(f"{name} {_bound(cell, width)}".strip(), width) for name, cell in pairs)
+    lines = []
+    for text, first, other in (("  ".join(filter(None, row[:left])), "", "  "), (figures, INDENT, INDENT)):
+        lines += textwrap.wrap(
+            text,
+            width,
+            initial_indent=first,
+            subsequent_indent=other,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines).replace(NO_BREAK, " ")
+
+
+def _bound(text: str, width: int) -> str:
+    """A text that stays in one line where that has room for it."""
+    return text.replace(" ", NO_BREAK) if len(text) < width - len(INDENT) else text
 
 
 def describe(architecture: Architecture) -> str:
