@@ -1,0 +1,438 @@
+"""Networks cut out of a trained one, put right without training: what was cut is made up for by what is left.
+
+Every linear layer that reads something narrower is solved anew by ridge regression on some hundred images, without
+labels and without gradients, see `supernets.least_squares`. Two variants:
+
+- ``sequential``: layer by layer, from what the sliced network really feeds it to what the whole network had there. What
+  a branch adds to the residual stream also makes up for blocks that are left out behind it.
+- ``prefix``: hidden units and heads that are cut are predicted from those that are left, as they are in the whole
+  network; the prediction is folded into the layer that reads them. Statistics are taken once for all networks.
+
+Related: Nova et al., "Gradient-Free Structured Pruning with Unlabeled Data", ICML 2023, arXiv 2303.04185; Frantar and
+Alistarh, "SparseGPT", ICML 2023, arXiv 2301.00774, whose layers are solved one by one as well.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, M drawn rows (tokens), I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture
+from search_spaces.timm_models import SIDE, TimmBlock, TimmSpace
+from supernets.errors import DataError
+from supernets.least_squares import ALPHA, DegenerateError, damped_factor, prefix_prediction, ridge_change
+from supernets.narrowing import make_narrowing
+from supernets.supernet import Supernet
+from supernets.timm_models.branches import (
+    BEHIND_NORMS,
+    FUSED,
+    Reading,
+    in_front_of_attention,
+    readings,
+    replayed,
+    seen_inputs,
+)
+
+SEQUENTIAL, PREFIX, NONE = "sequential", "prefix", "none"
+VARIANTS = (SEQUENTIAL, PREFIX, NONE)
+FAMILIES = (
+    "vision_transformer",
+    "eva",
+    "beit",
+    "cait",
+    "vision_transformer_relpos",
+    "swin_transformer",
+    "swin_transformer_v2",
+)
+"""Families of timm models whose layers are solved; those of others are left as they are."""
+IMAGES, LEAST_IMAGES = 512, 32
+BATCH = 32
+ROWS, ROWS_PER_INPUT = 8192, 4
+"""Rows that a layer is solved from: at least the first number, and so many times its inputs."""
+REMEMBERED_BYTES = 1 << 30
+"""What flows behind the first blocks of networks is kept up to this size."""
+REPLAYED_BYTES = 1 << 28
+"""What flows into a writer is kept up to this size, and computed twice above."""
+SCALES = {"attn.proj": ("ls1.gamma", "gamma_1"), "mlp.fc2": ("ls2.gamma", "gamma_2")}
+"""Writers of blocks behind norms, and what the block may scale their branch by."""
+
+
+@dataclass
+class _Whole:
+    """What the whole network has at drawn rows.
+
+    Attributes:
+        inputs: Inputs ``(M, I)`` of layers, by part and path.
+        middle: The residual stream ``(M, O)`` behind the attention of a block, in the order of that attention.
+        entering: What flows into a part, ``(M, O)``.
+        ends: The layers whose outputs are what flows out of their part.
+    """
+
+    inputs: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
+    middle: dict[str, list[Tensor]] = field(default_factory=dict)
+    entering: dict[str, list[Tensor]] = field(default_factory=dict)
+    ends: set[tuple[str, str]] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _State:
+    """A network up to some part: the tensors of its parts so far, and what flows out of the last one."""
+
+    weights: tuple[Mapping[str, Tensor], ...]
+    flow: list[Tensor]
+
+    @cached_property
+    def bytes(self) -> int:
+        """Memory of what flows."""
+        return sum(map(_bytes, self.flow))
+
+
+class Compensator:
+    """Makes the networks of a timm model's supernet, compensated.
+
+    Args:
+        supernet: Trained weights, whose largest network is what all others are to be like.
+        images_BCHW: Normalised images.
+        variant: One of `VARIANTS`.
+        alpha: Damping, see `supernets.least_squares`.
+
+    Raises:
+        DataError: There are fewer than 32 images.
+        ValueError: There is no such variant.
+    """
+
+    def __init__(
+        self, supernet: Supernet, images_BCHW: Tensor, variant: str = SEQUENTIAL, alpha: float = ALPHA
+    ) -> None:
+        if variant not in VARIANTS:
+            raise ValueError(f"compensation `{variant}`: expected one of {', '.join(VARIANTS)}")
+        if len(images_BCHW) < LEAST_IMAGES and variant != NONE:
+            raise DataError(
+                f"compensation on {len(images_BCHW)} images, expected {LEAST_IMAGES} or more",
+                hint="give more training images, or leave it out with `--set compensation=none`",
+            )
+        space = supernet.space.base
+        is_known = isinstance(space, TimmSpace) and space.outline.family in FAMILIES
+        self.variant, self.alpha, self.images = variant if is_known else NONE, alpha, len(images_BCHW)
+        self._supernet = supernet.eval()
+        self._images = [part_BCHW.to(supernet.device) for part_BCHW in torch.split(images_BCHW, BATCH)]
+        self._full = dict(space.shared_blocks())
+        self._readings: dict[str, list[list[Reading]]] = {}
+        self._wholes: dict[int, _Whole] = {}
+        self._states: OrderedDict[tuple[object, ...], _State] = OrderedDict()
+        self._factors: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, architecture: Architecture) -> nn.Module:
+        """The network as an ordinary module of its own, compensated, in evaluation mode.
+
+        Raises:
+            DegenerateError: Activations are not finite; the message names the block.
+        """
+        network = self._supernet.extract(architecture).eval()
+        if self.variant == NONE or architecture == self._supernet.space.largest:
+            return network
+        if self.variant == PREFIX:
+            self._fold_predictions(network, architecture)
+        else:
+            self._solve_in_order(network, architecture)
+        return network
+
+    # -- in order ------------------------------------------------------------------------------------------------
+
+    def _solve_in_order(self, network: nn.Module, architecture: Architecture) -> None:
+        side = dict(architecture.settings)[SIDE]
+        whole = self._whole(side)
+        blocks = list(self._supernet.space.blocks(architecture))
+        following = [name for name, _ in blocks[1:]] + [""]
+        keys = [(*blocks[: number + 1], following[number]) for number in range(len(blocks))]
+        known = max((number for number, key in enumerate(keys) if key in self._states), default=-1)
+        state = _State((), [self._supernet.family.prepare(x_BCHW, side) for x_BCHW in self._images])
+        if known >= 0:
+            state = self._states[keys[known]]
+            self._states.move_to_end(keys[known])
+            for (name, _), weights in zip(blocks, state.weights, strict=False):
+                network.get_submodule(name).load_state_dict(weights)
+        all_blocks = list(self._full)
+        is_whole = [
+            spec == replace(self._full_block(name), side=side) and following[number] == _next(all_blocks, name)
+            for number, (name, spec) in enumerate(blocks)
+        ]
+        for number in range(known + 1, len(blocks)):
+            name, spec = blocks[number]
+            assert isinstance(spec, TimmBlock)
+            part = network.get_submodule(name)
+            if all(is_whole[: number + 1]):
+                flow = [part(x) for x in state.flow]
+            else:
+                flow = self._solve_part(part, name, spec, state.flow, whole, following[number])
+            weights = {key: tensor.clone() for key, tensor in part.state_dict().items()}
+            state = _State((*state.weights, weights), flow)
+            self._remember(keys[number], state)
+
+    def _solve_part(
+        self, part: nn.Module, name: str, spec: TimmBlock, flow: list[Tensor], whole: _Whole, following: str
+    ) -> list[Tensor]:
+        known: dict[str, list[Tensor]] = {}
+        is_residual = type(part).__name__ in BEHIND_NORMS
+        for group in self._layers(name, part, flow[0]):
+            first = group[0]
+            to_stream = is_residual and first.path in SCALES
+            watched = list(dict.fromkeys(reading.watched for reading in group))
+            if to_stream and first.path == "mlp.fc2":
+                watched.append("norm2")
+            rows: dict[str, list[Tensor]] = {path: [] for path in watched}
+            stream, kept = [], []
+            for number, x in enumerate(flow):
+                with replayed(part, {path: inputs[number] for path, inputs in known.items()}):
+                    seen = seen_inputs(part, watched, x)
+                for path in watched:
+                    rows[path].append(self._drawn(seen[path], number))
+                if to_stream and first.path == "attn.proj":
+                    stream.append(self._drawn(in_front_of_attention(part, x), number))
+                if first.ends_its_branch and len(flow) * _bytes(seen[first.watched]) <= REPLAYED_BYTES:
+                    kept.append(seen[first.watched])
+            for reading in group:
+                a_MI = torch.cat(rows[reading.watched])
+                is_end = (name, reading.path) in whole.ends and following
+                if to_stream or is_end:
+                    width = part.get_submodule(reading.path).get_parameter("weight").shape[0]
+                    target = whole.middle[name] if reading.path == "attn.proj" else whole.entering[following]
+                    wanted_MO = torch.cat(target)[:, :width].double()
+                    if to_stream:
+                        wanted_MO = wanted_MO - torch.cat(stream or rows["norm2"]).double()
+                        wanted_MO = _unscaled(part, reading.path, wanted_MO)
+                else:
+                    wanted_MO = self._whole_outputs(name, spec, reading, whole)
+                self._solve(part, name, reading, a_MI, wanted_MO)
+            if kept:
+                known[first.path] = kept
+        outputs = []
+        for number, x in enumerate(flow):
+            with replayed(part, {path: inputs[number] for path, inputs in known.items()}):
+                outputs.append(part(x))
+        return outputs
+
+    def _solve(self, part: nn.Module, name: str, reading: Reading, a_MI: Tensor, wanted_MO: Tensor) -> None:
+        """Give a layer the weights that bring it closest to what is wanted."""
+        weight_OI = part.get_submodule(reading.path).get_parameter("weight")
+        for rows, bias in _bias_rows(part, reading.path):
+            error_MO = wanted_MO[:, rows] - a_MI.double() @ weight_OI[rows].double().T
+            if bias is not None:
+                error_MO -= bias.double()
+            try:
+                change_OI, change_O = ridge_change(a_MI, error_MO, self.alpha, intercept=bias is not None)
+            except DegenerateError as error:
+                raise DegenerateError(f"block `{name}`: {error}") from error
+            weight_OI[rows] += change_OI.to(weight_OI)
+            if bias is not None:
+                bias += change_O.to(bias)
+
+    def _whole_outputs(self, name: str, spec: TimmBlock, reading: Reading, whole: _Whole) -> Tensor:
+        """The outputs of a layer in the whole network, those that the sliced one has."""
+        part, family = self._supernet.network.get_submodule(name), self._supernet.family
+        weight_OI = part.get_submodule(reading.path).get_parameter("weight")
+        full, active = family.sizes(self._full_block(name)), family.sizes(spec)
+        wanted_MO = torch.cat(whole.inputs[name, reading.path]).double() @ weight_OI.double().T
+        for rows, bias in _bias_rows(part, reading.path):
+            if bias is not None:
+                wanted_MO[:, rows] += bias.double()
+        narrowing = make_narrowing(f". {reading.rows}", tuple(wanted_MO.shape), full, active)
+        return narrowing.narrow(wanted_MO)
+
+    def _remember(self, key: tuple[object, ...], state: _State) -> None:
+        self._states[key] = state
+        while len(self._states) > 1 and sum(kept.bytes for kept in self._states.values()) > REMEMBERED_BYTES:
+            self._states.popitem(last=False)
+
+    # -- the whole network ---------------------------------------------------------------------------------------
+
+    def _whole(self, side: int) -> _Whole:
+        if side not in self._wholes:
+            self._wholes[side] = self._run_whole(side)
+        return self._wholes[side]
+
+    def _run_whole(self, side: int) -> _Whole:
+        space, family, found = self._supernet.space, self._supernet.family, _Whole()
+        network = self._supernet.network
+        if side != space.image_side:
+            values = {**dict(space.largest.settings), SIDE: side}
+            network = self._supernet.extract(Architecture(space.name, space.version, tuple(values.items()))).eval()
+        for number, x_BCHW in enumerate(self._images):
+            x = family.prepare(x_BCHW, side)
+            for name in self._full:
+                x = self._run_whole_part(network.get_submodule(name), name, x, number, found)
+        return found
+
+    def _run_whole_part(self, part: nn.Module, name: str, x: Tensor, number: int, found: _Whole) -> Tensor:
+        layers = [reading for group in self._layers(name, part, x) for reading in group]
+        is_residual = type(part).__name__ in BEHIND_NORMS
+        seen: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
+        watched = {reading.watched for reading in layers if not (is_residual and reading.path in SCALES)}
+        watched |= {"norm2"} if is_residual else set()
+
+        def watch(path: str) -> Any:
+            def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                seen[path], outputs[path] = inputs[0], output
+
+            return hook
+
+        handles = [part.get_submodule(path).register_forward_hook(watch(path)) for path in watched]
+        try:
+            output: Tensor = part(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for reading in layers:
+            if reading.watched in watched:
+                found.inputs.setdefault((name, reading.path), []).append(self._drawn(seen[reading.watched], number))
+            if not reading.branch and outputs[reading.watched] is output:
+                found.ends.add((name, reading.path))
+        if is_residual:
+            middle = in_front_of_attention(part, seen["norm2"].reshape(x.shape))
+            found.middle.setdefault(name, []).append(self._drawn(middle, number))
+        found.entering.setdefault(name, []).append(self._drawn(x, number))
+        return output
+
+    # -- from statistics of the whole network ------------------------------------------------------------------------
+
+    def _fold_predictions(self, network: nn.Module, architecture: Architecture) -> None:
+        family = self._supernet.family
+        if not self._factors:
+            self._measure()
+        for name, spec in self._supernet.space.blocks(architecture):
+            part, full_part = network.get_submodule(name), self._supernet.network.get_submodule(name)
+            for reading in self._predicted(name):
+                full, active = family.sizes(self._full_block(name)), family.sizes(spec)
+                weight_OI = full_part.get_submodule(reading.path).get_parameter("weight").double()
+                numbers = torch.arange(weight_OI.shape[1], device=weight_OI.device)
+                kept = make_narrowing(reading.columns, (len(numbers),), full, active).narrow(numbers)
+                if len(kept) == len(numbers):
+                    continue
+                writer = part.get_submodule(reading.path)
+                prediction_CK, offset_C, cut = self._prediction(name, reading, kept)
+                cut_OC = weight_OI[: writer.get_parameter("weight").shape[0], cut]
+                for key, change in (("weight", cut_OC @ prediction_CK), ("bias", cut_OC @ offset_C)):
+                    tensor = writer._parameters[key]
+                    if tensor is not None:
+                        tensor.add_(change.to(tensor))
+
+    def _prediction(self, name: str, reading: Reading, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut inputs from kept ones: matrix, offset, and which inputs are cut."""
+        mean_I, gram_II, factor_II = self._statistics(name, reading)
+        is_cut = torch.ones(len(mean_I), dtype=torch.bool, device=mean_I.device)
+        is_cut[kept] = False
+        cut = is_cut.nonzero()[:, 0]
+        if int(kept[-1]) == len(kept) - 1:
+            prediction_CK = prefix_prediction(factor_II, len(kept))
+        else:  # some of every head: no prefix
+            damped_II = factor_II @ factor_II.T
+            corner_KK = torch.linalg.cholesky(damped_II[kept][:, kept])
+            prediction_CK = torch.cholesky_solve(gram_II[kept][:, cut], corner_KK).T
+        return prediction_CK, mean_I[cut] - prediction_CK @ mean_I[kept], cut
+
+    def _statistics(self, name: str, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, covariance and its damped factor of a writer's inputs in the whole network."""
+        return self._factors[name, reading.path]
+
+    def _measure(self) -> None:
+        inputs: dict[tuple[str, str], list[Tensor]] = {}
+        flow = [self._supernet.family.prepare(x_BCHW, self._supernet.space.image_side) for x_BCHW in self._images]
+        for name in self._full:
+            part = self._supernet.network.get_submodule(name)
+            self._layers(name, part, flow[0])
+            paths = [reading.path for reading in self._predicted(name)]
+            for number, x in enumerate(flow):
+                for path, seen in seen_inputs(part, paths, x).items() if paths else ():
+                    inputs.setdefault((name, path), []).append(self._drawn(seen, number))
+                flow[number] = part(x)
+        for (name, path), drawn in inputs.items():
+            a_MI = torch.cat(drawn).double()
+            has_bias = self._supernet.network.get_submodule(f"{name}.{path}")._parameters["bias"] is not None
+            mean_I = a_MI.mean(dim=0) if has_bias else torch.zeros_like(a_MI[0])
+            gram_II = (a_MI - mean_I).T @ (a_MI - mean_I) / len(a_MI)
+            try:
+                self._factors[name, path] = mean_I, gram_II, damped_factor(gram_II, self.alpha)
+            except DegenerateError as error:
+                raise DegenerateError(f"block `{name}`: {error}") from error
+
+    def _predicted(self, name: str) -> list[Reading]:
+        """The writers of a part whose cut inputs can be predicted: no norm stands between, which would rescale them."""
+        axes = self._supernet.family.axes(self._full_block(name))
+        return [
+            reading
+            for group in self._readings.get(name, ())
+            for reading in group
+            if reading.writes and f"{reading.branch}.norm.weight" not in axes
+        ]
+
+    # -- parts and rows ------------------------------------------------------------------------------------------
+
+    def _layers(self, name: str, part: nn.Module, x: Tensor) -> list[list[Reading]]:
+        if name not in self._readings:
+            axes = self._supernet.family.axes(self._full_block(name))
+            self._readings[name] = readings(part, axes, x[:1])
+        return self._readings[name]
+
+    def _full_block(self, name: str) -> TimmBlock:
+        spec = self._full[name]
+        assert isinstance(spec, TimmBlock)
+        return spec
+
+    @cached_property
+    def _rows_per_batch(self) -> int:
+        inputs = max(layer.in_features for layer in self._supernet.network.modules() if isinstance(layer, nn.Linear))
+        return -(-max(ROWS, ROWS_PER_INPUT * inputs) // len(self._images))
+
+    def _drawn(self, x: Tensor, number: int) -> Tensor:
+        """Some rows of what flows somewhere, the same ones wherever there are as many; channels come last."""
+        rows_MI = x.flatten(0, -2)
+        if len(rows_MI) <= self._rows_per_batch:
+            return rows_MI
+        generator = torch.Generator().manual_seed(number)
+        drawn = torch.randperm(len(rows_MI), generator=generator)[: self._rows_per_batch].sort().values
+        return rows_MI[drawn.to(x.device)]
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _next(names: Sequence[str], name: str) -> str:
+    place = names.index(name) + 1
+    return names[place] if place < len(names) else ""
+
+
+def _bias_rows(part: nn.Module, path: str) -> list[tuple[slice, Tensor | None]]:
+    """The rows of a layer's weight, and the bias of each stretch; timm keeps some biases beside the layer."""
+    layer = part.get_submodule(path)
+    bias = layer._parameters.get("bias")
+    owner, _, leaf = path.rpartition(".")
+    beside = part.get_submodule(owner)._parameters
+    if bias is None and leaf == FUSED and beside.get("q_bias") is not None:
+        third = layer.get_parameter("weight").shape[0] // 3
+        return [
+            (slice(0, third), beside["q_bias"]),
+            (slice(third, 2 * third), None),
+            (slice(2 * third, None), beside["v_bias"]),
+        ]
+    return [(slice(None), bias)]
+
+
+def _unscaled(part: nn.Module, path: str, stream_MO: Tensor) -> Tensor:
+    """What a writer has to give for what is wanted on the residual stream behind the scale of its branch."""
+    for name in SCALES[path]:
+        owner, _, leaf = name.rpartition(".")
+        scale_O = part.get_submodule(owner)._parameters.get(leaf) if owner in ("", *part._modules) else None
+        if scale_O is not None:
+            return torch.where(scale_O == 0, torch.zeros_like(stream_MO), stream_MO / scale_O.double())
+    return stream_MO
