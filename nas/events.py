@@ -76,6 +76,17 @@ class StageProgress:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something was found that whoever started the run should know.
+
+    Attributes:
+        text: A sentence.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
 class TrainingCutShort:
     """What was measured and prepared first left much less of the budget to training than it usually gets.
 

@@ -13,7 +13,7 @@ from nas.objectives.units import format_count, format_duration
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nas.events import SearchStarted, StageProgress, StageStarted, TrainingCutShort, TrialFinished
+    from nas.events import Notice, SearchStarted, StageProgress, StageStarted, TrainingCutShort, TrialFinished
     from supernets.training.events import Preparation, TrainingProgress, Validation
     from supernets.training.progressive import PhaseCost
 
@@ -62,6 +62,9 @@ class ProgressPrinter:
         text = f"{event.name} {event.done}/{event.total}"
         self._update(text, event.done / max(event.total, 1), is_new=event.name != self._stage)
         self._stage = event.name
+
+    def _on_Notice(self, event: Notice) -> None:
+        self._say(event.text)
 
     def _on_TrainingCutShort(self, event: TrainingCutShort) -> None:
         seconds, usual = (format_duration(plan.training_seconds or 0.0) for plan in (event.plan, event.usual))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.events import Progress, StageStarted
+from nas.events import Notice, Progress, StageStarted
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.training.session import Start
@@ -113,7 +113,11 @@ def prepare_model(
     started = time.monotonic()
     progress(StageStarted("prepare the model"))
     torch.manual_seed(seed)
-    original = load_original(model, None if weights == RANDOM else weights, images.classes)
+    original = load_original(
+        model, None if weights == RANDOM else weights, images.classes, class_names=images.class_names
+    )
+    for note in original.notes:
+        progress(Notice(note))
     facts: dict[str, Any] = {"name": model, "weights": weights, "license": original.license}
     if weights == RANDOM:
         facts |= {"teaches": False}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from supernets.errors import CheckpointError
 from supernets.supernet import Supernet
 from supernets.timm_models.chain import create
 from supernets.timm_models.export import from_timm_names
+from supernets.timm_models.own_weights import read_into
+from supernets.timm_models.weight_files import CONFIG_FILE, PREPROCESSOR_FILE, beside, find_weights
 
 PRETRAINED = "pretrained"
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-"""Files of a folder that a model was exported to, by timm, by us or by a hub."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Original:
         std: Standard deviation of the colours, as the weights expect images to be normalised.
         first_convolution: Name in the model of the layer that sees the colours.
         license: License of the weights; None where nobody says.
+        notes: What is worth saying of how the weights were read, a sentence each.
     """
 
     supernet: Supernet
@@ -43,6 +44,7 @@ class Original:
     std: tuple[float, float, float]
     first_convolution: str
     license: str | None
+    notes: tuple[str, ...] = ()
 
 
 def load_timm_supernet(
@@ -56,19 +58,24 @@ def load_timm_supernet(
 
 
 def load_original(
-    name: str, weights: str | Path | None = None, classes: int | None = None, image_side: int | None = None
+    name: str,
+    weights: str | Path | None = None,
+    classes: int | None = None,
+    image_side: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Original:
     """A timm model as a supernet, with what is known of its weights.
 
     Args:
         name: Name of the model, as ``NAME`` or ``NAME?argument=value``.
-        weights: ``pretrained`` for those that timm downloads, or a file: safetensors, or a PyTorch file that holds
-            nothing but tensors; or a folder with ``model.safetensors``. A ``config.json`` beside the file, as timm
-            writes it, says how images are normalised; else they are as for timm's own weights. None draws them at
-            random.
-        classes: Number of classes to tell apart; None takes the model's own. A classifier for another number is drawn
-            at random.
+        weights: ``pretrained`` for those that timm downloads; or a file of safetensors or PyTorch, or a folder of timm
+            or Hugging Face, as `supernets.timm_models.own_weights.read_into` reads them. A ``config.json`` or
+            ``preprocessor_config.json`` beside the file says how images are normalised; else they are as for timm's own
+            weights. None draws them at random.
+        classes: Number of classes to tell apart; None takes the model's own. A classifier that does not come with the
+            weights is drawn at random.
         image_side: Side in pixels of the image; None takes the model's own.
+        class_names: Names of the classes in their order, to compare with those beside the weights; None for unknown.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -82,9 +89,9 @@ def load_original(
     space = get_space(f"{PREFIX}:{reference.text}", classes)
     assert isinstance(space, TimmSpace)
     supernet = Supernet(space)
-    tells_classes = False
+    tells_classes, notes = False, tuple[str, ...]()
     if weights is not None:
-        model, tells_classes = _loaded(reference, weights, space.classes)
+        model, tells_classes, notes = _loaded(reference, weights, space.classes, class_names)
         load_timm_weights(supernet, model.state_dict())
     facts = _facts(reference, weights)
     return Original(
@@ -94,6 +101,7 @@ def load_original(
         tuple(facts["std"]),
         facts["first_conv"],
         facts.get("license") if weights is not None else None,
+        notes,
     )
 
 
@@ -107,7 +115,8 @@ def load_timm_weights(supernet: Supernet, state: Mapping[str, Tensor]) -> None:
     try:
         supernet.network.load_state_dict(named)
     except RuntimeError as error:
-        raise CheckpointError(f"weights for `{supernet.space.name}`: {_first_difference(error)}") from error
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise CheckpointError(f"weights for `{supernet.space.name}`: {lines[min(1, len(lines) - 1)]}") from error
 
 
 def _facts(reference: TimmReference, weights: str | Path | None) -> dict[str, Any]:
@@ -122,83 +131,39 @@ def _facts(reference: TimmReference, weights: str | Path | None) -> dict[str, An
     if weights is None or weights == PRETRAINED:
         return facts
     facts.pop("license", None)  # of timm's own weights, not of these
-    file = _weights_file(Path(weights)).with_name(CONFIG_FILE)
-    try:
-        beside = json.loads(file.read_text(encoding="utf-8"))
-        given = {**beside.get("image", {}), **beside.get("pretrained_cfg", {})}
-        found = {name: given[name] for name in ("mean", "std", "license") if name in given}
-    except FileNotFoundError:
-        return facts
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"`{file}` cannot be read: {error}", hint="expected timm's `config.json`") from error
-    return facts | found
+    file = find_weights(Path(weights))
+    config, preprocessor = beside(file, CONFIG_FILE), beside(file, PREPROCESSOR_FILE)
+    given = {name: preprocessor[f"image_{name}"] for name in ("mean", "std") if f"image_{name}" in preprocessor}
+    for part in ("image", "pretrained_cfg"):
+        given |= {
+            name: value for name, value in dict(config.get(part) or {}).items() if name in ("mean", "std", "license")
+        }
+    for name in ("mean", "std"):
+        colours = given.get(name, facts[name])
+        if not isinstance(colours, (list, tuple)) or len(colours) != 3 or not all(map(_is_number, colours)):
+            raise CheckpointError(f"`{CONFIG_FILE}` beside `{file}`: `{name}` is {colours!r}, expected three numbers")
+    return facts | given
 
 
-def _weights_file(path: Path) -> Path:
-    return path / WEIGHTS_FILE if path.is_dir() else path
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _loaded(reference: TimmReference, weights: str | Path, classes: int) -> tuple[nn.Module, bool]:
-    """The model with its weights, and whether its classifier came with them."""
+def _loaded(
+    reference: TimmReference, weights: str | Path, classes: int, class_names: Sequence[str] | None
+) -> tuple[nn.Module, bool, tuple[str, ...]]:
+    """The model with its weights, whether its classifier came with them, and what is worth saying."""
     if weights == PRETRAINED:
         try:
             model = create(reference, None, classes, pretrained=True)
-            return model, getattr(model, "pretrained_cfg", {}).get("num_classes") == classes
+            return model, getattr(model, "pretrained_cfg", {}).get("num_classes") == classes, ()
         except OSError as error:
             raise CheckpointError(
                 f"pretrained weights of timm model `{reference.name}` cannot be downloaded: {error}",
                 hint="download them elsewhere and name the file with `--weights`",
             ) from error
     model = create(reference, None, classes)
-    state = _read(_weights_file(Path(weights)), model)
-    tells_classes = True
-    expected = model.state_dict()
-    classifier = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    for key in [key for key in state if key.rpartition(".")[0] in names]:
-        if key not in expected:
-            del state[key]
-        elif state[key].shape != expected[key].shape:
-            state[key] = expected[key]  # a classifier for other classes: drawn at random
-            tells_classes = False
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"weights `{weights}` are not those of timm model `{reference.name}`: {_first_difference(error)}",
-            hint="give the file of this model, with the arguments that it was made with",
-        ) from error
-    return model, tells_classes
-
-
-def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file, renamed and resized by the model's own code in timm; nothing is unpickled but tensors."""
-    import sys
-
-    from timm.models import load_state_dict
-
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(f"weights `{path}`: found {found}, expected a file of weights")
-    try:
-        state: dict[str, Any] = load_state_dict(str(path), weights_only=True)
-        state = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-        convert = getattr(sys.modules[_defining_class(model).__module__], "checkpoint_filter_fn", None)
-        return dict(convert(state, model) if convert is not None and state else state)
-    except Exception as error:  # readers and converters raise whatever a foreign file makes them trip over
-        raise CheckpointError(
-            f"weights `{path}` cannot be read: {_first_difference(error)}",
-            hint="expected safetensors, or a PyTorch file that holds nothing but tensors",
-        ) from error
-
-
-def _defining_class(model: nn.Module) -> type:
-    return next(base for base in type(model).__mro__ if base.__module__.startswith("timm.models."))
-
-
-def _first_difference(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s)") else lines[0]) if lines else repr(error)
+    return model, *read_into(model, weights, class_names)
 
 
 @torch.no_grad()

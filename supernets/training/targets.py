@@ -95,7 +95,7 @@ def make_teacher(settings: TrainingSettings, data: ImageData, device: torch.devi
 
     return load_teachers(
         settings.teachers,
-        data.classes,
+        data.class_names,
         settings.temperature,
         device,
         settings.teacher_weights or None,

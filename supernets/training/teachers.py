@@ -8,6 +8,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K class
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernets.data.augmentation import Colours
-from supernets.errors import TrainingError
+from supernets.errors import CheckpointError, TrainingError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Teachers:
 
 def load_teachers(
     names: Sequence[str],
-    classes: int,
+    classes: int | Sequence[str],
     temperature: float = 0.2,
     device: torch.device | str = "cpu",
     weights: Sequence[Path | str] | None = None,
@@ -80,11 +83,12 @@ def load_teachers(
 
     Args:
         names: Names of timm networks, such as ``resnext101_32x8d.fb_swsl_ig1b_ft_in1k``, or ``hf-hub:owner/network``.
-        classes: Number of classes of the data, in the order that the teachers were trained with.
+        classes: Names of the data's classes in their order, or their number. Names are compared with those beside a
+            file of weights.
         temperature: What logits are divided by.
         device: Device on which they run.
-        weights: A file for each, safetensors or PyTorch's (read without unpickling); without any, timm's own weights
-            are fetched.
+        weights: A file or folder for each, as `supernets.timm_models.own_weights.read_into` reads them; without any,
+            timm's own weights are fetched.
         mean: Means of the colours by which the student's images are normalised.
         std: Standard deviation of the colours by which the student's images are normalised.
         precision: ``torch.float32`` or ``torch.bfloat16``.
@@ -96,13 +100,15 @@ def load_teachers(
         raise TrainingError(f"teachers: found temperature {temperature:g}, expected more than 0")
     check_teachers(names, weights)
     files = [Path(file) for file in weights] if weights else [None] * len(names)
+    class_names = None if isinstance(classes, int) else tuple(classes)
+    count = classes if isinstance(classes, int) else len(classes)
     found = []
     for name, file in zip(names, files, strict=True):
-        network = _pretrained(name) if file is None else _from_file(name, classes, file)
-        told = getattr(network, "num_classes", classes)
-        if told != classes:
+        network = _pretrained(name) if file is None else _from_file(name, count, class_names, file)
+        told = getattr(network, "num_classes", count)
+        if told != count:
             raise TrainingError(
-                f"teacher `{name}` tells {told} classes, the data has {classes}",
+                f"teacher `{name}` tells {told} classes, the data has {count}",
                 hint="take a teacher that was trained on the same classes, or give its weights in a file",
             )
         found.append(_prepared(network, torch.device(device), mean, std))
@@ -125,7 +131,7 @@ def check_teachers(names: Sequence[str], weights: Sequence[Path | str] | None = 
             _check_name(name)
         if file is None and ":" not in name and not is_model_pretrained(name):
             raise TrainingError(f"teacher `{name}`: timm has no weights for it", hint="give its weights in a file")
-        if file is not None and not Path(file).is_file():
+        if file is not None and not Path(file).exists():
             raise TrainingError(f"teacher `{name}`: there is no file `{file}`")
 
 
@@ -158,20 +164,26 @@ def _pretrained(name: str) -> nn.Module:
     return network
 
 
-def _from_file(name: str, classes: int, file: Path) -> nn.Module:
+def _from_file(name: str, classes: int, class_names: Sequence[str] | None, file: Path) -> nn.Module:
     from timm import create_model
-    from timm.models import load_state_dict
+
+    from supernets.timm_models.own_weights import read_into
 
     network: nn.Module = create_model(name, pretrained=False, num_classes=classes)
     try:
-        network.load_state_dict(load_state_dict(str(file), use_ema=True, device="cpu", weights_only=True))
-    except Exception as error:  # a damaged file, one of another kind, or tensors of another network
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = " ".join(line.strip() for line in lines[:2])
+        tells_classes, notes = read_into(network, file, class_names)
+    except CheckpointError as error:
         raise TrainingError(
-            f"teacher `{name}`: `{file}` does not hold its weights for {classes} classes: {reason}",
-            hint="expected a safetensors file, or one of PyTorch that holds tensors alone",
+            f"teacher `{name}`: `{file}` does not hold its weights for {classes} classes: {error}", hint=error.hint
         ) from error
+    if not tells_classes:
+        raise TrainingError(
+            f"teacher `{name}`: `{file}` does not hold its weights for {classes} classes: {'; '.join(notes)}"
+            f"{'' if notes else 'it has no classifier for so many'}",
+            hint="take a teacher that was trained on the same classes",
+        )
+    for note in notes:
+        logger.warning("teacher `%s`: %s", name, note)
     return network
 
 
