@@ -7,32 +7,39 @@ with its reason.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latency_tables.calibrate import Sample, summed_features
 from latency_tables.errors import CalibrationError
 from latency_tables.kernels import XNNPACK, fuse
 from latency_tables.published_models import PUBLISHED_MODELS, build_published
 from latency_tables.table import BYTES_PER_ELEMENT
+from search_spaces.csv_table import Column, CsvTable
 from search_spaces.errors import NasError
 from search_spaces.graph import OpGraph
 
-REQUIRED = ("model", "latency_ms")
+if TYPE_CHECKING:
+    from torch import nn
+
 CONDITIONS = ("device", "processor", "runtime", "precision", "threads")
 """Columns that must not vary within a file."""
-
-OPTIONAL = ("family", "input_px", "macs_m", "source", *CONDITIONS)
 
 MACS_TOLERANCE = 0.05
 """How far the MACs of a rebuilt network may lie from the published ones, beside the rounding of the latter."""
 
 _ROUNDED = 5  # this many published MACs tell how they are rounded
-_COLUMNS_HINT = f"columns: {', '.join(REQUIRED)}; optional: {', '.join(OPTIONAL)}"
+_COLUMNS = (
+    Column("model", ("network",), is_required=True),
+    Column("latency_ms", ("latency",), is_required=True, units={"ms": 1.0, "us": 1e-3, "ns": 1e-6, "s": 1e3}),
+    Column("family"),
+    Column("input_px", units={"px": 1.0}),
+    Column("macs_m", units={"m": 1.0, "g": 1e3, "k": 1e-3}),
+    Column("source"),
+    *(Column(name) for name in CONDITIONS),
+)
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class RebuiltNetwork:
-    """A network behind a figure; ``family`` counts where the figure names none."""
+    """A network behind a figure; ``family`` counts where the figure names none.
+
+    Attributes:
+        design: As `design_of` gives it; empty where nobody asks.
+    """
 
     family: str
     graph: OpGraph
+    design: str = ""
 
 
 Rebuild = Callable[[str, int | None], RebuiltNetwork]
@@ -101,37 +113,17 @@ def read_figures(path: Path) -> Figures:
         CalibrationError: The file cannot be read, lacks a column, holds something else than a positive number where one
             belongs, or names a network twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CalibrationError(f"figures `{path}`: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(
-            f"figures `{path}`: byte {error.start} is not UTF-8", "save the file as CSV with UTF-8 encoding"
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        lines = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
-    except csv.Error as error:
-        raise CalibrationError(f"figures `{path}`: line {reader.line_num}: {error}") from error
-    if not lines:
-        raise CalibrationError(f"figures `{path}`: found nothing, expected a line of column names", _COLUMNS_HINT)
-    columns = _columns(path, [field.strip() for field in lines[0][1]])
-    rows: dict[str, tuple[int, PublishedFigure]] = {}
-    for number, fields in lines[1:]:
-        where = f"figures `{path}`: line {number}"
-        if len(fields) != len(columns):
-            raise CalibrationError(f"{where}: found {len(fields)} fields, expected {len(columns)}", _COLUMNS_HINT)
-        row = _row(where, dict(zip(columns, map(str.strip, fields), strict=True)))
-        if row.name in rows:
-            raise CalibrationError(
-                f"{where}: found `{row.name}` again, expected each network once (first in line {rows[row.name][0]})"
-            )
-        rows[row.name] = (number, row)
-    if not rows:
+    table = CsvTable(path, "figures", _COLUMNS, CalibrationError)
+    if not table.lines:
         raise CalibrationError(f"figures `{path}`: found no rows below the column names, expected figures")
-    ignored = tuple(name for name in columns if name not in (*REQUIRED, *OPTIONAL))
-    return Figures(tuple(row for _, row in rows.values()), ignored)
+    rows: dict[str, tuple[int, PublishedFigure]] = {}
+    for line, row in zip(table.lines, _rows(table), strict=True):
+        if row.name in rows:
+            table.fail(
+                line, f"found `{row.name}` again, expected each network once (first in line {rows[row.name][0]})"
+            )
+        rows[row.name] = (line, row)
+    return Figures(tuple(row for _, row in rows.values()), table.ignored)
 
 
 def rebuild_figures(
@@ -202,7 +194,17 @@ def rebuild_published(name: str, image_side: int | None = None) -> RebuiltNetwor
 
     side = image_side or model.image_side
     with torch.device("meta"):
-        return RebuiltNetwork(model.family, trace(build_published(model), (3, side, side)))
+        module = build_published(model)
+        return RebuiltNetwork(model.family, trace(module, (3, side, side)), design_of(module))
+
+
+def design_of(module: nn.Module) -> str:
+    """The design of a network: the file of the class that its own derives from first, behind PyTorch's."""
+    from torch import nn
+
+    classes = [each for each in type(module).__mro__ if issubclass(each, nn.Module)]
+    ours = [each for each in classes if not each.__module__.startswith("torch.")]
+    return (ours or classes)[-1].__module__.rpartition(".")[2]
 
 
 def _rounding_m(macs_m: Sequence[float]) -> float:
@@ -212,51 +214,30 @@ def _rounding_m(macs_m: Sequence[float]) -> float:
     return next(unit / 2 for unit in (100, 10, 1) if unit == 1 or all(value % unit == 0 for value in macs_m))
 
 
-def _columns(path: Path, columns: list[str]) -> list[str]:
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
-            found = "`;`" if ";" in columns[0] else "tabs"
-            raise CalibrationError(
-                f"figures `{path}`: columns are separated by {found}, expected commas",
-                "save the file with commas between columns and points in numbers",
-            )
-        raise CalibrationError(
-            f"figures `{path}`: column `{missing[0]}` is missing, found {', '.join(columns)}", _COLUMNS_HINT
+def _rows(table: CsvTable) -> Iterator[PublishedFigure]:
+    numbers = table.numbers("latency_ms", "input_px", "macs_m")
+    texts = {name: table.texts(name) for name in ("model", "family", "source", *CONDITIONS)}
+    for row, line in enumerate(table.lines):
+        fields = {name: column[row] for name, column in texts.items()}
+        if not fields["model"]:
+            table.fail(line, "column `model`: found nothing, expected the name of a network")
+        latency_ms, side, macs_m = (_positive(table, line, name, numbers[name][row]) for name in numbers)
+        if latency_ms is None:
+            table.fail(line, "column `latency_ms`: found nothing, expected milliseconds")
+        if side is not None and side != int(side):
+            table.fail(line, f"column `input_px`: found {side:g}, expected whole pixels")
+        yield PublishedFigure(
+            model=fields["model"],
+            latency_ms=latency_ms,
+            family=fields["family"],
+            input_px=None if side is None else int(side),
+            macs_m=macs_m,
+            source=fields["source"],
+            conditions={name: fields[name] for name in CONDITIONS},
         )
-    repeated = [name for name in columns if columns.count(name) > 1]
-    if repeated:
-        raise CalibrationError(f"figures `{path}`: column `{repeated[0]}` is there twice, expected once")
-    return columns
 
 
-def _row(where: str, fields: Mapping[str, str]) -> PublishedFigure:
-    if not fields["model"]:
-        raise CalibrationError(f"{where}: column `model`: found nothing, expected the name of a network")
-    side = _number(where, "input_px", fields.get("input_px", ""))
-    if side is not None and side != int(side):
-        raise CalibrationError(f"{where}: column `input_px`: found {side:g}, expected whole pixels")
-    latency_ms = _number(where, "latency_ms", fields["latency_ms"])
-    if latency_ms is None:
-        raise CalibrationError(f"{where}: column `latency_ms`: found nothing, expected milliseconds")
-    return PublishedFigure(
-        model=fields["model"],
-        latency_ms=latency_ms,
-        family=fields.get("family", ""),
-        input_px=None if side is None else int(side),
-        macs_m=_number(where, "macs_m", fields.get("macs_m", "")),
-        source=fields.get("source", ""),
-        conditions={name: fields.get(name, "") for name in CONDITIONS},
-    )
-
-
-def _number(where: str, column: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise CalibrationError(f"{where}: column `{column}`: found `{text}`, expected a positive number")
+def _positive(table: CsvTable, line: int, column: str, value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        table.fail(line, f"column `{column}`: found `{value:g}`, expected a positive number")
     return value

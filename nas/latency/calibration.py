@@ -14,15 +14,27 @@ from latency_tables.calibrate import Sample
 from latency_tables.calibrated_table import calibrated_table
 from latency_tables.calibration_form import CalibratedDevice, ranked_forms
 from latency_tables.errors import CalibrationError, TableError
-from latency_tables.figures import CONDITIONS, Figures, RebuiltNetwork, read_figures, rebuild_figures, rebuild_published
+from latency_tables.figures import (
+    CONDITIONS,
+    Figures,
+    RebuiltNetwork,
+    design_of,
+    read_figures,
+    rebuild_figures,
+    rebuild_published,
+)
 from latency_tables.published_models import PUBLISHED_MODELS
 from latency_tables.table import BYTES_PER_ELEMENT, SCHEMA, LatencyTable
 from latency_tables.targets import LOCAL, target_names, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.networks.named import NamedNetwork
+from nas.latency.families import Descent, one_per_network, with_families
+from nas.networks.named import NamedNetwork, timm_network
 from nas.networks.resolve import resolve_network
 from search_spaces.graph import OpGraph
+from search_spaces.timm_models import PREFIX, TimmReference
+
+ONNX = ".onnx"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _STATUS = "nobody touched the device: fitted to whole-network figures, for ranking and coarse budgets"
@@ -64,12 +76,31 @@ def calibrate_target(
     figures = read_figures(figures_path)
     given = {key: _condition(figures, figures_path, key, conditions.get(key, "")) for key in CONDITIONS}
     header, assumed = _header(name, given)
+    rebuilt: dict[str, RebuiltNetwork] = {}
+
+    def rebuild(model: str, image_side: int | None) -> RebuiltNetwork:
+        rebuilt[model] = network = _rebuild(model, image_side)
+        return network
+
     samples, left_out = rebuild_figures(
         figures.rows,
-        _rebuild,
+        rebuild,
         header["precision"],
         progress=lambda done: progress(StageProgress("rebuild networks", done, len(figures.rows))),
     )
+    samples, given_again = one_per_network(samples)
+    left_out += given_again
+    descents = {
+        row.name: Descent(row.family, rebuilt[row.model].family, rebuilt[row.model].design)
+        for row in figures.rows
+        if row.model in rebuilt
+    }
+    samples = with_families(samples, descents)
+    if any(not each.stated and each.design.endswith(ONNX) for each in descents.values()):
+        assumed.append(
+            "the families of ONNX files are not stated, each file taken as one of its own: where they are siblings, the"
+            " errors below are too small; a column `family` says it"
+        )
     notes = [*assumed, *(f"left out: {sentence}" for sentence in left_out)]
     table = _fitted(header, samples, notes)
     table.save(path)
@@ -159,19 +190,21 @@ def _rebuild(model: str, image_side: int | None) -> RebuiltNetwork:
         return rebuild_published(model, image_side)
     try:
         network = resolve_network(model, image_side)
-        return RebuiltNetwork(_family(model, network), _deployed_graph(network))
+        return RebuiltNetwork("", _deployed_graph(network), _design(network))
     except (RuntimeError, AssertionError) as error:
         raise CalibrationError(str(error)) from error
 
 
-def _family(model: str, network: NamedNetwork) -> str:
-    if network.architecture is not None:
-        return network.architecture.space
+def _design(network: NamedNetwork) -> str:
     if network.onnx_path is not None:
-        return network.onnx_path.stem
-    from timm.models import model_entrypoint
+        return network.onnx_path.name
+    if network.architecture is not None and network.architecture.space.startswith(f"{PREFIX}:"):
+        network = timm_network(TimmReference.parse(network.architecture.space.partition(":")[2]).name)
+    assert network.build is not None
+    import torch
 
-    return str(model_entrypoint(model.removeprefix("timm/")).__module__).rpartition(".")[2]
+    with torch.device("meta"):
+        return design_of(network.build())
 
 
 def _deployed_graph(network: NamedNetwork) -> OpGraph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from nas.networks.named import NamedNetwork
 from nas.networks.resolve import resolve_network
 from nas.scores.rank_statistics import Estimate, partial_rank_correlation, rank_correlation
 from search_spaces import get_space
+from search_spaces.csv_table import Column, CsvTable
 
 if TYPE_CHECKING:
     from nas.predictors import EncodedArchitectures
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-COLUMNS = ("network", "accuracy")
+_COLUMNS = (
+    Column("network", ("model",), is_required=True),
+    Column("accuracy", ("acc", "top1", "top_1"), is_required=True, units={"": 1.0, "%": 1.0, "percent": 1.0}),
+)
 SIZES = ("params", "macs")
 """What every score has to beat; always shown, and first."""
 LEAST_NETWORKS, ENOUGH_NETWORKS = 5, 20
@@ -94,20 +97,38 @@ def read_accuracies(path: Path, image_side: int | None = None) -> list[TrainedNe
     """
     rows = _read_rows(path)
     trained: list[TrainedNetwork] = []
-    first_lines: dict[str, int] = {}
+    first_lines: dict[object, int] = {}
     for line, text, accuracy in rows:
-        if text in first_lines:
-            raise UsageError(f"`{path}`, line {line}: network `{text}` stands in line {first_lines[text]} already")
-        first_lines[text] = line
         try:
-            trained.append(TrainedNetwork(resolve_network(text, image_side), accuracy))
+            network = resolve_network(text, image_side)
         except NasError as error:
-            raise UsageError(f"`{path}`, line {line}: {error}", error.hint) from error
+            raise UsageError(f"accuracies `{path}`: line {line}: {error}", error.hint) from error
+        first = first_lines.setdefault(_identity(network), line)
+        if first != line:
+            raise UsageError(
+                f"accuracies `{path}`: line {line}: network `{text}` stands in line {first} already",
+                "keep the accuracy that is right",
+            )
+        trained.append(TrainedNetwork(network, accuracy))
     if len(trained) < LEAST_NETWORKS:
-        raise UsageError(f"`{path}`: found {len(trained)} of at least {LEAST_NETWORKS} networks")
+        raise UsageError(f"accuracies `{path}`: found {len(trained)} of at least {LEAST_NETWORKS} networks")
     if len({each.accuracy for each in trained}) == 1:
-        raise UsageError(f"`{path}`: every accuracy is {trained[0].accuracy:g}, expected accuracies that differ")
+        raise UsageError(
+            f"accuracies `{path}`: every accuracy is {trained[0].accuracy:g}, expected accuracies that differ"
+        )
     return trained
+
+
+def _identity(network: NamedNetwork) -> object:
+    """What two names of one network share: its architecture, its file, or timm's model with the weights' tag."""
+    if network.architecture is not None or network.onnx_path is not None:
+        return network.architecture or (network.onnx_path and network.onnx_path.resolve())
+    from timm.models import get_deprecated_models, get_pretrained_cfg
+
+    name = get_deprecated_models().get(network.name) or network.name
+    config = get_pretrained_cfg(name, allow_unregistered=True)
+    tag = config.tag if config is not None else None
+    return name.partition(".")[0], tag, network.input_shape
 
 
 def correlate(
@@ -149,6 +170,7 @@ def correlate(
     labels = [each.network.name for each in trained]
     rows = [_correlation([result[name] for result in results], labels, accuracy_n, params_n) for name in names]
     few_label, notes = _few_label([each.network for each in trained], accuracy_n)
+    notes += _twins([each.network for each in trained])
     if len(trained) < ENOUGH_NETWORKS:
         notes.insert(0, f"{len(trained)} networks are too few for a conclusion: expect {ENOUGH_NETWORKS} or more")
     return CorrelationReport(len(trained), tuple(rows), few_label, tuple(notes))
@@ -179,6 +201,18 @@ def _quantities(network: NamedNetwork) -> list[float]:
     return [*(math.log(max(size, 1)) for size in sizes), *shares]
 
 
+def _twins(networks: Sequence[NamedNetwork]) -> list[str]:
+    """A note where networks differ in their training alone."""
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for network in networks:
+        groups.setdefault(tuple(_quantities(network)), []).append(network.name)
+    twins = [names for names in groups.values() if len(names) > 1]
+    if not twins:
+        return []
+    shown = "; ".join(" = ".join(f"`{name}`" for name in names[:3]) for names in twins[:3])
+    return [f"untrained, some networks are the same, and no score tells them apart: {shown}"]
+
+
 def _few_label(networks: Sequence[NamedNetwork], accuracy_n: Floats) -> tuple[Estimate | None, list[str]]:
     from nas.predictors import cross_validated
 
@@ -206,33 +240,22 @@ def _correlation(
 
 def _read_rows(path: Path) -> list[tuple[int, str, float]]:
     """Line number, network and accuracy of each row."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                found = ", ".join(f"`{name}`" for name in reader.fieldnames or ()) or "nothing"
-                raise UsageError(
-                    f"`{path}`, line 1: found {found}, expected the columns `network` and `accuracy`",
-                    hint="the first line names the columns: network,accuracy",
-                )
-            return [_read_row(path, reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"`{path}` cannot be read: {reason}", "expected a CSV file in UTF-8") from error
-
-
-def _read_row(path: Path, line: int, row: dict[str, str | None]) -> tuple[int, str, float]:
-    text, written = ((row[name] or "").strip() for name in COLUMNS)
-    if not text:
-        raise UsageError(f"`{path}`, line {line}: no network", "leave no empty lines or fields")
-    try:
-        accuracy = float(written)
-    except ValueError:
-        accuracy = math.nan
-    if not math.isfinite(accuracy):
-        raise UsageError(
-            f"`{path}`, line {line}: accuracy is `{written}`, expected a number",
-            hint="quote a network that holds commas",
+    table = CsvTable(path, "accuracies", _COLUMNS, UsageError)
+    networks, accuracies = table.texts("network"), table.numbers("accuracy")["accuracy"]
+    rows = []
+    for line, text, accuracy in zip(table.lines, networks, accuracies, strict=True):
+        if not text:
+            table.fail(line, "no network", "leave no fields of `network` empty")
+        if accuracy is None or not 0 <= accuracy <= 100:
+            found = "nothing" if accuracy is None else f"{accuracy:g}"
+            table.fail(line, f"accuracy is {found}, expected a share from 0 to 1 or a percentage from 0 to 100")
+        rows.append((line, text, accuracy))
+    percentage = next((row for row in rows if row[2] > 1), None)
+    share = next((row for row in rows if 0 < row[2] <= 1), None)
+    if percentage and share and not table.says_unit("accuracy"):
+        table.fail(
+            share[0],
+            f"accuracy is {share[2]:g}, in line {percentage[0]} it is {percentage[2]:g}: shares and percentages mixed?",
+            "give all as percentages and name the column `accuracy_%`",
         )
-    return line, text, accuracy
+    return rows

@@ -91,7 +91,7 @@ def test_calibrating_again_replaces_the_table(folder: Path) -> None:
         (["--name", "b"], figures().replace("fp16", "int8", 1), 4, "column `precision`: found `fp16`, `int8`"),
         (["--name", "local"], figures(), 2, "`local` stands for this machine"),
         (["--name", "../b"], figures(), 2, "target name `../b`: expected letters"),
-        (["--name", "b"], "model;latency_ms\n", 4, "columns are separated by `;`"),
+        (["--name", "b"], "model;latency_ms\n", 4, "found no rows below the column names"),
     ],
 )
 def test_bad_input_is_one_message_and_no_table(options: list[str], text: str, code: int, message: str) -> None:

@@ -88,14 +88,25 @@ def test_networks_without_a_common_space_are_told_apart_by_their_graphs() -> Non
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        ("", "line 1: found nothing, expected the columns", "network,accuracy"),
-        ("name,accuracy\nresnet18,70\n", "found `name`, `accuracy`", "network,accuracy"),
-        ("network,accuracy\nelastic-mini/largest,\n", "line 2: accuracy is ``, expected a number", "quote"),
-        ("network,accuracy\nelastic-mini/largest,nan\n", "line 2: accuracy is `nan`", ""),
-        ("network,accuracy\nelastic-mini/largest,high\n", "line 2: accuracy is `high`", ""),
+        ("", "line 1: found nothing, expected a line of column names", "network, accuracy"),
+        ("name,accuracy\nresnet18,70\n", "found `name`, `accuracy`", "network, accuracy"),
+        ("network,accuracy\nelastic-mini/largest,\n", "line 2: accuracy is nothing, expected a share", ""),
+        (
+            "network,accuracy\nelastic-mini/largest,nan\n",
+            "line 2: column `accuracy`: found `nan`, expected a number",
+            "",
+        ),
+        (
+            "network,accuracy\nelastic-mini/largest,high\n",
+            "line 2: column `accuracy`: found `high`, expected a number",
+            "",
+        ),
+        ("network,accuracy\nelastic-mini/largest,70\nelastic-mini/smallest,0.6\n", "line 3: accuracy is 0.6", "_%"),
+        ("network,accuracy\nelastic-mini/largest,-70\n", "line 2: accuracy is -70, expected a share", ""),
+        ("network,accuracy\nelastic-mini/largest,81,4\n", "line 2: found 3 fields, expected 2", "`;`"),
         ("network,accuracy\n,70\n", "line 2: no network", ""),
         ("network,accuracy\nelastic-mini/larges,70\n", "line 2: unknown architecture", "elastic-mini"),
-        ("network,accuracy\nelastic-mini/largest,1\nelastic-mini/largest,2\n", "line 3: network", ""),
+        ("network,accuracy\nelastic-mini/largest,71\nelastic-mini/largest,72\n", "line 3: network", ""),
         ("network,accuracy\nelastic-mini/largest,70\n", "found 1 of at least 5 networks", ""),
     ],
 )
@@ -114,7 +125,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_accuracies(tmp_path / "nowhere.csv")
     (tmp_path / "latin.csv").write_bytes("network,accuracy\nrésumé,1\n".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"latin.csv` cannot be read"):
+    with pytest.raises(UsageError, match=r"latin.csv`: line 2: byte 18 is not UTF-8"):
         read_accuracies(tmp_path / "latin.csv")
 
 
@@ -150,3 +161,21 @@ def test_command_line(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["correlate", str(path), "--scores", "capacty"])
     assert refused.exit_code == 2
     assert "did you mean `capacity`" in refused.stderr
+
+
+def test_one_network_under_two_names_is_refused_and_twins_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "accuracies.csv"
+    others = "elastic-mini/largest,70\nelastic-mini/smallest,60\nelastic/T1,62\nelastic/T2,63\n"
+    architecture = json.dumps(get_space("elastic-mini").largest.to_dict()).replace('"', '""')
+    for one, two in (
+        ("resnet18", "resnet18.a1_in1k"),
+        ("resnet18", "timm/resnet18"),
+        ("elastic-mini/largest", f'"{architecture}"'),
+    ):
+        rows = others if one in others else f"{others}{one},71\n"
+        path.write_text(f"network,accuracy\n{rows}{two},72\n")
+        with pytest.raises(UsageError, match=r"line \d: network .* stands in line \d already"):
+            read_accuracies(path)
+    path.write_text(f"network,accuracy\n{others}resnet18.a1_in1k,70\nresnet18.fb_ssl_yfcc100m_ft_in1k,72\n")
+    report = correlate(read_accuracies(path), ["params"], repeats=1, batch_size=4)
+    assert "the same, and no score tells them apart: `resnet18.a1_in1k` = `resnet18.fb_ssl" in report.notes[-1]
