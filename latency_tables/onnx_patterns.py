@@ -37,20 +37,22 @@ class Piece:
         return self.outputs[0]
 
 
-def collapse(nodes: Sequence[Any], constants: Set[str]) -> list[Piece]:
+def collapse(nodes: Sequence[Any], constants: Set[str], scalars: Set[str]) -> list[Piece]:
     """The graph's operators in order, patterns put together.
 
     Args:
         nodes: ONNX nodes in execution order.
         constants: Names of tensors that do not depend on the input.
+        scalars: Names of those that are one number. Patterns hold no others, which may be weights.
     """
-    return _Collapser(nodes, constants).run()
+    return _Collapser(nodes, constants, scalars).run()
 
 
 class _Collapser:
-    def __init__(self, nodes: Sequence[Any], constants: Set[str]) -> None:
+    def __init__(self, nodes: Sequence[Any], constants: Set[str], scalars: Set[str]) -> None:
         self.nodes = nodes
         self.constants = constants
+        self.scalars = scalars
         self.makers = {tensor: node for node in nodes for tensor in node.output}
         self.readers: dict[str, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -68,7 +70,7 @@ class _Collapser:
         made: dict[str, Piece] = {}  # by the output of the pattern's last node
         for node in self.nodes:
             found = patterns[node.op_type](node) if node.op_type in patterns else None
-            if found is not None:
+            if found is not None and self._is_closed(found[2]):
                 operator, source, members = found
                 last = members[-1]
                 swallowed.update(tensor for member in members for tensor in member.output)
@@ -81,6 +83,13 @@ class _Collapser:
                 name = node.name or node.output[0]
                 pieces.append(Piece(name, node.op_type, tuple(node.input), tuple(node.output), node))
         return pieces
+
+    def _is_closed(self, members: list[Any]) -> bool:
+        """Whether nothing outside of a pattern reads what is inside, and it holds no weights."""
+        inside = {tensor for member in members[:-1] for tensor in member.output}
+        outside = [node for tensor in inside for node in self.readers[tensor] if node not in members]
+        held = {tensor for member in members for tensor in member.input[:2] if tensor in self.constants}
+        return not outside and held <= self.scalars
 
     def _gelu(self, erf: Any) -> tuple[str, str, list[Any]] | None:
         """``x * (1 + erf(x / sqrt 2)) * 0.5``, the half before or behind."""

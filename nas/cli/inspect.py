@@ -40,6 +40,8 @@ def network(
 
     named = resolve_network(text, image_size)
     ops = named.graph()
+    for note in named.notes:
+        display.say(f"note: `{named.name}`: {note}")
     if graph is not None:
         write_graph(ops, graph)
         display.say(f"written to {display.short(graph)}")

@@ -43,6 +43,9 @@ def predict(
     stale = staleness(table)
     if stale:
         display.say(f"warning: table `{table.name}` is out of date: {stale}; run `nas latency build` again")
+    for prediction in predictions:
+        for note in prediction.notes:
+            display.say(f"note: `{prediction.network}`: {note}")
     if json:
         entries = [prediction.to_dict() for prediction in predictions]
         document = {"schema": 1, "target": table.name, "source": provenance_line(table), "stale": stale or None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from latency_tables.predictor import ClassTime, Latency, LatencyPredictor
@@ -18,6 +18,7 @@ class Prediction:
         params: Learned numbers.
         macs: Multiply-accumulates of one image.
         classes: The predicted time by kernel class, the largest first.
+        notes: What the reader of the numbers should know, one sentence each.
     """
 
     network: str
@@ -26,6 +27,7 @@ class Prediction:
     params: int
     macs: int
     classes: tuple[ClassTime, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def extrapolated_classes(self) -> list[ClassTime]:
@@ -58,6 +60,7 @@ class Prediction:
             "params": self.params,
             "macs": self.macs,
             "kernels": [asdict(entry) for entry in self.classes],
+            "notes": list(self.notes),
         }
 
 
@@ -67,7 +70,11 @@ def predict_network(predictor: LatencyPredictor, network: NamedNetwork) -> Predi
     Raises:
         LatencyError: The network cannot be traced.
     """
-    return predict_graph(predictor, network.name, network.input_shape, network.graph())
+    prediction = predict_graph(predictor, network.name, network.input_shape, network.graph())
+    notes, precision = network.notes, predictor.table.precision
+    if network.precision not in ("fp32", precision):
+        notes += (f"it computes in {network.precision}; predicted is its latency in {precision}, as the table has it",)
+    return replace(prediction, notes=notes)
 
 
 def predict_graph(

@@ -30,6 +30,8 @@ class NamedNetwork:
         build: Gives a freshly initialised module on the default device; None for an ONNX file.
         onnx_path: The ONNX file; None for everything else.
         architecture: Its architecture, for a network of a search space; None for everything else.
+        precision: What it computes in, as `latency_tables.onnx_graph.OnnxGraph` says.
+        notes: What the reader of its numbers should know, one sentence each.
     """
 
     name: str
@@ -38,6 +40,8 @@ class NamedNetwork:
     build: Callable[[], nn.Module] | None
     onnx_path: Path | None = None
     architecture: Architecture | None = None
+    precision: str = "fp32"
+    notes: tuple[str, ...] = ()
 
 
 def space_network(space: SearchSpace, architecture: Architecture, name: str) -> NamedNetwork:
@@ -100,7 +104,10 @@ def onnx_network(path: Path) -> NamedNetwork:
 
     graph = read_onnx_graph(path)
     colours, height, width = graph.source_shape
-    return NamedNetwork(path.name, (colours, height, width), lambda: graph, None, onnx_path=path)
+    shape = (colours, height, width)
+    return NamedNetwork(
+        path.name, shape, lambda: graph, None, onnx_path=path, precision=graph.precision, notes=graph.notes
+    )
 
 
 def _create(name: str, image_size: tuple[int, int] | None) -> nn.Module:

@@ -62,9 +62,9 @@ def _of_a_space(text: str) -> NamedNetwork | None:
 
 def _of_a_file(text: str) -> NamedNetwork | None:
     path = Path(text)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return onnx_network(path)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return _from_json_file(path)
     folder, _, pick = text.rpartition(":")
     if path.is_dir():

@@ -12,7 +12,7 @@ CONSTANTS = frozenset({"root2", "one", "half", "two", "epsilon"})
 
 
 def collapsed(*nodes: NodeProto) -> list[tuple[str, tuple[str, ...], str]]:
-    return [(piece.operator, piece.inputs, piece.output) for piece in collapse(nodes, CONSTANTS)]
+    return [(piece.operator, piece.inputs, piece.output) for piece in collapse(nodes, CONSTANTS, CONSTANTS)]
 
 
 def erf_of_x() -> list[NodeProto]:
@@ -31,7 +31,7 @@ def test_gelu_with_the_half_behind() -> None:
         make_node("Mul", ["product", "half"], ["y"], name="last"),
         make_node("Relu", ["y"], ["z"]),
     ]
-    pieces = collapse(nodes, CONSTANTS)
+    pieces = collapse(nodes, CONSTANTS, CONSTANTS)
     assert pieces == [
         Piece("conv", "Conv", ("image", "weight"), ("x",), nodes[0]),
         Piece("last", "Gelu", ("x",), ("y",), nodes[5]),
