@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from search_spaces.architecture import Architecture
 from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
-from search_spaces.errors import SearchSpaceError, UnknownNameError
+from search_spaces.errors import SearchSpaceError
+from search_spaces.plugins import Registry, installed
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
 from search_spaces.space import SearchSpace
@@ -22,34 +22,30 @@ from search_spaces.space import SearchSpace
 SpaceFactory = Callable[[int | None], SearchSpace]
 """Makes a space for a number of classes; None takes the space's own."""
 
-_factories: dict[str, SpaceFactory] = {
-    "asvit": lambda classes: AsvitSpace(ASVIT, classes),
-    "asvit-grown": lambda classes: AsvitSpace(ASVIT_GROWN, classes),
-    "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
-    "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
-    "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
-    "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
-    "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
-    "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),
-    "resnas-tiny": lambda classes: ResnasSpace(RESNAS_TINY, classes),
-}
+SPACES: Registry[SpaceFactory] = Registry(
+    "search space",
+    "nas.search_spaces",
+    {
+        "asvit": lambda classes: AsvitSpace(ASVIT, classes),
+        "asvit-grown": lambda classes: AsvitSpace(ASVIT_GROWN, classes),
+        "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
+        "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
+        "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
+        "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
+        "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
+        "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),
+        "resnas-tiny": lambda classes: ResnasSpace(RESNAS_TINY, classes),
+    },
+)
 _spaces: dict[tuple[str, int | None], SearchSpace] = {}
 
 
-def register(name: str, factory: SpaceFactory) -> None:
-    """Register a space under ``name``.
-
-    Raises:
-        ValueError: The name is taken.
-    """
-    if name in _all_factories():
-        raise ValueError(f"search space `{name}` is registered already")
-    _factories[name] = factory
+register = SPACES.register
 
 
 def space_names() -> list[str]:
     """The names of all registered spaces."""
-    return sorted(_all_factories())
+    return sorted(SPACES.names())
 
 
 def get_space(name: str, classes: int | None = None) -> SearchSpace:
@@ -65,11 +61,8 @@ def get_space(name: str, classes: int | None = None) -> SearchSpace:
             space = _kinds()[kind].load()(text, classes)
             _spaces[key] = _spaces.setdefault((space.name, classes), space)
         return _spaces[key]
-    factories = _all_factories()
-    if name not in factories:
-        raise UnknownNameError("search space", name, factories)
     if key not in _spaces:
-        _spaces[key] = factories[name](classes)
+        _spaces[key] = SPACES.get(name)(classes)
     return _spaces[key]
 
 
@@ -103,21 +96,11 @@ def space_kinds() -> list[str]:
     return sorted(_kinds())
 
 
-@cache
 def _kinds() -> dict[str, EntryPoint]:
-    kinds = {point.name: point for point in entry_points(group="nas.search_space_kinds")}
+    kinds = installed("nas.search_space_kinds")
     if not kinds:
         raise SearchSpaceError(
             "no installed package declares a kind of search space, expected `timm` at least",
             "the installation is older than the code; renew it: `pip install -e .`",
         )
     return kinds
-
-
-@cache
-def _plugins() -> dict[str, SpaceFactory]:
-    return {point.name: point.load() for point in entry_points(group="nas.search_spaces")}
-
-
-def _all_factories() -> dict[str, SpaceFactory]:
-    return {**_plugins(), **_factories}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -24,11 +23,12 @@ from nas.errors import RunError
 from nas.runs.settings import Given, Setting, check_unchanged
 from nas.runs.settings_file import read_settings, toml_text
 from nas.searching.settings import SearchSettings
+from search_spaces.plugins import installed as installed_entry_points
 from supernets.checkpoint import read_checkpoint
 
 ENTRY_POINTS = {
     "nas.quantities": ("energy", "energy_quantity:ENERGY"),
-    "nas.runtimes": ("paper", "paper_runtime:Paper"),
+    "nas.runtimes": ("paper", "paper_runtime:PAPER"),
     "nas.export_formats": ("torch-program", "program_format:PROGRAM"),
     "nas.data_sources": ("stripes", "stripes_data:SOURCE"),
     "nas.scores": ("largest-gradient", "gradient_score:LARGEST_GRADIENT"),
@@ -36,17 +36,6 @@ ENTRY_POINTS = {
     "nas.search_spaces": ("more-mixing", "projection_operator:MoreMixingSpace"),
     "nas.losses": ("focal", "focal_loss:focal_loss"),
 }
-CACHES = (
-    ("search_spaces.registry", "_plugins"),
-    ("latency_tables.runtimes.registry", "_plugins"),
-    ("supernets.data.sources", "_plugins"),
-    ("supernets.training.losses", "_plugins"),
-    ("nas.exporting.formats.registry", "_points"),
-    ("nas.objectives.quantities", "_known"),
-    ("nas.scores.registry", "_entry_points"),
-    ("nas.controllers.registry", "_points"),
-)
-"""What remembers the entry points of a process."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +50,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     root = str(Path(__file__).resolve().parent.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(metadata.parent), root, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
-    caches = [getattr(importlib.import_module(module), name) for module, name in CACHES]
-    for remembered in caches:
-        remembered.cache_clear()
+    installed_entry_points.cache_clear()
     yield
     monkeypatch.undo()
-    for remembered in caches:
-        remembered.cache_clear()
+    installed_entry_points.cache_clear()
 
 
 def nas(*arguments: str | Path) -> Result:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import entry_points
-
 from latency_tables.kernels import Fusion
 from latency_tables.runtimes.base import Runtime
 from latency_tables.runtimes.executorch import ExecuTorch
@@ -13,43 +10,33 @@ from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from latency_tables.runtimes.openvino import OpenVINO
 from latency_tables.runtimes.torch_eager import TorchEager
 from search_spaces.errors import UnknownNameError
+from search_spaces.plugins import Registry
 
-_runtimes: dict[str, Runtime] = {
-    runtime.name: runtime for runtime in (OnnxRuntime(), OpenVINO(), TorchEager(), LiteRT(), ExecuTorch())
-}
+RUNTIMES: Registry[Runtime] = Registry(
+    "runtime",
+    "nas.runtimes",
+    {runtime.name: runtime for runtime in (OnnxRuntime(), OpenVINO(), TorchEager(), LiteRT(), ExecuTorch())},
+)
+get_runtime = RUNTIMES.get
 
 
 def register_runtime(runtime: Runtime) -> None:
-    """Register a runtime.
+    """Register a runtime for this process.
 
     Raises:
         ValueError: Its name is taken.
     """
-    if runtime.name in _all_runtimes():
-        raise ValueError(f"runtime `{runtime.name}` is registered already")
-    _runtimes[runtime.name] = runtime
-
-
-def get_runtime(name: str) -> Runtime:
-    """The runtime called ``name``.
-
-    Raises:
-        UnknownNameError: There is none.
-    """
-    runtimes = _all_runtimes()
-    if name not in runtimes:
-        raise UnknownNameError("runtime", name, runtimes)
-    return runtimes[name]
+    RUNTIMES.register(runtime.name, runtime)
 
 
 def runtime_names() -> list[str]:
     """The names of all registered runtimes."""
-    return sorted(_all_runtimes())
+    return sorted(RUNTIMES.names())
 
 
 def find_title(title: str) -> Runtime | None:
     """The runtime that latency tables call ``title``; None where no runtime of that title is registered."""
-    return next((runtime for runtime in _all_runtimes().values() if runtime.title == title), None)
+    return next((runtime for runtime in RUNTIMES.values() if runtime.title == title), None)
 
 
 def find_fusion(name: str) -> Fusion:
@@ -58,18 +45,9 @@ def find_fusion(name: str) -> Fusion:
     Raises:
         UnknownNameError: No registered runtime fuses in this way.
     """
-    known = {runtime.fusion.name: runtime.fusion for runtime in _runtimes.values()}
-    if name not in known:
-        known |= {runtime.fusion.name: runtime.fusion for runtime in _plugins().values()}
-    if name not in known:
-        raise UnknownNameError("fusion", name, known)
-    return known[name]
-
-
-def _all_runtimes() -> dict[str, Runtime]:
-    return {**_plugins(), **_runtimes}
-
-
-@cache
-def _plugins() -> dict[str, Runtime]:
-    return {point.name: point.load()() for point in entry_points(group="nas.runtimes")}
+    known = []
+    for runtime in RUNTIMES.values():
+        if runtime.fusion.name == name:
+            return runtime.fusion
+        known.append(runtime.fusion.name)
+    raise UnknownNameError("fusion", name, known)

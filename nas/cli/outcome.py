@@ -13,7 +13,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json
-from nas.exporting.formats.registry import OURS
+from nas.exporting.formats.names import OURS
 
 
 @handles_errors

@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,11 +34,11 @@ from search_spaces import (
     population_cost,
     population_peak_memory,
 )
+from search_spaces.plugins import Registry
 
 Column = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 """One number per genotype, ``[n]``."""
 
-GROUP = "nas.quantities"
 FLOAT_BYTES = 4
 
 _MEASURES: Mapping[str, Measure] = {"": COUNT, "ms": LATENCY, "B": SIZE}
@@ -108,7 +107,7 @@ class Quantity:
 
 def quantity_names() -> list[str]:
     """The names of all quantities but the latencies: ours, other packages', those of this process."""
-    return [*_known(), *_registered]
+    return QUANTITIES.names()
 
 
 def find_quantity(name: str) -> Quantity | None:
@@ -116,7 +115,7 @@ def find_quantity(name: str) -> Quantity | None:
     target = target_of(name)
     if target:
         return _latency(target)
-    return _registered.get(name) or _known().get(name)
+    return QUANTITIES.find(name)
 
 
 def get_quantity(name: str) -> Quantity:
@@ -167,9 +166,9 @@ def register_quantity(quantity: Quantity) -> None:
     Raises:
         ValueError: Its name is taken.
     """
-    if find_quantity(quantity.name) is not None:
+    if target_of(quantity.name):
         raise ValueError(f"quantity `{quantity.name}` is registered already")
-    _registered[quantity.name] = quantity
+    QUANTITIES.register(quantity.name, quantity)
 
 
 class _BlockSums:
@@ -290,14 +289,11 @@ WIDTH = Quantity(
     "width", "", "mean number of output channels of the layers with weights", _mean_channels, _width, is_maximised=True
 )
 
-_OURS = {entry.name: entry for entry in (PARAMS, MACS, PEAK_MEMORY, WEIGHT_BYTES, CAPACITY, DEPTH, WIDTH)}
-_registered: dict[str, Quantity] = {}
-
-
-@cache
-def _known() -> dict[str, Quantity]:
-    theirs: dict[str, Quantity] = {point.name: point.load() for point in entry_points(group=GROUP)}
-    return {**_OURS, **{name: quantity for name, quantity in theirs.items() if name not in _OURS}}
+QUANTITIES: Registry[Quantity] = Registry(
+    "quantity",
+    "nas.quantities",
+    {entry.name: entry for entry in (PARAMS, MACS, PEAK_MEMORY, WEIGHT_BYTES, CAPACITY, DEPTH, WIDTH)},
+)
 
 
 @cache

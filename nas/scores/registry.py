@@ -10,38 +10,38 @@ everywhere.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
 from nas.objectives.quantities import Quantity, get_quantity, quantity_names
 from nas.records.network import SIZES
 from nas.scores.base import Score
 from search_spaces import UnknownNameError
+from search_spaces.plugins import Registry
 
 DEFAULT_SCORE = "capacity"
-GROUP = "nas.scores"
 
-_OURS = {
-    "length-distortion": "nas.scores.circle_scores:LENGTH_DISTORTION",
-    "length-distortion-norms": "nas.scores.circle_scores:LENGTH_DISTORTION_WITH_NORMS",
-    "curvature": "nas.scores.circle_scores:CURVATURE",
-    "gauss-map-length": "nas.scores.circle_scores:GAUSS_MAP_LENGTH",
-    "ntk": "nas.scores.circle_scores:NTK",
-    "as-vit": "nas.scores.asvit:AS_VIT",
-    "synflow": "nas.scores.synflow:SYNFLOW",
-    "dss": "nas.scores.dss:DSS",
-    "snip": "nas.scores.gradients:SNIP",
-    "grad-norm": "nas.scores.gradients:GRADIENT_NORM",
-    "zico": "nas.scores.zico:ZICO",
-    "naswot": "nas.scores.naswot:NASWOT",
-    "near": "nas.scores.activation_ranks:NEAR",
-    "w-pca": "nas.scores.activation_ranks:W_PCA",
-    "az-expressivity": "nas.scores.az_nas:EXPRESSIVITY",
-    "az-progressivity": "nas.scores.az_nas:PROGRESSIVITY",
-    "az-trainability": "nas.scores.az_nas:TRAINABILITY",
-}
-"""Where each score stands, as an entry point names it, so that a score's module is imported when it is used."""
-
-_registered: dict[str, Score] = {}
+SCORES: Registry[Score] = Registry(
+    "score",
+    "nas.scores",
+    {
+        "length-distortion": "nas.scores.circle_scores:LENGTH_DISTORTION",
+        "length-distortion-norms": "nas.scores.circle_scores:LENGTH_DISTORTION_WITH_NORMS",
+        "curvature": "nas.scores.circle_scores:CURVATURE",
+        "gauss-map-length": "nas.scores.circle_scores:GAUSS_MAP_LENGTH",
+        "ntk": "nas.scores.circle_scores:NTK",
+        "as-vit": "nas.scores.asvit:AS_VIT",
+        "synflow": "nas.scores.synflow:SYNFLOW",
+        "dss": "nas.scores.dss:DSS",
+        "snip": "nas.scores.gradients:SNIP",
+        "grad-norm": "nas.scores.gradients:GRADIENT_NORM",
+        "zico": "nas.scores.zico:ZICO",
+        "naswot": "nas.scores.naswot:NASWOT",
+        "near": "nas.scores.activation_ranks:NEAR",
+        "w-pca": "nas.scores.activation_ranks:W_PCA",
+        "az-expressivity": "nas.scores.az_nas:EXPRESSIVITY",
+        "az-progressivity": "nas.scores.az_nas:PROGRESSIVITY",
+        "az-trainability": "nas.scores.az_nas:TRAINABILITY",
+    },
+)
 
 
 def register_score(score: Score) -> None:
@@ -50,9 +50,9 @@ def register_score(score: Score) -> None:
     Raises:
         ValueError: Its name is taken.
     """
-    if score.name in score_names():
+    if score.name in _sizes():
         raise ValueError(f"score `{score.name}` is registered already")
-    _registered[score.name] = score
+    SCORES.register(score.name, score)
 
 
 def get_score(name: str) -> Score:
@@ -61,19 +61,17 @@ def get_score(name: str) -> Score:
     Raises:
         UnknownNameError: There is none.
     """
-    if name in _registered:
-        return _registered[name]
     if name in _sizes():
         return _of_quantity(get_quantity(name))
-    points = _entry_points()
-    if name not in points:
+    found = SCORES.find(name)
+    if found is None:
         raise UnknownNameError("score", name, score_names())
-    return _load(points[name])
+    return found
 
 
 def score_names() -> list[str]:
     """The names of all scores: size first, then ours by kind, then other packages'."""
-    return [*_sizes(), *_entry_points(), *_registered]
+    return [*_sizes(), *SCORES.names()]
 
 
 def _sizes() -> list[str]:
@@ -84,15 +82,3 @@ def _sizes() -> list[str]:
 @cache
 def _of_quantity(quantity: Quantity) -> Score:
     return Score.of_quantity(quantity)
-
-
-@cache
-def _entry_points() -> dict[str, EntryPoint]:
-    ours = {name: EntryPoint(name, where, GROUP) for name, where in _OURS.items()}
-    return {**ours, **{point.name: point for point in entry_points(group=GROUP) if point.name not in ours}}
-
-
-@cache
-def _load(point: EntryPoint) -> Score:
-    score: Score = point.load()
-    return score

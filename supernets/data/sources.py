@@ -7,9 +7,8 @@ before folders and before datasets of timm.
 from __future__ import annotations
 
 import difflib
-from functools import cache
-from importlib.metadata import entry_points
 
+from search_spaces.plugins import Registry
 from supernets.data.augmentation import get_augmentation
 from supernets.data.digits import DigitsSource
 from supernets.data.glyphs import GlyphSource
@@ -18,28 +17,26 @@ from supernets.data.image_files import FolderSource
 from supernets.data.timm_datasets import TimmSource
 from supernets.errors import DataError
 
-_named: dict[str, DataSource] = {DigitsSource.name: DigitsSource(), GlyphSource.name: GlyphSource()}
 _LAST: dict[str, DataSource] = {"folder": FolderSource(), "timm": TimmSource()}
+SOURCES: Registry[DataSource] = Registry(
+    "data source", "nas.data_sources", {DigitsSource.name: DigitsSource(), GlyphSource.name: GlyphSource()}
+)
 
 
 def register_data_source(name: str, source: DataSource) -> None:
-    """Add a source of images.
-
-    Args:
-        name: Name of the source, which no other one has.
-        source: The source.
+    """Register a source of images for this process.
 
     Raises:
         ValueError: The name is taken.
     """
-    if name in data_sources():
+    if name in _LAST:
         raise ValueError(f"data source `{name}` is registered already")
-    _named[name] = source
+    SOURCES.register(name, source)
 
 
 def data_sources() -> dict[str, DataSource]:
     """All sources by name, in the order in which they are asked whether they understand a text."""
-    return {**_named, **_plugins(), **_LAST}
+    return {**{name: SOURCES.get(name) for name in SOURCES.names()}, **_LAST}
 
 
 def load_data(
@@ -75,8 +72,3 @@ def load_data(
         f"data `{source}`: no such folder, and no source of that name",
         hint=f"did you mean `{close[0]}`?" if close else f"expected {', '.join(expected)}, or {last}",
     )
-
-
-@cache
-def _plugins() -> dict[str, DataSource]:
-    return {point.name: point.load() for point in entry_points(group="nas.data_sources")}

@@ -6,10 +6,7 @@ package as an entry point `nas.sampling_policies`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib.metadata import entry_points
-
-from search_spaces import UnknownNameError
+from search_spaces.plugins import Registry
 from supernets.sampling.complexity_aware import ComplexityAwarePolicy
 from supernets.sampling.conflict_aware import ConflictAwarePolicy
 from supernets.sampling.multi_architecture import MULTI_ARCHITECTURE
@@ -32,43 +29,21 @@ __all__ = [
     "register_policy",
 ]
 
-_policies: dict[str, SamplingPolicy] = {
-    "sandwich": SandwichPolicy(),
-    "uniform": UniformPolicy(),
-    "complexity-aware": ComplexityAwarePolicy(),
-    "conflict-aware": ConflictAwarePolicy(),
-    **MULTI_ARCHITECTURE,
-}
+POLICIES: Registry[SamplingPolicy] = Registry(
+    "sampling policy",
+    "nas.sampling_policies",
+    {
+        "sandwich": SandwichPolicy(),
+        "uniform": UniformPolicy(),
+        "complexity-aware": ComplexityAwarePolicy(),
+        "conflict-aware": ConflictAwarePolicy(),
+        **MULTI_ARCHITECTURE,
+    },
+)
+get_policy = POLICIES.get
+register_policy = POLICIES.register
 
 
 def policy_names() -> list[str]:
     """The names of all policies."""
-    return sorted(_all_policies())
-
-
-def get_policy(name: str) -> SamplingPolicy:
-    """The policy called ``name``.
-
-    Raises:
-        UnknownNameError: There is none.
-    """
-    policies = _all_policies()
-    if name not in policies:
-        raise UnknownNameError("sampling policy", name, policies)
-    return policies[name]
-
-
-def register_policy(name: str, policy: SamplingPolicy) -> None:
-    """Register a policy under ``name``.
-
-    Raises:
-        ValueError: The name is taken.
-    """
-    if name in _all_policies():
-        raise ValueError(f"sampling policy `{name}` is registered already")
-    _policies[name] = policy
-
-
-def _all_policies() -> Mapping[str, SamplingPolicy]:
-    plugins = {p.name: p for p in entry_points(group="nas.sampling_policies") if p.name not in _policies}
-    return {**{name: plugin.load() for name, plugin in plugins.items()}, **_policies}
+    return sorted(POLICIES.names())

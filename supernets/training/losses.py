@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from search_spaces import UnknownNameError
+from search_spaces.plugins import Registry
 from supernets.token_logits import TokenLogits
 
 Target = Literal["labels", "first", "mean"]
@@ -169,37 +167,7 @@ def _on_labels(logits_BK: Tensor, targets: ImageTargets, smoothing: float) -> Te
     return F.cross_entropy(logits_BK, targets.classes_BK.to(logits_BK.dtype))
 
 
-_registered: dict[str, Loss] = {"cross-entropy": supervised_loss}
-
-
-def register_loss(name: str, loss: Loss) -> None:
-    """Register a loss for this process.
-
-    Raises:
-        ValueError: The name is taken.
-    """
-    if name in loss_names():
-        raise ValueError(f"loss `{name}` is registered already")
-    _registered[name] = loss
-
-
-def loss_names() -> list[str]:
-    """The names of all losses that networks can learn from their targets by."""
-    return [*_registered, *(name for name in _plugins() if name not in _registered)]
-
-
-def get_loss(name: str) -> Loss:
-    """The loss called ``name``.
-
-    Raises:
-        UnknownNameError: There is none.
-    """
-    losses = {**_plugins(), **_registered}
-    if name not in losses:
-        raise UnknownNameError("loss", name, losses)
-    return losses[name]
-
-
-@cache
-def _plugins() -> dict[str, Loss]:
-    return {point.name: point.load() for point in entry_points(group="nas.losses")}
+LOSSES: Registry[Loss] = Registry("loss", "nas.losses", {"cross-entropy": supervised_loss})
+register_loss = LOSSES.register
+loss_names = LOSSES.names
+get_loss = LOSSES.get

@@ -19,7 +19,8 @@ from latency_tables.measure import measure_networks
 from latency_tables.repeats import ONE, Measurement
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports.local import LocalTransport
-from nas.exporting.formats.registry import ONNX, get_file_format
+from nas.exporting.formats.names import ONNX
+from nas.exporting.formats.registry import get_file_format
 
 SAME = 0.03
 """Latencies that differ by less are called equal."""

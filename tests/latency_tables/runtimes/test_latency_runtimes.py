@@ -14,14 +14,14 @@ from torch import nn
 
 from latency_tables.errors import ProfileError, TableError
 from latency_tables.predictor import LatencyPredictor
-from latency_tables.runtimes import Runtime, RuntimeMissingError, get_runtime, register_runtime, registry, runtime_names
+from latency_tables.runtimes import Runtime, RuntimeMissingError, get_runtime, register_runtime, runtime_names
 from latency_tables.runtimes.onnx_file import write_onnx
 from latency_tables.runtimes.onnx_runtime import make_session
 from latency_tables.runtimes.torch_eager import check_program
 from latency_tables.table import LatencyTable
 from latency_tables.targets import load_target
 from nas.testing import RuntimeContract
-from search_spaces import UnknownNameError, get_space
+from search_spaces import UnknownNameError, get_space, plugins
 
 OWN_ENVIRONMENT = ("litert", "executorch")
 
@@ -72,6 +72,9 @@ class Npu(OnnxRuntime):
     name = "npu"
     title = "NPU toolkit"
     fusion = EVERYTHING
+
+
+NPU = Npu()
 """
 
 
@@ -80,13 +83,13 @@ def test_a_runtime_from_outside_is_one_file_and_an_entry_point(monkeypatch: pyte
     installed = tmp_path / "somebodys_runtime-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-runtime\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[nas.runtimes]\nnpu = somebodys_runtime:Npu\n")
+    (installed / "entry_points.txt").write_text("[nas.runtimes]\nnpu = somebodys_runtime:NPU\n")
     table = load_target("pixel6").model_dump(mode="json", by_alias=True)
     table["runtime"] = {"name": "NPU toolkit", "fusion": "everything"}
     with pytest.raises(TableError, match=r"field `runtime.fusion`: found unknown fusion: `everything`"):
         LatencyTable.from_dict(table, "npu")
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry._plugins.cache_clear()
+    plugins.installed.cache_clear()
     try:
         assert "npu" in runtime_names()
         assert get_runtime("npu").title == "NPU toolkit"
@@ -95,7 +98,7 @@ def test_a_runtime_from_outside_is_one_file_and_an_entry_point(monkeypatch: pyte
         assert predictor.graph(space.lower(space.smallest)).ms > 0
     finally:
         monkeypatch.undo()
-        registry._plugins.cache_clear()
+        plugins.installed.cache_clear()
     assert "npu" not in runtime_names()
 
 

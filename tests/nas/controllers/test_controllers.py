@@ -121,7 +121,7 @@ def test_unknown_controller_is_named_with_a_remedy() -> None:
 
 
 def test_registered_controller_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry.CONTROLLERS, "_registered", {})
     register_controller("mine", get_controller("random"))
     assert "mine" in controller_names()
     assert get_controller("mine") is get_controller("random")

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from nas.exporting.formats import format_names, get_format
 from nas.exporting.formats.base import ExportFormat
+from nas.exporting.formats.registry import format_names, get_format
 from nas.testing import ExportFormatContract
 from search_spaces import SearchSpace, get_space
 

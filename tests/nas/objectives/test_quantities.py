@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from nas.objectives.quantities import (
 from nas.report import build_report
 from nas.searching import search as run_search
 from nas.testing import QuantityContract
-from search_spaces import SearchSpace, UnknownNameError, get_space, population_cost
+from search_spaces import SearchSpace, UnknownNameError, get_space, plugins, population_cost
 
 SPACE = get_space("elastic-mini")
 ENERGY = Quantity(
@@ -39,10 +38,9 @@ ENERGY = Quantity(
 
 
 @pytest.fixture
-def energy() -> Iterator[None]:
+def energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantities.QUANTITIES, "_registered", {})
     register_quantity(ENERGY)
-    yield
-    del quantities._registered["energy"]
 
 
 def registered(name: str, space: str) -> type[QuantityContract]:
@@ -143,14 +141,10 @@ def test_names_are_taken_once() -> None:
 
 
 def test_quantities_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("theirs", f"{__name__}:ENERGY", quantities.GROUP)
-    monkeypatch.setattr(quantities, "entry_points", lambda group: [point] if group == "nas.quantities" else [])
-    quantities._known.cache_clear()
-    try:
-        assert find_quantity("theirs") is not None
-        assert "theirs" in quantity_names()
-    finally:
-        quantities._known.cache_clear()
+    point = EntryPoint("theirs", f"{__name__}:ENERGY", "nas.quantities")
+    monkeypatch.setattr(plugins, "installed", lambda group: {"theirs": point} if group == "nas.quantities" else {})
+    assert find_quantity("theirs") is not None
+    assert "theirs" in quantity_names()
 
 
 def test_a_value_that_is_no_number_names_the_quantity() -> None:

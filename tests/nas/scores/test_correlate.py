@@ -65,7 +65,7 @@ def test_a_score_that_fails_on_one_network(monkeypatch: pytest.MonkeyPatch) -> N
             raise EvaluationError("layer `stem` is odd")
         return float(network.graph.macs)
 
-    monkeypatch.setitem(registry._registered, "fussy", Score("fussy", fussy, is_free=True))
+    monkeypatch.setitem(registry.SCORES._registered, "fussy", Score("fussy", fussy, is_free=True))
     report = correlate(trained_networks(12), ["fussy"], repeats=1, batch_size=4)
     row = report.scores[-1]
     assert row.tau.count == 11

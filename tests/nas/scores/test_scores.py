@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from nas.scores.registry import get_score, register_score, score_names
 from nas.scores.subject import ScoreSubject
 from nas.scores.untrained import UntrainedNetwork
 from nas.testing import ScoreContract, ToyNetwork, toy_subject
-from search_spaces import UnknownNameError, get_space
+from search_spaces import UnknownNameError, get_space, plugins
 from search_spaces.graph import SOURCE, Op, OpGraph
 
 GRAPH = OpGraph([("model", (Op("all", "linear", (SOURCE,), ((3,),), (5,), macs=15, params=15),))], (3,))
@@ -37,11 +37,8 @@ def subject() -> ScoreSubject:
 
 
 @pytest.fixture
-def own_scores() -> Iterator[None]:
-    kept = dict(registry._registered)
-    yield
-    registry._registered.clear()
-    registry._registered.update(kept)
+def own_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.SCORES, "_registered", {})
 
 
 def broken(build: Callable[[], nn.Module], shape: tuple[int, int, int] = (3, SIDE, SIDE)) -> ScoreSubject:
@@ -75,14 +72,10 @@ def test_a_score_of_ones_own(subject: ScoreSubject) -> None:
 
 
 def test_scores_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("theirs", "nas.scores.synflow:SYNFLOW", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "nas.scores" else [])
-    registry._entry_points.cache_clear()
-    try:
-        assert "theirs" in score_names()
-        assert get_score("theirs") is get_score("synflow")
-    finally:
-        registry._entry_points.cache_clear()
+    point = EntryPoint("theirs", "nas.scores.synflow:SYNFLOW", "nas.scores")
+    monkeypatch.setattr(plugins, "installed", lambda group: {"theirs": point} if group == "nas.scores" else {})
+    assert "theirs" in score_names()
+    assert get_score("theirs") is get_score("synflow")
 
 
 def test_documentation_lists_every_score_and_its_example_works(subject: ScoreSubject) -> None:

@@ -18,7 +18,7 @@ from tests.support.plugins.stripes_data import SOURCE
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data source of another package."""
-    monkeypatch.setattr(sources, "_named", dict(sources._named))
+    monkeypatch.setattr(sources.SOURCES, "_registered", {})
     register_data_source("stripes", SOURCE)
 
 
@@ -53,7 +53,7 @@ class Renamed(NamedSource):
 
 
 def test_a_source_that_a_program_registers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "_named", dict(sources._named))
+    monkeypatch.setattr(sources.SOURCES, "_registered", {})
     register_data_source("renamed", Renamed())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "renamed").mkdir()

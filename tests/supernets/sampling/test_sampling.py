@@ -67,7 +67,7 @@ def test_an_unknown_policy_is_answered_with_the_nearest_name() -> None:
 def test_names_are_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from supernets import sampling
 
-    monkeypatch.setattr(sampling, "_policies", dict(sampling._policies))
+    monkeypatch.setattr(sampling.POLICIES, "_registered", {})
     register_policy("five", UniformPolicy(5))
     assert get_policy("five") == UniformPolicy(5)
     with pytest.raises(ValueError, match="`five` is registered already"):

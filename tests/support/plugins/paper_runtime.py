@@ -45,3 +45,6 @@ class Paper(Runtime):
         with torch.inference_mode():
             np.savez(path, output=network(image).numpy(), macs=counted_macs(network, image))
         return {}
+
+
+PAPER = Paper()

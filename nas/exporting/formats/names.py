@@ -1,0 +1,16 @@
+"""Our export formats by name. Importing this is cheap: the command line lists the names."""
+
+from __future__ import annotations
+
+ONNX = "onnx"
+"""The fp32 ONNX file, which every export has, and which the other files are compared with."""
+OURS = {
+    "timm": "nas.exporting.formats.checkpoint:TIMM",
+    "checkpoint": "nas.exporting.formats.checkpoint:CHECKPOINT",
+    ONNX: "nas.exporting.formats.onnx_file:ONNX_FILE",
+    "onnx-fp16": "nas.exporting.formats.reduced:HALF",
+    "onnx-int8": "nas.exporting.formats.reduced:INTEGER",
+    "litert": "nas.exporting.formats.programs:LITERT",
+    "executorch": "nas.exporting.formats.programs:EXECUTORCH",
+}
+"""Where each format stands, as an entry point names it, so that its module is imported when it is used."""
