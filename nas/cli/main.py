@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import typer
@@ -38,4 +39,8 @@ def main() -> None:
     """Run the command line."""
     # Waiting threads then spin for microseconds, not milliseconds: as fast on a quiet machine, faster on a busy one.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    for package in ("nas", "supernets", "latency_tables"):
+        logging.getLogger(package).addHandler(handler)
     app()

@@ -60,7 +60,7 @@ def make_supernet_evaluator(
     from nas.runs.torch_device import choose_device
     from supernets.data.sources import load_data
 
-    images = load_data(data, image_side)
+    images = load_data(data, image_side, is_quiet=True)
     images.check(checkpoint.metadata["data"])
     return SupernetEvaluator(_supernet_of(checkpoint).to(choose_device(device)), images, seed)
 

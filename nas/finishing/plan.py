@@ -122,7 +122,7 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
         check_random_weights(training)
     base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
     side = settings.image_size or base.image_side
-    images = load_data(settings.data, side, augmentation=training.augmentation)
+    images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
     if inherited is not None:
         images.check({**inherited.metadata["data"], "image_side": side})
     space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)

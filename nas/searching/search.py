@@ -170,7 +170,7 @@ class _Search:
 
             training = search_training(settings, settings.budget_seconds)
             side = get_space(settings.space).image_side
-            images = load_data(settings.data, side, augmentation=training.augmentation)
+            images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
         if images is not None:
             classes = images.classes
         space = get_space(settings.space, classes=classes)
@@ -227,6 +227,9 @@ class _Search:
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""
         for name, value in question.identity.items():
+            if name == "data_digest" and question.images is not None:
+                if question.images.division.has_digest(run.settings.get(name)):
+                    continue
             check_same(run.path, name, run.settings.get(name), value)
         changes: dict[str, Any] = {
             "evaluations": self.settings.evaluations,

@@ -57,11 +57,19 @@ def trainer_settings(settings: TrainSettings) -> TrainingSettings:
     return make_settings(settings.recorded(), policy=settings.policy)
 
 
-def load_images(settings: TrainSettings, space: SearchSpace, training: TrainingSettings) -> ImageData:
+def load_images(
+    settings: TrainSettings, space: SearchSpace, training: TrainingSettings, is_quiet: bool = False
+) -> ImageData:
     """The images of a run, at the side of its space."""
     from supernets.data.sources import load_data
 
-    return load_data(settings.data, space.image_side, augmentation=training.augmentation)
+    return load_data(
+        settings.data,
+        space.image_side,
+        augmentation=training.augmentation,
+        hflip=training.hflip,
+        is_quiet=is_quiet,
+    )
 
 
 def find_space(settings: TrainSettings) -> SearchSpace:

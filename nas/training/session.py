@@ -159,7 +159,7 @@ def _train_beside(group: ProcessGroup, progress: Progress) -> TrainResult:
     settings = TrainSettings.from_record(plan.settings)
     found = find_space(settings)
     training = trainer_settings(settings)
-    images = load_images(settings, found, training)
+    images = load_images(settings, found, training, is_quiet=True)
     work = _Work(Path(plan.run), plan.is_resumed, settings.space, images, training, found.architecture)
     return _train(work, group, progress)[0]
 

@@ -83,9 +83,11 @@ def get_augmentation(name: str) -> Augmentation:
 
 
 def training_transform(
-    augmentation: Augmentation, image_side: int, mean: Colours, std: Colours, mirrored: bool
+    augmentation: Augmentation, image_side: int, mean: Colours, std: Colours, hflip: float
 ) -> Transform:
     """The transform of training images to normalised float32; it draws from the global generators, see `seeded`.
+
+    An image is mirrored, left and right exchanged, with probability ``hflip``.
 
     Under 128 pixels a crop keeps at least 35 % of the image instead of 8 %: a twelfth of a small image shows nothing
     that could be recognised. Posterisation leaves one bit at least: at the largest magnitude timm asks Pillow for none,
@@ -97,7 +99,7 @@ def training_transform(
         image_side,
         is_training=True,
         scale=(0.35 if image_side < SMALL_SIDE else 0.08, 1.0),
-        hflip=0.5 if mirrored else 0.0,
+        hflip=hflip,
         auto_augment=augmentation.operations,
         interpolation="bicubic",
         re_prob=augmentation.erasing,

@@ -10,10 +10,12 @@ run sees what an uninterrupted one saw, and nobody else's random numbers are tou
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -33,6 +35,15 @@ FRACTIONS: Mapping[Part, float] = {"search": 0.15, "test": 0.20}
 """Shares of a source's images that are for the search and for the test, where the source itself sets none apart."""
 MOST_SEARCHED = 25_000
 FEWEST_PER_CLASS = 5
+_NAMED = 5
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Say something of images on the log, once in each process."""
+    logger.warning("%s", text)
 
 
 @dataclass(frozen=True)
@@ -42,15 +53,23 @@ class Division:
     Attributes:
         parts: Indices of the images of each part, ascending, disjoint.
         digest: SHA-256 over which image is in which part, to notice a source that changed.
+        contents: SHA-256 over the sizes of files too, to notice some that were replaced; empty where there are none.
+        skipped: Names of images that cannot be read, and are in no part.
     """
 
     parts: Mapping[Part, IntArray]
     digest: str
+    contents: str = ""
+    skipped: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
         """The number of images of each part."""
         return {part: len(indices) for part, indices in self.parts.items()}
+
+    def has_digest(self, digest: object) -> bool:
+        """Whether a recorded digest is of these images; earlier releases recorded ``contents`` in its place."""
+        return digest == self.digest or (bool(self.contents) and digest == self.contents)
 
 
 class ImageData(ABC):
@@ -64,9 +83,11 @@ class ImageData(ABC):
         mean: Means of the three colours, in [0, 1], which are subtracted from the images.
         std: Standard deviations of the three colours, which the images are divided by.
         crop_share: Share of the shorter side of a source's image that is left of it; 1 where nothing is cut away.
+        remarks: What a user should know of them, a sentence each; `supernets.data.sources.load_data` says it.
     """
 
     crop_share = 1.0
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -124,7 +145,7 @@ class ImageData(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What tells these images from others, ready for JSON; `check` compares with it later."""
-        return {
+        described = {
             "source": self.source,
             "image_side": self.image_side,
             "classes": self.classes,
@@ -134,22 +155,46 @@ class ImageData(ABC):
             "mean": list(self.mean),
             "std": list(self.std),
         }
+        if self.division.contents:
+            described |= {"contents": self.division.contents, "skipped": list(self.division.skipped)}
+        return described
 
     def check(self, recorded: Mapping[str, Any]) -> None:
         """Make sure that these are the images which `describe` described earlier.
+
+        Files that were replaced under their names, for example damaged ones by whole ones, are no other images; that
+        they were is said.
 
         Raises:
             DataError: The source has changed, or is another one.
         """
         found = self.describe()
+        is_same = self.division.has_digest(recorded.get("digest"))
         for key in ("classes", "class_names", "image_side", "sizes", "digest"):
-            if found[key] != recorded.get(key):
+            if found[key] != recorded.get(key) and not (is_same and key in ("sizes", "digest")):
                 what = "the files" if key == "digest" else key.replace("_", " ")
                 values = "" if key == "digest" else f": found {found[key]}, expected {recorded.get(key)}"
                 raise DataError(
                     f"data `{self.source}`: {what} changed since the supernet was trained{values}",
                     hint="give the same images, or train on the new ones into a new run folder",
                 )
+        changes = self._changes(recorded)
+        if changes:
+            say_once(
+                f"data `{self.source}`: names and classes are those of the run, but {changes}; accuracies from before"
+                " and after may differ a little"
+            )
+
+    def _changes(self, recorded: Mapping[str, Any]) -> str:
+        """What became of files that were replaced; nothing where none was."""
+        before, now = set(recorded.get("skipped", ())), set(self.division.skipped)
+        changes = [
+            f"{len(names)} images {words} ({', '.join(f'`{name}`' for name in sorted(names)[:_NAMED])})"
+            for names, words in ((before - now, "can be read now"), (now - before, "can no longer be read"))
+            if names
+        ]
+        is_replaced = "contents" in recorded and recorded["contents"] != self.division.contents
+        return " and ".join(changes) or ("files have other sizes now" if is_replaced else "")
 
     @abstractmethod
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]: ...
@@ -167,12 +212,14 @@ class LoadOptions:
         seed: Seed of the division into parts.
         workers: Processes that read and augment files; None takes one per free core. Results do not depend on it.
         augmentation: How training images are augmented, but for what mixes them.
+        hflip: Probability that a training image is mirrored; None for the source's own.
     """
 
     image_side: int
     seed: int = 0
     workers: int | None = None
     augmentation: Augmentation = LIGHT
+    hflip: float | None = None
 
 
 class DataSource(Protocol):
@@ -288,10 +335,10 @@ def check_classes(labels: IntArray, class_names: Sequence[str], source: str, few
         )
 
 
-def digest_of(parts: Mapping[Part, IntArray], names: Sequence[str], sizes: Sequence[int]) -> str:
-    """SHA-256 over the part, name and size in bytes of every image."""
+def digest_of(parts: Mapping[Part, IntArray], names: Sequence[str], numbers: Sequence[int]) -> str:
+    """SHA-256 over the part, the name and a number of every image, for example its label or its size."""
     digest = hashlib.sha256()
     for part in PARTS:
-        for line in sorted(f"{part}\t{names[index]}\t{sizes[index]}\n" for index in parts[part].tolist()):
+        for line in sorted(f"{part}\t{names[index]}\t{numbers[index]}\n" for index in parts[part].tolist()):
             digest.update(os.fsencode(line))
     return digest.hexdigest()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from supernets.data.decoding import decode
+from supernets.data.folder_layout import Layout, Split, find_layout
 from supernets.data.image_data import (
     FEWEST_PER_CLASS,
     FRACTIONS,
+    PARTS,
     Division,
     IntArray,
     LoadOptions,
@@ -20,13 +24,15 @@ from supernets.data.image_data import (
     digest_of,
     divide,
 )
-from supernets.data.image_index import Names, index_images
-from supernets.data.stored_images import StoredData
+from supernets.data.image_index import ImageIndex, Names, index_images
+from supernets.data.picture_check import Checked, check_pictures
+from supernets.data.stored_images import StoredData, mirrored
 from supernets.errors import DataError
 
-HEADER_CHECKS = 20_000
-"""Up to this many files are opened when a folder is loaded, so that a damaged one is found before training."""
-_HELD_OUT = {"val": "search", "validation": "search", "test": "test"}
+CHECKED_WHOLE = 20_000
+"""Of a folder with more images, those to train on are not decoded ahead: a damaged one is replaced when it is met."""
+MOST_SKIPPED = 0.5
+"""Share of the images that may be unreadable before nothing is trained on the rest."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,85 @@ class FileStore:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The images of a folder: their names, classes and sizes, and the parts that they are in."""
+class Found:
+    """The images of a folder.
 
+    Attributes:
+        source: The text that names the folder.
+        layout: How it is laid out.
+        class_names: Names of the classes in label order.
+        names: Names of the files.
+        labels: Class index of each file.
+        sizes: Size of each file in bytes.
+        held_out: Indices of files that the folder itself holds out, by part.
+        trained: Number of the files, the first ones, that are not held out.
+        remarks: What of all that should be said.
+    """
+
+    source: str
+    layout: Layout
     class_names: tuple[str, ...]
     names: Names
     labels: IntArray
     sizes: IntArray
-    parts: dict[Part, IntArray]
+    held_out: Mapping[Part, IntArray]
+    trained: int
+    remarks: tuple[str, ...]
+
+    def divided(self, seed: int) -> dict[Part, IntArray]:
+        """The indices of each part, of all files whether they can be read or not.
+
+        Raises:
+            DataError: There are fewer than two classes, or too few files in one.
+        """
+        names, labels = self.names[: self.trained], self.labels[: self.trained]
+        taken = {part: fraction for part, fraction in FRACTIONS.items() if part not in self.held_out}
+        check_classes(labels, self.class_names, self.source, FEWEST_PER_CLASS if taken else 1)
+        parts = divide(names, labels, self.class_names, seed, taken, self.source) if taken else {}
+        parts.setdefault("train", np.arange(self.trained, dtype=np.int64))
+        return {**parts, **self.held_out}
+
+    def checked(self, parts: Mapping[Part, IntArray]) -> Checked:
+        """What becomes of the files of these parts when they are decoded."""
+        is_small = len(self.names) <= CHECKED_WHOLE
+        indices = [parts[part] for part in PARTS if is_small or part != "train"]
+        return check_pictures(self.layout.root, [self.names[index] for index in np.concatenate(indices).tolist()])
+
+    def usable(self, parts: Mapping[Part, IntArray], checked: Checked) -> dict[Part, IntArray]:
+        """The indices of each part without what cannot be read.
+
+        Raises:
+            DataError: Too little is left.
+        """
+        if not checked.refusals:
+            return dict(parts)
+        is_skipped = np.array([name in checked.refusals for name in self.names], dtype=bool)
+        left = {part: indices[~is_skipped[indices]] for part, indices in parts.items()}
+        hint = "replace the files, or take them away"
+        skipped = "; ".join(checked.skipped_by_kind())
+        if len(checked.refusals) > MOST_SKIPPED * len(self.names):
+            raise DataError(
+                f"data `{self.source}`: {len(checked.refusals)} of {len(self.names)} images cannot be used: {skipped}",
+                hint=hint,
+            )
+        for part, indices in left.items():
+            before, now = (np.bincount(self.labels[i], minlength=len(self.class_names)) for i in (parts[part], indices))
+            empty = np.flatnonzero((before > 0) & (now == 0)).tolist()
+            if empty:
+                raise DataError(
+                    f"data `{self.source}`: class `{self.class_names[empty[0]]}` has {before[empty[0]]} images in the"
+                    f" {part} part, and none can be used; {skipped}",
+                    hint=hint,
+                )
+        return left
 
 
 class FolderSource:
     """Images of a folder: a sub-folder per class, or such folders under ``train``, ``val`` and ``test``.
 
-    Where there is no ``val``, or no ``test``, the missing one of `search` and `test` is taken from ``train``, except
-    that a lone ``val`` is the test part, as published results use it. A `supernets.data.image_data.DataSource`.
+    The folders of parts may be spelt in other ways, see `supernets.data.folder_layout`. Where there is no ``val``, or
+    no ``test``, the missing one of `search` and `test` is taken from ``train``, except that a lone ``val`` is the test
+    part, as published results use it. A `supernets.data.image_data.DataSource`.
     """
 
     expected = "a folder of images"
@@ -68,87 +138,114 @@ class FolderSource:
         return Path(text).exists()
 
     def load(self, text: str, options: LoadOptions) -> StoredData:
-        """The images of the folder.
+        """The images of the folder, but for those that cannot be read, which its remarks name.
 
         Raises:
-            DataError: The folder holds nothing to train on, or a file that cannot be read.
+            DataError: The folder holds nothing to train on, or too much of it cannot be read.
         """
-        root = Path(text)
-        if not root.is_dir():
-            raise DataError(f"data `{text}`: found a file, expected a folder with a sub-folder of images per class")
-        given = [name for name in ("train", *_HELD_OUT) if (root / name).is_dir()]
-        found = _find_parts(root, given, text, options.seed) if "train" in given else _find(root, text, options.seed)
-        store = FileStore(root, found.names, found.labels)
-        _check_headers(store)
-        division = Division(found.parts, digest_of(found.parts, list(found.names), found.sizes.tolist()))
-        return StoredData(text, found.class_names, division, store, options)
+        found = find_images(text)
+        parts = found.divided(options.seed)
+        checked = found.checked(parts)
+        names = list(found.names)
+        division = Division(
+            found.usable(parts, checked),
+            digest_of(parts, names, found.labels.tolist()),
+            contents=digest_of(parts, names, found.sizes.tolist()),
+            skipped=tuple(checked.refusals),
+        )
+        options, remarks = mirrored(options, Path(text).resolve().name, found.class_names)
+        store = FileStore(found.layout.root, found.names, found.labels)
+        remarks = (*found.remarks, *checked.remarks(), *remarks)
+        return StoredData(text, found.class_names, division, store, options, remarks)
 
 
-def decode(file: Any, name: str) -> Any:
-    """The PIL image in RGB of a file or path; ``name`` is for messages.
+def find_images(source: str) -> Found:
+    """Find the images of a folder, their classes, and the parts that it holds out.
+
+    Args:
+        source: The path of the folder.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: There is no folder, it holds no images, or a part has a class of its own.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow raises a kind of its own for almost every format
-        raise _unreadable(name, error) from error
-
-
-def _find(root: Path, source: str, seed: int) -> _Found:
-    index = index_images(root)
-    parts = divide(list(index.names), index.labels, index.classes, seed, FRACTIONS, source)
-    return _Found(index.classes, index.names, index.labels, index.sizes, parts)
+    root = Path(source)
+    if not root.is_dir():
+        raise DataError(f"data `{source}`: found a file, expected a folder with a sub-folder of images per class")
+    layout = find_layout(root)
+    if not layout.splits:
+        index = index_images(layout.root)
+        remarks = (*layout.remarks, *_left_out("", index))
+        return Found(
+            source, layout, index.classes, index.names, index.labels, index.sizes, {}, len(index.names), remarks
+        )
+    return _find_parts(source, layout)
 
 
-def _find_parts(root: Path, given: Sequence[str], source: str, seed: int) -> _Found:
+def _find_parts(source: str, layout: Layout) -> Found:
     """Images of a folder that is divided already, wholly or in part."""
-    index = index_images(root / "train")
-    trained, labels = len(index.names), [index.labels]
-    names, sizes = [index.names.under("train")], [index.sizes]
+    indices: list[tuple[Split, str, ImageIndex]] = [
+        (split, folder, index_images(layout.root / folder))
+        for split, folders in layout.splits.items()
+        for folder in folders
+    ]
+    classes = tuple(sorted({name for split, _, index in indices if split == "train" for name in index.classes}))
+    label_of = {name: label for label, name in enumerate(classes)}
+    remarks = list(layout.remarks)
+    labels: list[IntArray] = []
+    places: dict[Split, list[IntArray]] = {}
+    count = 0
+    for split, folder, index in indices:
+        _check_known(layout.root / folder, index, classes)
+        own = np.array([label_of.get(name, -1) for name in index.classes], dtype=np.int64)
+        labels.append(own[index.labels])
+        places.setdefault(split, []).append(np.arange(count, count + len(index.names), dtype=np.int64))
+        count += len(index.names)
+        remarks += _left_out(f"{folder}: ", index)
     held_out: dict[Part, IntArray] = {}
-    count = trained
-    for folder in given[1:]:
-        part: Part = "search" if _HELD_OUT[folder] == "search" and "test" in given else "test"
-        more = index_images(root / folder)
-        unknown = sorted(set(more.classes) - set(index.classes))
-        if unknown:
-            raise DataError(f"data `{root / folder}`: class `{unknown[0]}` is not among those of `{root / 'train'}`")
-        label_of = {name: label for label, name in enumerate(index.classes)}
-        labels.append(np.array([label_of[name] for name in more.classes], dtype=np.int64)[more.labels])
-        names.append(more.names.under(folder))
-        sizes.append(more.sizes)
-        held_out[part] = np.arange(count, count + len(more.names), dtype=np.int64)
-        count += len(more.names)
-    taken = {part: fraction for part, fraction in FRACTIONS.items() if part not in held_out}
-    check_classes(index.labels, index.classes, source, FEWEST_PER_CLASS if taken else 1)
-    parts = divide(list(names[0]), index.labels, index.classes, seed, taken, source) if taken else {}
-    parts.setdefault("train", np.arange(trained, dtype=np.int64))
-    return _Found(
-        index.classes,
-        Names.joined(names),
-        np.concatenate(labels),
-        np.concatenate(sizes),
-        {**parts, **held_out},
+    all_labels = np.concatenate(labels)
+    for split in ("val", "test"):
+        if split in places:
+            part: Part = "search" if split == "val" and "test" in places else "test"
+            held_out[part] = np.concatenate(places[split])
+            missing = sorted(set(range(len(classes))) - set(all_labels[held_out[part]].tolist()))
+            if missing:
+                names = _some([classes[label] for label in missing])
+                remarks.append(f"no image of {names} is in {_some(list(layout.splits[split]))}")
+    return Found(
+        source,
+        layout,
+        classes,
+        Names.joined([index.names.under(folder) for _, folder, index in indices]),
+        all_labels,
+        np.concatenate([index.sizes for _, _, index in indices]),
+        held_out,
+        sum(map(len, places["train"])),
+        tuple(remarks),
     )
 
 
-def _check_headers(store: FileStore) -> None:
-    from PIL import Image
-
-    if len(store.names) > HEADER_CHECKS:
+def _check_known(folder: Path, index: ImageIndex, classes: Sequence[str]) -> None:
+    counts = {name: count for name, count in zip(index.classes, index.counts, strict=True) if count}
+    unknown = sorted(counts.keys() - set(classes))
+    if not unknown:
         return
-    for name in store.names:
-        try:
-            with Image.open(store.root / name):
-                pass
-        except Exception as error:  # as above
-            raise _unreadable(str(store.root / name), error) from error
+    spelt = {name.casefold(): name for name in classes}
+    close = spelt.get(unknown[0].casefold()) or next(iter(difflib.get_close_matches(unknown[0], classes, n=1)), None)
+    what = f"class {_some(unknown)} is" if len(unknown) == 1 else f"classes {_some(unknown)} are"
+    raise DataError(
+        f"data `{folder}`: {what} not among those to train on, {_some(classes)}",
+        hint=f"did you mean `{close}`?" if close else "give each part the same class folders",
+    )
 
 
-def _unreadable(name: str, error: Exception) -> DataError:
-    return DataError(f"image `{name}`: cannot be read: {error}", hint="replace the file or take it away")
+def _left_out(prefix: str, index: ImageIndex) -> list[str]:
+    """What lies beside the images, in a line."""
+    if not index.others:
+        return []
+    kinds = [f"{count} {kind}" for kind, count in sorted(index.others.items(), key=lambda item: -item[1])]
+    return [f"{prefix}{sum(index.others.values())} files are no images by their names and left out: {', '.join(kinds)}"]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

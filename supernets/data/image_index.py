@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -30,7 +32,16 @@ SCAN_THREADS = 8
 """Folders that are listed at a time; on a network's disk most of the time is waiting."""
 SETTLED_SECONDS = 3.0
 """A folder that changed later than this before it was listed may change again without its time telling."""
-_VERSION = 1
+_VERSION = 2
+_NOBODYS = frozenset(
+    ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "desktop.ini")
+)
+"""What systems leave in folders, in small letters; it is passed over, as are names that begin with a dot."""
+_LINKS = "broken links and links in circles"
+_FURTHER_ENDINGS = (
+    ".webp", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif", ".apng", ".jfif", ".jpe", ".jp2",
+    ".avif", ".heic", ".heif", ".hif",
+)  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -100,12 +111,14 @@ class ImageIndex:
         counts: Images of each.
         names: Names of the files, relative to the folder, class by class, sorted.
         sizes: Sizes of the files, in bytes.
+        others: What else lies there, by the ending of its name, and how often.
     """
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     names: Names
     sizes: IntArray
+    others: Mapping[str, int]
 
     @cached_property
     def labels(self) -> IntArray:
@@ -123,11 +136,17 @@ class _Listing:
     others: tuple[str, ...]
 
 
+def is_nobodys(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left by a system, and no part of the images."""
+    return name.startswith(".") or name.lower() in _NOBODYS
+
+
+@cache
 def image_extensions() -> frozenset[str]:
     """The endings of image files, in small letters."""
     from timm.data.readers.img_extensions import IMG_EXTENSIONS
 
-    return frozenset({*IMG_EXTENSIONS, ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
+    return frozenset({*IMG_EXTENSIONS, *_FURTHER_ENDINGS})
 
 
 def index_images(top: Path) -> ImageIndex:
@@ -149,7 +168,8 @@ def _listed(path: Path, top: Path) -> ImageIndex:
     began = time.time()
     extensions = image_extensions()
     try:
-        folders = sorted(entry.name for entry in os.scandir(top) if entry.is_dir() and not entry.name.startswith("."))
+        entries = [entry for entry in os.scandir(top) if not is_nobodys(entry.name)]
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             found = list(pool.map(lambda name: _list_class(top, name, extensions), folders))
     except OSError as error:
@@ -161,6 +181,10 @@ def _listed(path: Path, top: Path) -> ImageIndex:
         tuple(len(listing.names) for listing in found),
         Names.joined([listing.names for listing in found]),
         np.concatenate([listing.sizes for listing in found]),
+        Counter(
+            [_ending(name) for listing in found for name in listing.others]
+            + [f"{_ending(entry.name)} beside the folders" for entry in entries if not entry.is_dir()]
+        ),
     )
     listed = [("", top.stat().st_mtime_ns), *(folder for listing in found for folder in listing.folders)]
     is_settled = max(changed for _, changed in listed) < (began - SETTLED_SECONDS) * 1e9
@@ -179,18 +203,28 @@ def _list_class(top: Path, name: str, extensions: frozenset[str]) -> _Listing:
         folders.append((folder, os.stat(top / folder).st_mtime_ns))
         with os.scandir(top / folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if is_nobodys(entry.name):
                     continue
                 if os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
                     images.append((f"{folder}/{entry.name}", entry.stat().st_size))
-                elif entry.is_dir(follow_symlinks=False):
+                elif entry.is_dir() and not (entry.is_symlink() and _leads_back(Path(entry.path), top)):
                     pending.append(f"{folder}/{entry.name}")
-                elif entry.is_file():
-                    others.append(entry.name)
+                else:
+                    others.append(entry.name if entry.is_file() else _LINKS)
     # As sorted paths: part by part, so that a folder's own files stay together.
     images.sort(key=lambda image: image[0].split("/"))
     names, sizes = Names.of(image for image, _ in images), [size for _, size in images]
     return _Listing(names, np.array(sizes, dtype=np.int64), tuple(folders), tuple(others))
+
+
+def _leads_back(link: Path, top: Path) -> bool:
+    """Whether a link leads to a folder that is listed anyway, or to one that holds the link."""
+    target, top = link.resolve(), top.resolve()
+    return target.is_relative_to(top) or link.parent.resolve().is_relative_to(target)
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or (name if name == _LINKS else "without an ending")
 
 
 def _nothing_found(top: Path, found: Sequence[_Listing], extensions: frozenset[str]) -> DataError:
@@ -218,6 +252,7 @@ def _remember(path: Path, index: ImageIndex, listed: Sequence[tuple[str, int]]) 
         "classes": classes.block,
         "class_ends": classes.ends,
         "counts": np.array(index.counts, dtype=np.int64),
+        "others": np.frombuffer(json.dumps(index.others).encode(), dtype=np.uint8),
         "folders": folders.block,
         "folder_ends": folders.ends,
         "changed": np.array([changed for _, changed in listed], dtype=np.int64),
@@ -243,6 +278,7 @@ def _remembered(path: Path, top: Path) -> ImageIndex | None:
                 tuple(arrays["counts"].tolist()),
                 Names(arrays["names"], arrays["name_ends"]),
                 arrays["sizes"],
+                json.loads(arrays["others"].tobytes()),
             )
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             times = pool.map(lambda folder: os.stat(top / folder).st_mtime_ns, folders)

@@ -45,7 +45,7 @@ class MemoryData(ImageData):
         images_N1HW: The images, uint8.
         labels_N: Labels of the images, int64.
         options: Side of the images, to which stored ones of another side are enlarged when they are needed; and their
-            augmentation: with ``light`` they are moved within ``ranges``. No image is ever mirrored.
+            augmentation: with ``light`` they are moved within ``ranges``. None is mirrored unless the options say so.
         ranges: How far training images are moved.
     """
 
@@ -62,13 +62,14 @@ class MemoryData(ImageData):
         self._images_N1HW = images_N1HW
         self._labels_N = labels_N
         self._ranges = ranges
+        self._hflip = options.hflip or 0.0
         shades = images_N1HW[torch.from_numpy(division.parts["train"])].float() / 255
         mean, std = float(shades.mean()), float(shades.std())
         super().__init__(source, options.image_side, class_names, division, (mean, mean, mean), (std, std, std))
         self._transform: Transform | None = None
         if options.augmentation.name != LIGHT.name:
             self._transform = training_transform(
-                options.augmentation, self.image_side, self.mean, self.std, mirrored=False
+                options.augmentation, self.image_side, self.mean, self.std, self._hflip
             )
 
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
@@ -89,10 +90,12 @@ class MemoryData(ImageData):
         # One row of numbers per image of the source: an image's augmentation depends on (seed, epoch, image) alone.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, 1])))
         draws = generator.uniform(-1, 1, size=(len(self._labels_N), 6)).astype(np.float32)
+        is_mirrored_N = torch.from_numpy(generator.random(len(self._labels_N)) < self._hflip)
         for indices in batches:
             rows = torch.from_numpy(indices)
             grid_BHWG = _moved_grid(torch.from_numpy(draws[indices]), self._ranges, self.image_side)
             shades_B1HW = self._images_N1HW[rows].float()
+            shades_B1HW = torch.where(is_mirrored_N[rows][:, None, None, None], shades_B1HW.flip(-1), shades_B1HW)
             moved = F.grid_sample(shades_B1HW, grid_BHWG, mode="bilinear", padding_mode="zeros", align_corners=False)
             yield self._normalised(moved), self._labels_N[rows]
 

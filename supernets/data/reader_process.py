@@ -165,7 +165,7 @@ def _serve(connection: Connection, answer: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # remarks on metadata, once per process
+    warnings.filterwarnings("ignore", module="PIL")  # remarks on metadata and sizes, once per process
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             asked = connection.recv()

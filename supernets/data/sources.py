@@ -12,7 +12,7 @@ from search_spaces.plugins import Registry
 from supernets.data.augmentation import get_augmentation
 from supernets.data.digits import DigitsSource
 from supernets.data.glyphs import GlyphSource
-from supernets.data.image_data import DataSource, ImageData, LoadOptions
+from supernets.data.image_data import DataSource, ImageData, LoadOptions, say_once
 from supernets.data.image_files import FolderSource
 from supernets.data.timm_datasets import TimmSource
 from supernets.errors import DataError
@@ -40,9 +40,15 @@ def data_sources() -> dict[str, DataSource]:
 
 
 def load_data(
-    source: str, image_side: int, seed: int = 0, workers: int | None = None, augmentation: str = "light"
+    source: str,
+    image_side: int,
+    seed: int = 0,
+    workers: int | None = None,
+    augmentation: str = "light",
+    hflip: float | None = None,
+    is_quiet: bool = False,
 ) -> ImageData:
-    """Find images and divide them.
+    """Find images and divide them; what a user should know of them is said on the log, once in each process.
 
     Args:
         source: ``digits`` (1,797 scanned digits that come with scikit-learn), ``glyphs`` (13,860 distorted characters,
@@ -56,15 +62,21 @@ def load_data(
         augmentation: How training images are augmented: ``light``, or ``elasticvit`` or ``resnas`` as published, see
             `supernets.data.augmentation`. What mixes images is for the training to do. With ``light``, digits and
             glyphs are moved a little instead.
+        hflip: Probability that a training image is mirrored; None for what suits the classes, see
+            `supernets.data.mirroring`.
+        is_quiet: Whether nothing is said, as in processes beside one that says it.
 
     Raises:
         DataError: There is no such source, or nothing that can be trained on in it; the message says what is wrong.
     """
-    options = LoadOptions(image_side, seed, workers, get_augmentation(augmentation))
+    options = LoadOptions(image_side, seed, workers, get_augmentation(augmentation), hflip)
     sources = data_sources()
     for candidate in sources.values():
         if candidate.understands(source):
-            return candidate.load(source, options)
+            images = candidate.load(source, options)
+            for remark in () if is_quiet else images.remarks:
+                say_once(f"data `{source}`: {remark}")
+            return images
     names = [name for name, candidate in sources.items() if candidate.understands(name)]
     close = difflib.get_close_matches(source, names, n=1)
     *expected, last = [candidate.expected for candidate in sources.values()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +16,17 @@ from torch import Tensor
 from supernets.data.augmentation import CROP_SHARE, plain_transform, training_transform
 from supernets.data.image_data import Batch, Division, ImageData, IntArray, LoadOptions
 from supernets.data.image_loader import ImageLoader, ImageStore, LoadedBatch, Samples, default_workers
+from supernets.data.mirroring import mirroring_of
 from supernets.errors import DataError
 
 CACHE_BYTES = 256 * 2**20
 """A part whose decoded images take no more memory than this is decoded once."""
 DAMAGED_SHARE = 0.001
 """Share of the training images that may turn out damaged before training stops."""
+MIRRORED = 0.5
+"""Share of the training images that are mirrored, unless told otherwise."""
+UNEVEN = 10
+"""Times as many images as the rarest class that the commonest may have before that is said."""
 _NAMED = 5
 
 logger = logging.getLogger(__name__)
@@ -38,8 +44,9 @@ class StoredData(ImageData):
         class_names: Names of the classes in label order.
         division: Which image is in which part.
         store: The images.
-        options: Side of the images, their augmentation, and the processes that read them.
-        mirrored: Whether a mirrored image is of the same class.
+        options: Side of the images, their augmentation, and the processes that read them. Half of the training images
+            are mirrored where it does not say how many.
+        remarks: What a user should know of the images, a sentence each.
     """
 
     crop_share = CROP_SHARE
@@ -51,14 +58,16 @@ class StoredData(ImageData):
         division: Division,
         store: ImageStore,
         options: LoadOptions,
-        mirrored: bool = True,
+        remarks: tuple[str, ...] = (),
     ) -> None:
         from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
         side, workers = options.image_side, options.workers
         super().__init__(source, side, class_names, division, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         self._store = store
-        training = training_transform(options.augmentation, side, self.mean, self.std, mirrored)
+        hflip = MIRRORED if options.hflip is None else options.hflip
+        training = training_transform(options.augmentation, side, self.mean, self.std, hflip)
+        self.remarks = (*remarks, *_imbalance(store.labels[division.parts["train"]], class_names))
         samples = Samples(store, division.parts["train"], training, plain_transform(side))
         self._loader = ImageLoader(samples, default_workers() if workers is None else workers)
         self._cache: dict[bytes, Tensor] = {}
@@ -113,3 +122,30 @@ class StoredData(ImageData):
             )
         for reason in new.values():
             logger.warning("%s; another training image takes its place (%d so far)", reason, len(reasons))
+
+
+def mirrored(options: LoadOptions, source: str, class_names: Sequence[str]) -> tuple[LoadOptions, tuple[str, ...]]:
+    """The options with a probability of mirroring that suits the classes, and what to say of it.
+
+    Args:
+        options: Left as they are where they have one.
+        source: The name of the data set, or of its folder.
+        class_names: Names of the classes.
+    """
+    if options.hflip is not None:
+        return options, ()
+    may_be, remark = mirroring_of(source, class_names)
+    return replace(options, hflip=MIRRORED if may_be else 0.0), (remark,) if remark else ()
+
+
+def _imbalance(labels: IntArray, class_names: Sequence[str]) -> tuple[str, ...]:
+    """What to say of classes that are much rarer than others."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    if not 0 < UNEVEN * counts[fewest] < counts[most]:
+        return ()
+    return (
+        f"class `{class_names[most]}` has {counts[most]} training images and class `{class_names[fewest]}`"
+        f" {counts[fewest]}: {counts[most] / counts[fewest]:.0f} times as many. Accuracy says little then; look at"
+        " balanced accuracy, and at guessing the commonest class",
+    )

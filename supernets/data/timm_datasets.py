@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from search_spaces.files import cache_dir
+from supernets.data.decoding import decode, to_rgb
 from supernets.data.image_data import FRACTIONS, Division, IntArray, LoadOptions, digest_of, divide
-from supernets.data.image_files import decode
-from supernets.data.stored_images import StoredData
+from supernets.data.stored_images import StoredData, mirrored
 from supernets.errors import DataError
 
 _PREFIXES = ("torch", "hfds")
-_WITHOUT_MIRRORING = ("torch/mnist", "torch/kmnist", "torch/qmnist", "hfds/ylecun/mnist")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,13 @@ class TimmStore:
             position -= len(dataset)
         # timm's own dataset takes the next image when one cannot be read; its reader tells.
         item = dataset.reader[position][0] if hasattr(dataset, "reader") else dataset[position][0]
-        return item.convert("RGB") if hasattr(item, "convert") else decode(item, f"image {index} of {self.source}")
+        name = f"image {index} of {self.source}"
+        if not hasattr(item, "convert"):
+            return decode(item, name)
+        try:
+            return to_rgb(item)[0]
+        except Exception as error:  # Pillow raises a kind of its own for almost every format
+            raise DataError(f"image `{name}`: cannot be read: {error}") from error
 
 
 class TimmSource:
@@ -69,14 +74,9 @@ class TimmSource:
             names[:trained], labels[:trained], class_names, options.seed, {"search": FRACTIONS["search"]}, text
         )
         parts["test"] = np.arange(trained, len(labels), dtype=np.int64)
-        return StoredData(
-            text,
-            class_names,
-            Division(parts, digest_of(parts, names, labels.tolist())),
-            TimmStore(text, tuple(datasets), labels),
-            options,
-            mirrored=text.lower() not in _WITHOUT_MIRRORING,
-        )
+        options, remarks = mirrored(options, text, class_names)
+        division = Division(parts, digest_of(parts, names, labels.tolist()))
+        return StoredData(text, class_names, division, TimmStore(text, tuple(datasets), labels), options, remarks)
 
 
 def _targets(dataset: Any) -> IntArray:

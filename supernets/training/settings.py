@@ -31,6 +31,7 @@ LEGACY_DEFAULTS: Mapping[str, Any] = {
     "ema_decay": None,
     "precision": "fp32",
     "augmentation": "light",
+    "hflip": None,
     "mixing": "augmentation",
     "teachers": [],
     "teacher_weights": [],
@@ -84,6 +85,8 @@ class TrainingSettings:
             and exported by; None for none.
         precision: Precision of products in the forward and backward pass. Weights and moments are float32 in any case.
         augmentation: Name of the augmentation of image files, see `supernets.data.augmentation`.
+        hflip: Probability that a training image is mirrored; None for half, but for classes that a mirror changes,
+            see `supernets.data.mirroring`.
         mixing: How images are mixed: as the ``augmentation`` says, or by ``token`` (see
             `supernets.training.token_mixing`). Each process mixes its own images.
         teachers: Names of timm networks whose mean outputs are learnt: beside the labels, in equal shares, where there
@@ -126,6 +129,7 @@ class TrainingSettings:
     ema_decay: float | None = None
     precision: Precision = "fp32"
     augmentation: str = "light"
+    hflip: float | None = None
     mixing: Mixing = "augmentation"
     teachers: tuple[str, ...] = ()
     teacher_weights: tuple[str, ...] = ()
@@ -160,6 +164,8 @@ class TrainingSettings:
         for name in ("weight_decay", "seed", "cooldown_epochs", "sharpness", "low_rank"):
             if not getattr(self, name) >= 0:
                 self._refuse(name, "0 or more")
+        if self.hflip is not None and not 0 <= self.hflip <= 1:
+            self._refuse("hflip", "0 to 1")
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             self._refuse("warmup_epochs", f"0 or more, and fewer than the {self.epochs} epochs of the training")
         if self.budget_seconds is not None and (self.warmup_epochs is not None or self.cooldown_epochs):

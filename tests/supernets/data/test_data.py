@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -131,14 +132,56 @@ def test_a_folder_is_divided_by_name(folder: Path) -> None:
         changed.check(data.describe())
 
 
-def test_a_description_survives_json_and_notices_a_replaced_file(folder: Path) -> None:
+def test_a_description_survives_json_and_notices_a_renamed_file(folder: Path) -> None:
     data = load_data(str(folder), 16, workers=0)
     recorded = json.loads(json.dumps(data.describe()))
     data.check(recorded)
-    write_image(folder / "cat" / "3.png", side=30)
+    (folder / "cat" / "3.png").rename(folder / "cat" / "30.png")
     with pytest.raises(DataError, match="the files changed since the supernet was trained") as caught:
         load_data(str(folder), 16, workers=0).check(recorded)
     assert "new run folder" in caught.value.hint
+
+
+def test_replaced_files_are_the_same_images_and_said_to_be_replaced(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = load_data(str(folder), 16, workers=0).describe()
+    write_image(folder / "cat" / "3.png", side=30)
+    load_data(str(folder), 16, workers=0).check(recorded)
+    assert "names and classes are those of the run, but files have other sizes now" in caplog.text
+
+
+def test_a_repaired_file_is_no_other_data_set(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = load_data(str(folder), 16, workers=0)._store.names[0]  # type: ignore[attr-defined]
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:99])
+    damaged = load_data(str(folder), 16, workers=0)
+    assert damaged.division.skipped == (name,)
+    assert sum(damaged.splits.values()) == 33
+    (folder / name).write_bytes(whole)
+    repaired = load_data(str(folder), 16, workers=0)
+    repaired.check(json.loads(json.dumps(damaged.describe())))
+    assert f"but 1 images can be read now (`{name}`)" in caplog.text
+    assert repaired.describe()["digest"] == damaged.describe()["digest"]
+    for part in PARTS:
+        assert set(damaged.division.parts[part]) <= set(repaired.division.parts[part])
+    damaged.check(repaired.describe())
+    assert f"but 1 images can no longer be read (`{name}`)" in caplog.text
+
+
+def test_what_an_earlier_release_recorded_is_recognised(folder: Path) -> None:
+    data = load_data(str(folder), 16, workers=0)
+    digest = hashlib.sha256()
+    names = data._store.names  # type: ignore[attr-defined]
+    for part in PARTS:
+        files = [names[index] for index in data.division.parts[part].tolist()]
+        for line in sorted(f"{part}\t{name}\t{(folder / name).stat().st_size}\n" for name in files):
+            digest.update(line.encode())
+    kept = {key: value for key, value in data.describe().items() if key not in ("contents", "skipped")}
+    data.check({**kept, "digest": digest.hexdigest()})
+    write_image(folder / "cat" / "3.png", side=30)
+    with pytest.raises(DataError, match="the files changed"):
+        load_data(str(folder), 16, workers=0).check({**kept, "digest": digest.hexdigest()})
 
 
 def test_batches_of_a_folder_do_not_depend_on_worker_processes(folder: Path) -> None:
@@ -249,17 +292,11 @@ def test_too_few_images_in_a_class(tmp_path: Path) -> None:
         load_data(str(tmp_path), 16)
 
 
-def test_a_file_that_is_no_image_is_named_when_the_folder_is_loaded(folder: Path) -> None:
-    (folder / "dog" / "3.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"image `.*dog/3\.png`: cannot be read"):
-        load_data(str(folder), 16)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_was_cut_short_is_named_when_it_is_read(folder: Path, workers: int) -> None:
+def test_an_image_that_was_cut_short_since_it_was_loaded_is_named(folder: Path, workers: int) -> None:
+    data = load_data(str(folder), 16, workers=workers)
     for path in (folder / "dog").iterdir():
         path.write_bytes(path.read_bytes()[:150])
-    data = load_data(str(folder), 16, workers=workers)
     with pytest.raises(DataError, match=r"image `.*dog/\d+\.png`: cannot be read") as caught:
         list(data.train_batches(4, seed=0, epoch=0))
     assert caught.value.hint == "replace the files or take them away, then resume"
@@ -268,7 +305,7 @@ def test_an_image_that_was_cut_short_is_named_when_it_is_read(folder: Path, work
 def test_a_class_of_val_that_train_lacks(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"cat": 9, "dog": 9})
     write_folder(tmp_path / "val", {"cat": 2, "cow": 2})
-    with pytest.raises(DataError, match="class `cow` is not among those of"):
+    with pytest.raises(DataError, match="class `cow` is not among those to train on, `cat`, `dog`"):
         load_data(str(tmp_path), 16)
 
 

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_augmentations_are_the_published_ones(
     augmentation: Augmentation, operations: int, magnitude: int, erasing: float, mixing: tuple[float, float]
 ) -> None:
-    found = steps(make_transform(augmentation, 224, MEAN, STD, mirrored=True))
+    found = steps(make_transform(augmentation, 224, MEAN, STD, hflip=0.5))
     crop, randomised = found["RandomResizedCropAndInterpolation"], found["RandAugment"]
     assert crop.size == (224, 224)
     assert crop.scale == (0.08, 1.0)
@@ -66,9 +66,7 @@ def test_augmentations_are_the_published_ones(
     assert {operation.magnitude_std for operation in randomised.ops} == {0.5}
     assert found["RandomErasing"].probability == erasing
     assert (augmentation.mixup, augmentation.cutmix) == mixing
-    assert (
-        steps(make_transform(augmentation, 32, MEAN, STD, mirrored=False)).keys().isdisjoint({"RandomHorizontalFlip"})
-    )
+    assert steps(make_transform(augmentation, 32, MEAN, STD, hflip=0.0)).keys().isdisjoint({"RandomHorizontalFlip"})
 
 
 def test_an_augmentation_that_is_not_known() -> None:
@@ -148,7 +146,7 @@ def test_mixing_is_mostly_off_as_published_and_both_kinds_occur() -> None:
 
 
 def test_the_strongest_posterisation_leaves_a_picture() -> None:
-    operations = steps(make_transform(RESNAS, 224, MEAN, STD, mirrored=True))["RandAugment"].ops
+    operations = steps(make_transform(RESNAS, 224, MEAN, STD, hflip=0.5))["RandAugment"].ops
     (posterise,) = [operation for operation in operations if operation.name == "PosterizeIncreasing"]
     posterise.prob, posterise.magnitude, posterise.magnitude_std = 1.0, 10, 0
     picture = Image.fromarray(generator().integers(0, 256, (16, 16, 3), dtype=np.uint8))

@@ -112,8 +112,8 @@ def test_a_damaged_training_image_is_replaced_by_its_neighbour(
     folder: Path, two_spare: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = training_files(load(folder, 0))
-    truncate(files[4])
     data = [load(folder, workers) for workers in (0, 2)]
+    truncate(files[4])
     with caplog.at_level(logging.WARNING, "supernets.data.stored_images"):
         batches = [list(images.train_batches(len(files), 0, 0)) for images in data]
         again = list(data[0].train_batches(len(files), 0, 0))
@@ -129,20 +129,20 @@ def test_a_damaged_training_image_is_replaced_by_its_neighbour(
 
 
 def test_shards_replace_the_same_image(folder: Path, two_spare: None) -> None:
-    truncate(training_files(load(folder, 0))[4])
-    data = load(folder, 0)
+    data, other = load(folder, 0), load(folder, 0)
+    truncate(training_files(data)[4])
     whole = list(data.train_batches(12, 0, 0))
     for rank in range(2):
-        shard = load(folder, 0).train_batches(12, 0, 0, shard=(rank, 2))
+        shard = other.train_batches(12, 0, 0, shard=(rank, 2))
         assert_same(list(shard), [(images[rank::2], labels[rank::2]) for images, labels in whole])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_damaged_images_are_an_error_that_names_them(folder: Path, two_spare: None, workers: int) -> None:
-    damaged = training_files(load(folder, 0))[3:9:2]
+    data = load(folder, workers)
+    damaged = training_files(data)[3:9:2]
     for path in damaged:
         truncate(path)
-    data = load(folder, workers)
     with pytest.raises(DataError, match="3 training images cannot be read, more than 2: image `") as caught:
         list(data.train_batches(3, 0, 0))
     assert all(str(path) in str(caught.value) for path in damaged)
