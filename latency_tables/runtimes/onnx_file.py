@@ -64,9 +64,22 @@ def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -
 def exported_model(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
     """A network as an ONNX model for one image, by PyTorch's newer exporter, which folds constants.
 
+    The exporter cannot take all fused attention with a mask or a bias of positions apart. Where it fails, that is
+    written as the products and the softmax that define it.
+
     Raises:
         ProfileError: PyTorch cannot export the network.
     """
+    from latency_tables.runtimes.spelt_attention import SpeltAttention
+
+    try:
+        return _export(network, input_shape)
+    except ProfileError:
+        with SpeltAttention():
+            return _export(network, input_shape)
+
+
+def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
     import torch
 
     try:
@@ -79,7 +92,11 @@ def exported_model(network: nn.Module, input_shape: tuple[int, int, int]) -> Any
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ProfileError(f"the network cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        first = next(iter(str(reason).splitlines()), type(reason).__name__)
+        raise ProfileError(f"the network cannot be exported to ONNX: {first}") from error
     if program is None:
         raise ProfileError("the network cannot be exported to ONNX: the exporter returned nothing")
     return program.model_proto
