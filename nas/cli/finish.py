@@ -9,6 +9,7 @@ from nas.cli.errors import handles_errors
 from nas.cli.from_settings import takes_settings
 from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
+from nas.cli.search import baseline_lines
 from nas.finishing.settings import FinishSettings
 from nas.objectives.units import format_duration
 from nas.runs.settings import Given
@@ -44,5 +45,7 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         f"exported to {display.short(result.run / verified['export'])}: {verified['test_accuracy']:.2%} of"
         f" {verified['test_images']} test images in ONNX Runtime, {verified['torch_test_accuracy']:.2%} in PyTorch"
     )
+    for line in baseline_lines(verified):
+        display.say(line)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")

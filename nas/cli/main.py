@@ -7,7 +7,7 @@ import os
 
 import typer
 
-from nas.cli import correlate, finish, inspect, latency, outcome, profile, scale, score, search, train
+from nas.cli import correlate, data, finish, inspect, latency, outcome, profile, scale, score, search, train
 from nas.cli.help import PanelCommand, PanelGroup
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("finish", cls=PanelCommand)(finish.finish)
 app.command("scale", cls=PanelCommand)(scale.scale)
 app.command("export", cls=PanelCommand)(outcome.export)
 app.command("report", cls=PanelCommand)(outcome.report)
+app.add_typer(data.app, name="data")
 app.add_typer(latency.app, name="latency")
 app.command("score", cls=PanelCommand)(score.score)
 app.command("correlate", cls=PanelCommand)(correlate.correlate)

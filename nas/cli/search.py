@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,9 @@ from nas.searching.settings import SearchSettings
 if TYPE_CHECKING:
     from nas.result import SearchResult
     from nas.runs.front import FrontMember
+
+WORST = 3
+"""Classes that are named where classes are uneven."""
 
 
 @handles_errors
@@ -96,6 +100,7 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
         f"winner ({verified['pick']}): test accuracy {verified['test_accuracy']:.2%}, of the exported ONNX file in ONNX"
         f" Runtime on {verified['test_images']} images that nothing has looked at before"
     ]
+    lines += baseline_lines(verified)
     if "original_test_accuracy" in verified:
         lines.append(f"original model, on the same images: test accuracy {verified['original_test_accuracy']:.2%}")
     for target, measured in verified.get("latency", {}).items():
@@ -104,6 +109,25 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
             f" {verified['latency_difference']:+.1%} beside the predicted"
         )
     lines += [f"warning: {warning}" for warning in verified.get("warnings", [])]
+    return lines
+
+
+def baseline_lines(verified: Mapping[str, Any]) -> list[str]:
+    """What accuracy on the test part is to be seen beside; nothing for a run of an earlier release."""
+    if "test_by_class" not in verified:
+        return []
+    by_class: dict[str, dict[str, Any]] = verified["test_by_class"]
+    share, accuracy = verified["test_commonest_accuracy"], verified["test_accuracy"]
+    lines = [
+        f"beside it: balanced accuracy {verified['test_balanced_accuracy']:.2%}; always saying"
+        f" `{verified['test_commonest_class']}` would be right on {share:.2%}"
+    ]
+    if verified["test_is_uneven"]:
+        worst = sorted(by_class.items(), key=lambda item: item[1]["accuracy"])[:WORST]
+        named = ", ".join(f"`{name}` {facts['accuracy']:.0%} of {facts['images']}" for name, facts in worst)
+        lines.append(f"warning: classes are uneven, so look at each class; least accurate: {named}")
+    if accuracy <= share:
+        lines.append("warning: the network is no better than always saying the commonest class")
     return lines
 
 

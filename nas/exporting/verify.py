@@ -16,7 +16,7 @@ from latency_tables.predictor import Latency
 from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
-from nas.evaluation.accuracy import accuracy_of, top1_accuracy
+from nas.evaluation.accuracy import Judgement, accuracy_of, judge
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.registry import parse_formats
@@ -219,14 +219,13 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     """
     member = front.pick(pick)
     export = export_member(front, pick)
-    accuracy, count = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
+    judged = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
     verified: dict[str, Any] = {
         "number": member.number,
         "pick": pick,
         "export": str(export.folder.relative_to(front.run)),
         "search_accuracy": member.objectives[front.objective],
-        "test_accuracy": accuracy,
-        "test_images": count,
+        **judged.to_dict("test"),
         "proof": {name: value for name, value in export.proof.items() if name != "formats"},
     }
     kept = RunFolder(front.run).original
@@ -244,11 +243,12 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     return document
 
 
-def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> tuple[float, int]:
-    """Top-1 accuracy in [0, 1] of an ONNX file on the test part, and the number of images."""
+def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> Judgement:
+    """How often an ONNX file is right on the test part."""
     network, family = OnnxNetwork(path), family_of(space)
     side = space.input_shape(dict(architecture.settings))[-1]
-    return top1_accuracy(lambda x_BCHW: network(family.prepare(x_BCHW, side)), images.batches("test", BATCH_SIZE))
+    batches = images.batches("test", BATCH_SIZE)
+    return judge(lambda x_BCHW: network(family.prepare(x_BCHW, side)), batches, images.class_names)
 
 
 def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:

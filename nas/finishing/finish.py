@@ -272,11 +272,10 @@ class _Finish:
 
         plan, architecture = self.plan, self.plan.source.architecture
         export = export_run(run.path)
-        accuracy, count = onnx_accuracy(export.onnx, plan.images, plan.space, architecture)
+        judged = onnx_accuracy(export.onnx, plan.images, plan.space, architecture)
         return {
             "export": str(export.folder.relative_to(run.path)),
-            "test_accuracy": accuracy,
+            **judged.to_dict("test"),
             "torch_test_accuracy": accuracy_of(lambda x: network(x, architecture), plan.images, "test", self.device),
-            "test_images": count,
             "proof": {name: value for name, value in export.proof.items() if name != "formats"},
         }

@@ -200,9 +200,32 @@ def checks_section(run: ReportData) -> str:
         facts = {name: entry for name, entry in training.items() if name not in ("schema", "run")}
         parts += ["<h3>Training</h3>", markup.pairs(_flat(facts))]
     if verified:
-        rest = {name: entry for name, entry in verified.items() if name not in ("latency", "number")}
+        rest = {name: entry for name, entry in verified.items() if name not in ("latency", "number", "test_by_class")}
         parts += ["<h3>Verification</h3>", _latency_check(run), markup.pairs(_flat(rest)) if rest else ""]
+        parts += [_by_class(verified.get("test_by_class"), bool(verified.get("test_is_uneven")))]
     return markup.section("Training and verification", *parts)
+
+
+def _by_class(by_class: object, is_uneven: bool) -> str:
+    """Accuracy on the test part class by class, the least accurate first, and a warning where classes are uneven."""
+    entries = by_class.items() if isinstance(by_class, Mapping) else ()
+    known = [
+        (float(facts["accuracy"]), name, int(facts["images"]))
+        for name, facts in entries
+        if isinstance(facts, Mapping)
+        and all(isinstance(facts.get(key), int | float) and math.isfinite(facts[key]) for key in ("accuracy", "images"))
+    ]
+    if not known:
+        return ""
+    rows = [Row((name, f"{images:,}", f"{accuracy:.2%}")) for accuracy, name, images in sorted(known)]
+    table = markup.table([Column("class"), Column("test images", True), Column("accuracy", True)], rows)
+    counts = [images for _, _, images in known]
+    uneven = (
+        f"Warning: the commonest class has {max(counts):,} test images and the rarest {min(counts):,}; accuracy says"
+        " little then, and balanced accuracy, the mean over classes, more."
+    )
+    note = markup.paragraph(uneven, "note") if is_uneven else ""
+    return note + markup.folded("Accuracy by class, on the test part", table)
 
 
 def sources_section(run: ReportData) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.evaluation.accuracy import commonest_accuracy
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted, ignore
 from nas.records.files import write_json
@@ -57,6 +58,7 @@ class TrainResult:
         seconds: Time trained, over all sessions.
         accuracy: Accuracy on the search part of the images, in [0, 1]: of the supernet's smallest, middle and largest
             network, or of the one ``network``.
+        commonest_accuracy: Accuracy of always saying the commonest class of that part, in [0, 1].
         architecture: Architecture of the one network; None for a supernet.
         phases: What an image cost in each phase of the training, as `supernets.training.progressive.PhaseCost`.
     """
@@ -67,6 +69,7 @@ class TrainResult:
     epochs: float
     seconds: float
     accuracy: dict[str, float]
+    commonest_accuracy: float
     architecture: Architecture | None
     phases: tuple[PhaseCost, ...]
 
@@ -80,6 +83,7 @@ class TrainResult:
             "epochs": self.epochs,
             "seconds": self.seconds,
             "accuracy": self.accuracy,
+            "commonest_accuracy": self.commonest_accuracy,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "phases": [asdict(phase) for phase in self.phases],
         }
@@ -229,18 +233,22 @@ def _train(
         group=group,
     )
     accuracy: dict[str, float] = {}
+    commonest = 0.0
     if group.is_main_process:
         if training.ema_decay is not None:
             supernet, _ = load_supernet(outcome.checkpoint, group.device)
         networks = _networks(found, SUBNETS if architecture is None else ())
         accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
+        commonest = commonest_accuracy(images, "search")
+    accuracy, commonest = group.broadcast((accuracy, commonest))
     result = TrainResult(
         run=work.folder,
         checkpoint=outcome.checkpoint,
         steps=outcome.steps,
         epochs=outcome.epochs,
         seconds=outcome.seconds,
-        accuracy=group.broadcast(accuracy),
+        accuracy=accuracy,
+        commonest_accuracy=commonest,
         architecture=architecture,
         phases=tuple(phases),
     )

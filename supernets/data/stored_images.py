@@ -67,7 +67,7 @@ class StoredData(ImageData):
         self._store = store
         hflip = MIRRORED if options.hflip is None else options.hflip
         training = training_transform(options.augmentation, side, self.mean, self.std, hflip)
-        self.remarks = (*remarks, *_imbalance(store.labels[division.parts["train"]], class_names))
+        self.remarks = (*remarks, *imbalance(store.labels[division.parts["train"]], class_names))
         samples = Samples(store, division.parts["train"], training, plain_transform(side))
         self._loader = ImageLoader(samples, default_workers() if workers is None else workers)
         self._cache: dict[bytes, Tensor] = {}
@@ -138,7 +138,7 @@ def mirrored(options: LoadOptions, source: str, class_names: Sequence[str]) -> t
     return replace(options, hflip=MIRRORED if may_be else 0.0), (remark,) if remark else ()
 
 
-def _imbalance(labels: IntArray, class_names: Sequence[str]) -> tuple[str, ...]:
+def imbalance(labels: IntArray, class_names: Sequence[str]) -> tuple[str, ...]:
     """What to say of classes that are much rarer than others."""
     counts = np.bincount(labels, minlength=len(class_names))
     most, fewest = int(counts.argmax()), int(counts.argmin())

@@ -363,6 +363,34 @@ def test_verification_compares_measured_with_predicted(make_run: MakeRun, ratio:
     assert [list(trace["x"]) for trace in markers] == [[measured]]
 
 
+@pytest.mark.parametrize("is_uneven", [False, True])
+def test_accuracy_by_class_is_shown_and_uneven_classes_are_warned_of(make_run: MakeRun, is_uneven: bool) -> None:
+    run = make_run(20)
+    document = json.loads((run / "front.json").read_text())
+    by_class = {"<common>": {"images": 98, "accuracy": 1.0}, "rare": {"images": 2, "accuracy": 0.0}}
+    by_class |= {"odd": {"images": "many"}, "odder": 3}  # type: ignore[dict-item]
+    document["verified"] = {
+        "number": document["front"][0]["number"],
+        "test_balanced_accuracy": 0.5,
+        "test_commonest_accuracy": 0.98,
+        "test_is_uneven": is_uneven,
+        "test_by_class": by_class,
+    }
+    (run / "front.json").write_text(json.dumps(document))
+    page = Page(build_report(run))
+    for text in (
+        "test balanced accuracy 50.0 %",
+        "test commonest accuracy 98.0 %",
+        "rare 2 0.00%",
+        "<common> 98 100.00%",
+    ):
+        assert text in page.text
+    assert ("the commonest class has 98 test images and the rarest 2" in page.text) is is_uneven
+    document["verified"]["test_by_class"] = [1]
+    (run / "front.json").write_text(json.dumps(document))
+    assert "Accuracy by class" not in Page(build_report(run)).text
+
+
 def test_no_temporary_files_stay(make_run: MakeRun) -> None:
     run = make_run(20)
     before = {path.name for path in run.iterdir()}

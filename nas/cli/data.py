@@ -1,0 +1,95 @@
+"""`nas data check`: what a folder of images holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.cli import display
+from nas.cli.errors import handles_errors, show_error
+from nas.cli.help import PanelCommand, PanelGroup
+from nas.cli.options import Json, Quiet
+from nas.cli.progress import ProgressPrinter
+
+app = typer.Typer(help="Look at images.", cls=PanelGroup, no_args_is_help=True, rich_markup_mode=None)
+NAMED = 5
+"""Groups of copies that are named."""
+
+
+@app.callback()
+def data() -> None:
+    """Look at images."""
+
+
+@app.command(cls=PanelCommand)
+@handles_errors
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images, a sub-folder per class.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a folder of images holds, how it would be divided, and what would be skipped and why."""
+    from nas.events import StageProgress
+    from supernets.data.survey import survey
+    from supernets.errors import DataError
+
+    if not folder.is_dir():
+        raise DataError(f"data `{folder}`: there is no such folder", hint="name a folder with a sub-folder per class")
+    with ProgressPrinter(quiet) as progress:
+        found = survey(str(folder), lambda done, total: progress(StageProgress("images", done, total)))
+    if json:
+        display.print_json(found)
+    else:
+        _show(found)
+    if found["problem"] is not None:
+        show_error(found["problem"], found["hint"])
+        raise typer.Exit(DataError.exit_code)
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    parts = list(found["parts"] or ["images"])
+    rows = []
+    for name, counts in found["classes"].items():
+        numbers = [counts[part] for part in parts] if found["parts"] else [sum(counts.values())]
+        rows.append([name, *(f"{number:,}" for number in numbers)])
+    if found["parts"]:
+        rows.append(["all", *(f"{found['parts'][part]:,}" for part in parts)])
+    display.print_table(["class", *parts], rows, title=f"{found['folder']}: {found['images']:,} image files")
+    display.print_table(["what", "found"], _facts(found), left=2)
+    if found["skipped"]:
+        skipped = [[entry["name"], entry["why"], entry["detail"]] for entry in found["skipped"]]
+        title = f"files that would be skipped: {len(skipped):,}"
+        display.print_table(["file", "why", "more"], skipped, title=title, left=3)
+    for remark in found["remarks"]:
+        display.say(f"warning: {remark}")
+    for words, groups in (
+        ("parts, so what is trained on is also judged on", found["copies"]["across_parts"]),
+        ("classes, so one label of each is wrong", found["copies"]["across_classes"]),
+    ):
+        if groups:
+            named = "; ".join(" = ".join(f"`{name}`" for name in group[:NAMED]) for group in groups[:NAMED])
+            more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
+            display.say(f"warning: {len(groups)} images lie in several {words}: {named}{more}")
+
+
+def _facts(found: Mapping[str, Any]) -> list[Sequence[str]]:
+    sides = [
+        [name, f"{numbers['least']:,} to {numbers['most']:,} pixels, median {numbers['median']:,}"]
+        for name in ("columns", "rows")
+        if (numbers := found[name])
+    ]
+    return [
+        *sides,
+        ["formats", _counted(found["formats"])],
+        ["modes", _counted(found["modes"])],
+        *([f"{count:,} images", words] for words, count in found["changed"].items()),
+        ["copies", f"{found['copies']['groups']:,} groups of files with the same contents"],
+        ["mirrored", f"{found['hflip']:.0%} of the training images"],
+    ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"

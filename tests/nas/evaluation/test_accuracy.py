@@ -1,0 +1,71 @@
+"""Accuracy beside what it means: class by class, balanced, and that of always saying the commonest class."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nas.cli.search import baseline_lines
+from nas.evaluation.accuracy import accuracy_of, commonest_accuracy, judge
+from supernets.data.image_data import Division, LoadOptions
+from supernets.data.memory_images import AffineRanges, MemoryData
+
+COMMON, RARE = 20, 1
+
+
+def network(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Always says the first of two classes."""
+    return torch.tensor([[1.0, 0.0]]).expand(len(x_BCHW), 2)
+
+
+def batches(labels: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(torch.zeros(len(part), 3, 4, 4), torch.tensor(part)) for part in (labels[:5], labels[5:]) if part]
+
+
+def test_a_network_that_says_the_commonest_class_is_found_out() -> None:
+    judged = judge(network, batches([0] * COMMON + [1] * RARE), ("common", "rare"))
+    assert judged.accuracy == COMMON / (COMMON + RARE)
+    assert judged.balanced_accuracy == 0.5
+    assert judged.commonest == ("common", COMMON / (COMMON + RARE))
+    assert judged.is_uneven
+    facts = judged.to_dict("test")
+    assert facts["test_by_class"] == {
+        "common": {"images": COMMON, "accuracy": 1.0},
+        "rare": {"images": RARE, "accuracy": 0.0},
+    }
+    lines = "\n".join(baseline_lines(facts))
+    assert "balanced accuracy 50.00%; always saying `common` would be right on 95.24%" in lines
+    assert "warning: classes are uneven, so look at each class; least accurate: `rare` 0% of 1, `common` 100%" in lines
+    assert "warning: the network is no better than always saying the commonest class" in lines
+
+
+def test_even_classes_are_no_warning() -> None:
+    whole = [(torch.zeros(5, 3, 4, 4), torch.tensor([0, 0, 0, 1, 1]))]
+    facts = judge(lambda x_BCHW: torch.eye(2)[whole[0][1]], whole, ("a", "b")).to_dict("test")
+    assert (facts["test_accuracy"], facts["test_is_uneven"], facts["test_images"]) == (1.0, False, 5)
+    assert not any("warning" in line for line in baseline_lines(facts))
+    assert baseline_lines({"test_accuracy": 0.5}) == []
+
+
+def test_classes_without_images_do_not_count() -> None:
+    judged = judge(network, batches([1, 1]), ("a", "b"))
+    assert (judged.accuracy, judged.balanced_accuracy, judged.is_uneven) == (0.0, 0.0, False)
+    assert list(judged.to_dict("x")["x_by_class"]) == ["b"]
+
+
+@pytest.mark.parametrize(("common", "rare", "is_uneven"), [(10, 1, False), (11, 1, True), (30, 3, False)])
+def test_more_than_ten_times_as_many_is_uneven(common: int, rare: int, is_uneven: bool) -> None:
+    assert judge(network, batches([0] * common + [1] * rare), ("a", "b")).is_uneven is is_uneven
+
+
+def test_the_commonest_class_of_a_part() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 0, 1])
+    parts = {"train": np.arange(2), "search": np.arange(2, 6), "test": np.arange(3, 6)}
+    data = MemoryData(
+        "x", ("a", "b"), Division(parts, ""), torch.zeros(6, 1, 4, 4, dtype=torch.uint8), labels, LoadOptions(4),
+        AffineRanges(),
+    )  # fmt: skip
+    assert commonest_accuracy(data, "search") == 0.5
+    assert commonest_accuracy(data, "test") == 2 / 3
+    assert accuracy_of(network, data, "test", "cpu") == 1 / 3
