@@ -358,7 +358,7 @@ def test_a_budget_becomes_a_number_of_steps_before_the_first_of_them(data: Image
     settings = dataclasses.replace(SETTINGS, budget_seconds=3.0, policy="uniform")
     result = train_supernet(supernet, data, settings, tmp_path, callbacks=Callbacks(progress=look))
     assert 1 <= result.steps <= totals[0]
-    assert result.seconds < 1.5 * 3.0  # the machine may be busy
+    assert result.seconds < 3 * 3.0  # the machine may be busy
 
 
 @pytest.mark.slow
