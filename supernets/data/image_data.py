@@ -138,9 +138,17 @@ class ImageData(ABC):
         starts = range(start * batch_size, self.steps_per_epoch(batch_size) * batch_size, batch_size)
         return self._augmented([order[first : first + batch_size][rank::world] for first in starts], seed, epoch)
 
-    def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
-        """All images of a part in fixed order, without augmentation; the last batch may be smaller."""
+    def batches(self, part: Part, batch_size: int, most: int | None = None) -> Iterator[Batch]:
+        """The images of a part in fixed order, without augmentation; the last batch may be smaller.
+
+        Args:
+            part: The part.
+            batch_size: Images per batch.
+            most: Images to take, evenly over the part; None takes all.
+        """
         indices = self.division.parts[part]
+        if most is not None and most < len(indices):
+            indices = indices[np.arange(most) * len(indices) // most]
         return self._plain([indices[i : i + batch_size] for i in range(0, len(indices), batch_size)])
 
     def describe(self) -> dict[str, Any]:

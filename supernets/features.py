@@ -1,0 +1,202 @@
+"""What a model of timm sees in images: the inputs of its classifier, computed once per image and kept.
+
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, N images, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces.files import cache_dir, replacing
+from search_spaces.timm_models import TimmSpace
+from supernets.data.image_data import ImageData, Part
+from supernets.errors import SupernetError
+from supernets.probing import FittedClassifier
+from supernets.supernet import Supernet
+from supernets.timm_models.own_weights import classifier_layers
+
+BATCH = 64
+MOST_KEPT = 60_000
+"""Images whose features one file keeps; beyond them only those of the last call."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of images and their classes.
+
+    Attributes:
+        values_ND: What flows into the classifier; into all of them, side by side, where there are two.
+        labels_N: Classes.
+    """
+
+    values_ND: Tensor
+    labels_N: Tensor
+
+
+class FeatureReader:
+    """Features of the whole network of a timm supernet, from a cache that knows weights and images by their content.
+
+    Args:
+        supernet: Supernet of a timm space. Its weights are not to change between calls.
+
+    Raises:
+        SupernetError: Its classifier is not a dense layer.
+    """
+
+    def __init__(self, supernet: Supernet) -> None:
+        self._supernet = supernet
+        self._layers = classifiers_of(supernet)
+        self._path = cache_dir() / "features" / f"{_digest(supernet)}.npz"
+
+    def read(self, images: ImageData, part: Part, most: int | None = None, seconds: float | None = None) -> Features:
+        """Features of a part of the images, without augmentation.
+
+        Args:
+            images: At the side of the supernet's images.
+            part: Part of the images.
+            most: Images to take, evenly over the part; None for all.
+            seconds: Time that may be spent on images that are not known, judged by the first batch; fewer are taken
+                where it is short. None for no bound.
+        """
+        known = self._load()
+        if seconds is not None:
+            most = self._within(images, part, most, seconds, known)
+        rows, labels = [], []
+        found: dict[bytes, Tensor] = {}
+        for x_BCHW, labels_B in images.batches(part, BATCH, most):
+            keys = _keys(x_BCHW)
+            missing = [place for place, key in enumerate(keys) if key not in known and key not in found]
+            if missing:
+                computed_BD = self._compute(x_BCHW[missing])
+                found |= {keys[place]: row_D for place, row_D in zip(missing, computed_BD, strict=True)}
+            rows += [found[key] if key in found else known[key] for key in keys]
+            labels.append(labels_B)
+        if found:
+            self._save({**known, **found} if len(known) + len(found) <= MOST_KEPT else found)
+        return Features(torch.stack(rows), torch.cat(labels))
+
+    def _within(
+        self, images: ImageData, part: Part, most: int | None, seconds: float, known: dict[bytes, Tensor]
+    ) -> int | None:
+        x_BCHW, _ = next(iter(images.batches(part, BATCH, most)))
+        if all(key in known for key in _keys(x_BCHW)):
+            return most
+        self._compute(x_BCHW[:1])  # what happens once only
+        started = time.monotonic()
+        self._compute(x_BCHW)
+        affordable = int(seconds * len(x_BCHW) / max(time.monotonic() - started, 1e-6))
+        total = images.splits[part] if most is None else most
+        return max(affordable, min(total, 10 * images.classes)) if affordable < total else most
+
+    @torch.no_grad()
+    def _compute(self, x_BCHW: Tensor) -> Tensor:
+        with watched(self._layers) as seen:
+            self._supernet.network(x_BCHW.to(self._supernet.device))
+        return torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1).float().cpu()
+
+    def _load(self) -> dict[bytes, Tensor]:
+        if not self._path.is_file():
+            return {}
+        try:
+            with np.load(self._path, allow_pickle=False) as arrays:
+                keys, values_ND = arrays["keys"], torch.from_numpy(arrays["values"])
+            return {key.tobytes(): row_D for key, row_D in zip(keys, values_ND, strict=True)}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            logger.warning("`%s` cannot be read, so features are computed again: %s", self._path, error)
+            return {}
+
+    def _save(self, features: dict[bytes, Tensor]) -> None:
+        keys = np.frombuffer(b"".join(features), dtype=np.uint8).reshape(len(features), -1)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path, ".npz") as temporary:
+                np.savez(temporary, keys=keys, values=torch.stack(list(features.values())).numpy())
+        except OSError as error:
+            logger.warning("`%s` cannot be written, so features are not kept: %s", self._path, error)
+
+
+def classifiers_of(supernet: Supernet) -> list[nn.Linear]:
+    """The layers of the whole network that tell classes; where there are two their mean counts.
+
+    Raises:
+        SupernetError: The space is not timm's, or such a layer is not dense.
+    """
+    assert isinstance(supernet.space, TimmSpace)
+    names = classifier_layers(supernet.space.outline.reference.name)
+    layers = [dict(supernet.network.named_modules()).get(f"head.{name}") for name in names]
+    dense = [layer for layer in layers if isinstance(layer, nn.Linear) and layer.bias is not None]
+    if len(dense) < len(names):
+        raise SupernetError(f"`{supernet.space.name}` has no dense classifier with a bias, so none can be fitted")
+    return dense
+
+
+@torch.no_grad()
+def put_classifier(supernet: Supernet, fitted: FittedClassifier) -> None:
+    """Make a fitted classifier that of the whole network.
+
+    Args:
+        supernet: Supernet of a timm space, changed in place.
+        fitted: Classifier of the features that a `FeatureReader` of the supernet gives.
+
+    Raises:
+        SupernetError: The network's logits are not the mean of its classifiers'.
+    """
+    layers = classifiers_of(supernet)
+    parts = torch.split(fitted.weight_KD, [layer.in_features for layer in layers], dim=1)
+    for layer, part_KD in zip(layers, parts, strict=True):
+        layer.weight.copy_(len(layers) * part_KD)
+        layer.bias.copy_(fitted.bias_K)
+    side = supernet.space.image_side
+    x_BCHW = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(supernet.device)
+    with watched(layers) as seen:
+        logits_BK = supernet.network(x_BCHW)
+    features_BD = torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1)
+    expected_BK = features_BD @ fitted.weight_KD.to(features_BD).T + fitted.bias_K.to(features_BD)
+    if not torch.allclose(logits_BK, expected_BK, atol=1e-3 * float(expected_BK.abs().max())):
+        raise SupernetError(f"the classifier of `{supernet.space.name}` is not the last layer, so none can be fitted")
+
+
+@contextmanager
+def watched(layers: list[nn.Linear]) -> Iterator[list[Tensor]]:
+    """The inputs of layers while the block lasts, in the order of the layers, each as of its last call."""
+    seen: list[Tensor] = [torch.empty(0)] * len(layers)
+    handles = []
+    for number, layer in enumerate(layers):
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], number: int = number) -> None:
+            seen[number] = inputs[0]
+
+        handles.append(layer.register_forward_pre_hook(keep))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keys(x_BCHW: Tensor) -> list[bytes]:
+    """What an image is known by."""
+    return [hashlib.blake2b(x_CHW.numpy().tobytes(), digest_size=16).digest() for x_CHW in x_BCHW.cpu().contiguous()]
+
+
+def _digest(supernet: Supernet) -> str:
+    """What weights are known by, the classifier's left out."""
+    names = classifier_layers(supernet.space.outline.reference.name) if isinstance(supernet.space, TimmSpace) else ()
+    ends = tuple(f"head.{name}.{kind}" for name in names for kind in ("weight", "bias"))
+    digest = hashlib.sha256(f"{supernet.space.name}/{supernet.device.type}".encode())
+    for name, tensor in supernet.network.state_dict().items():
+        if name not in ends:
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
