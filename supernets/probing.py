@@ -22,7 +22,8 @@ DECAYS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Weight decays that are tried, the strongest first."""
 HELD_OUT = 10
 """One image of so many of each class decides on the decay; of small classes one in three."""
-MOST_ITERATIONS = 300
+MOST_ITERATIONS, TOLERANCE = 200, 1e-7
+"""Where the search for the least loss ends: steps, and the relative gain of one."""
 EXACT_PRODUCTS = 1_000_000_000
 """Products per evaluation of the loss up to which it is computed in float64."""
 NEIGHBOURS = 20
@@ -75,18 +76,19 @@ def fit_classifier(features_ND: Tensor, labels_N: Tensor, classes: int, seed: in
     std_D = torch.where(std_D > 1e-6 * std_D.max().clamp_min(1e-12), std_D, torch.ones_like(std_D))
     x_ND = (x_ND - mean_D) / std_D
     held_N = _held_out(labels_N.numpy(), seed)
-    weights_KE = _start(classes, x_ND.shape[1])
+    weights: list[npt.NDArray[np.float64]] = []
     losses: list[float] = []
     shares: list[float] = []
     for decay in DECAYS:
-        weights_KE = _minimise(x_ND[~held_N], labels_N[~held_N], decay, weights_KE)
-        logits_MK = _logits(x_ND[held_N], torch.from_numpy(weights_KE).to(x_ND.dtype))
+        start_KE = weights[-1] if weights else np.zeros((classes, x_ND.shape[1] + 1))
+        weights.append(_minimise(x_ND[~held_N], labels_N[~held_N], decay, start_KE))
+        logits_MK = _logits(x_ND[held_N], torch.from_numpy(weights[-1]).to(x_ND.dtype))
         losses.append(float(F.cross_entropy(logits_MK, labels_N[held_N])))
         shares.append(float((logits_MK.argmax(dim=1) == labels_N[held_N]).float().mean()))
     best = int(np.argmin(losses))
-    found = torch.from_numpy(_minimise(x_ND, labels_N, DECAYS[best], _start(classes, x_ND.shape[1])))
-    weight_KD = found[:, :-1] / std_D
-    bias_K = found[:, -1] - weight_KD.to(mean_D.dtype) @ mean_D
+    fitted_KE = torch.from_numpy(_minimise(x_ND, labels_N, DECAYS[best], weights[best]))
+    weight_KD = fitted_KE[:, :-1] / std_D
+    bias_K = fitted_KE[:, -1] - weight_KD.to(mean_D.dtype) @ mean_D
     return FittedClassifier(weight_KD.float(), bias_K.float(), DECAYS[best], shares[best])
 
 
@@ -150,10 +152,6 @@ def _held_out(labels_N: npt.NDArray[np.int64], seed: int) -> Tensor:
     return torch.from_numpy(held)
 
 
-def _start(classes: int, features: int) -> npt.NDArray[np.float64]:
-    return np.zeros((classes, features + 1))
-
-
 def _logits(x_ND: Tensor, weights_KE: Tensor) -> Tensor:
     return x_ND @ weights_KE[:, :-1].T + weights_KE[:, -1]
 
@@ -174,7 +172,6 @@ def _minimise(
         loss = -(targets_NK * log_NK).sum() / len(x_ND) + decay / 2 * weights_KE[:, :-1].square().sum()
         return float(loss), gradient_KE.double().numpy().ravel()
 
-    found = minimize(
-        loss_and_gradient, start_KE.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": MOST_ITERATIONS}
-    )
+    options = {"maxiter": MOST_ITERATIONS, "ftol": TOLERANCE}
+    found = minimize(loss_and_gradient, start_KE.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x, dtype=np.float64).reshape(start_KE.shape)

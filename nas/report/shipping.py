@@ -20,6 +20,14 @@ _COLUMNS = [
     Column("delegated", True),
 ]
 
+_HEADS = {
+    "given": "came with the weights",
+    "fitted": "fitted to the features of the training images",
+    "random": "drawn at random",
+}
+_WORTH = {"knn": "20 nearest neighbours", "probe": "fitted classifier on frozen features"}
+"""What the model's features were worth before anything was trained, on the search part."""
+
 
 def shipping_section(run: ReportData) -> str:
     """The original model and the exported files; empty where there is neither."""
@@ -47,6 +55,8 @@ def _original(model: Mapping[str, Any]) -> str:
         "licence of the weights": str(model.get("license") or MISSING),
         "parameters": count(model["params"]) if "params" in model else MISSING,
         "MACs": count(model["macs"]) if "macs" in model else MISSING,
+        "classifier": _HEADS.get(str(model.get("head")), MISSING),
+        **{title: f"{model[name]:.2%}" for name, title in _WORTH.items() if model.get(name) is not None},
         "accuracy on the search part": f"{accuracy:.2%}" if accuracy is not None else MISSING,
         "taught the networks inside it": "yes" if model.get("teaches") else "no",
     }

@@ -19,6 +19,7 @@ from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Notice, Progress, StageStarted
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
+from nas.training.adaptation import adapt_classifier
 from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 PRETRAINED, RANDOM = "pretrained", "random"
 CALIBRATION_IMAGES = 128
 """Training images that importance is judged on."""
+FEATURES_SHARE = 0.15
+"""Share of a budget that may go to the features that a classifier is fitted to."""
 PRETRAINED_RATE = 5e-4
 """Peak learning rate for weights that are trained already: an eighth of that for random ones."""
 
@@ -43,7 +46,7 @@ class PretrainedStart:
     Attributes:
         supernet: Its weights, sorted by importance where they are trained.
         facts: What ``front.json`` says of it: ``name``, ``weights``, ``license``, ``teaches``, ``accuracy`` on the
-            search part, ``criteria`` and ``losses`` of the ordering.
+            search part, ``criteria`` and ``losses`` of the ordering, and what `adapt_classifier` says.
         seconds: What the preparation took.
     """
 
@@ -87,9 +90,17 @@ def folder_name(text: str) -> str:
 
 
 def prepare_model(
-    model: str, weights: str, images: ImageData, seed: int, device: str, progress: Progress
+    model: str,
+    weights: str,
+    images: ImageData,
+    seed: int,
+    device: str,
+    progress: Progress,
+    budget_seconds: float | None = None,
 ) -> PretrainedStart:
     """Load a model, fit it to the images' colours and classes, and sort it by importance.
+
+    Where the weights have no classifier for these classes, one is fitted to the model's features.
 
     Args:
         model: Name of a timm model, with arguments where wanted.
@@ -98,6 +109,7 @@ def prepare_model(
         seed: Seed of random weights, and of the choice of calibration images.
         device: Where it is to be.
         progress: Told of the stage.
+        budget_seconds: Time of the whole search, of which a share goes to features; None for no bound.
 
     Raises:
         UnknownNameError, TimmModelError: There is no such model, or it cannot be made elastic.
@@ -126,14 +138,22 @@ def prepare_model(
         original.supernet, original.first_convolution, (original.mean, original.std), (images.mean, images.std)
     )
     supernet = original.supernet.to(device)
+    share = None if budget_seconds is None else FEATURES_SHARE * budget_seconds
+    facts |= adapt_classifier(supernet, images, original.tells_classes, seed, share, progress)
+    knows_classes = facts["head"] != "random"
     count = min(CALIBRATION_IMAGES, images.splits["train"])
     x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
-    ordering = sort_by_importance(supernet, x_BCHW, labels_B if original.tells_classes else None)
+    ordering = sort_by_importance(supernet, x_BCHW, labels_B if knows_classes else None)
     supernet = ordering.supernet
-    evaluator = SupernetEvaluator(supernet, images, seed)
+    accuracy = SupernetEvaluator(supernet, images, seed).evaluate(supernet.space.largest, seed).objective
+    teaches = knows_classes and accuracy * images.classes > 1
+    if knows_classes and not teaches:
+        progress(
+            Notice(f"the model is right on {accuracy:.1%} of the search part, no more than chance: it teaches nothing")
+        )
     facts |= {
-        "teaches": original.tells_classes,
-        "accuracy": evaluator.evaluate(supernet.space.largest, seed).objective,
+        "teaches": teaches,
+        "accuracy": accuracy,
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
     }
@@ -141,7 +161,15 @@ def prepare_model(
 
 
 def find_model(
-    model: str, weights: str, data: str, *, seed: int, folder: Path | None, device: str, progress: Progress
+    model: str,
+    weights: str,
+    data: str,
+    *,
+    seed: int,
+    folder: Path | None,
+    device: str,
+    progress: Progress,
+    budget_seconds: float | None = None,
 ) -> PretrainedStart:
     """The model that a search is about: as it was prepared in ``folder``, else from its weights.
 
@@ -153,6 +181,7 @@ def find_model(
         folder: Run folder that may keep the prepared model; None for none.
         device: Where it is to be.
         progress: Told of the stage.
+        budget_seconds: Time of the whole search; None for no bound.
 
     Raises:
         DataError: The images cannot be used, or have changed.
@@ -164,7 +193,7 @@ def find_model(
     own = None if folder is None else kept_original(folder, images, device)
     if own is not None:
         return own
-    return prepare_model(model, weights, images, seed, device, progress)
+    return prepare_model(model, weights, images, seed, device, progress, budget_seconds)
 
 
 def keep_original(own: PretrainedStart, images: ImageData, run: Path) -> None:

@@ -1,0 +1,71 @@
+"""A model without a classifier for the images' classes gets one; classes in another order are noticed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from nas.events import Notice
+from nas.training.adaptation import adapt_classifier
+from nas.training.pretrained import prepare_model
+from supernets.data.image_data import ImageData
+from supernets.data.sources import load_data
+from supernets.supernet import Supernet
+from supernets.timm_models.loading import load_timm_supernet
+
+ARGUMENTS = {"depth": 1, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
+MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={value}" for name, value in ARGUMENTS.items())
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load_data("digits", 16)
+
+
+@pytest.fixture
+def supernet() -> Supernet:
+    torch.manual_seed(0)
+    return load_timm_supernet(MODEL, classes=10)
+
+
+def said(events: list[object]) -> str:
+    return " ".join(event.text for event in events if isinstance(event, Notice))
+
+
+def test_a_backbone_without_a_classifier_gets_one_and_teaches(digits: ImageData, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ARGUMENTS)
+    save_file(backbone.state_dict(), tmp_path / "model.safetensors")
+    start = prepare_model(MODEL, str(tmp_path / "model.safetensors"), digits, 0, "cpu", lambda event: None)
+    assert (start.facts["head"], start.facts["teaches"]) == ("fitted", True)
+    assert start.facts["accuracy"] == pytest.approx(start.facts["probe"], abs=0.01)
+    assert start.facts["probe"] > 0.5
+    assert 0.2 < start.facts["knn"] <= 1
+    assert start.facts["fitted_to"] == digits.splits["train"]
+
+
+def test_a_classifier_of_the_same_classes_stays(digits: ImageData, supernet: Supernet) -> None:
+    events: list[object] = []
+    assert adapt_classifier(supernet, digits, False, 0, None, events.append)["head"] == "fitted"
+    layer = supernet.network.get_submodule("head.head")
+    before = layer.get_parameter("weight").clone()
+    assert adapt_classifier(supernet, digits, True, 0, None, events.append) == {"head": "given"}
+    assert torch.equal(layer.get_parameter("weight"), before)
+    assert said(events) == ""
+
+
+def test_classes_in_another_order_are_noticed_without_names(digits: ImageData, supernet: Supernet) -> None:
+    events: list[object] = []
+    adapt_classifier(supernet, digits, False, 0, None, events.append)
+    layer = supernet.network.get_submodule("head.head")
+    before = layer.get_parameter("weight").clone()
+    with torch.no_grad():
+        for tensor in layer.parameters():
+            tensor.copy_(tensor.roll(3, dims=0))
+    assert adapt_classifier(supernet, digits, True, 0, None, events.append)["head"] == "fitted"
+    assert "its classes may stand in another order" in said(events)
+    assert torch.allclose(layer.get_parameter("weight"), before)
