@@ -18,6 +18,7 @@ from search_spaces.plugins import Registry, installed
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
 from search_spaces.space import SearchSpace
+from search_spaces.timm_models import OTHER_NAMES, PREFIX, plain_name
 
 SpaceFactory = Callable[[int | None], SearchSpace]
 """Makes a space for a number of classes; None takes the space's own."""
@@ -54,6 +55,7 @@ def get_space(name: str, classes: int | None = None) -> SearchSpace:
     Raises:
         UnknownNameError: Nothing is registered under the name.
     """
+    name = _canonical(name)
     key = (name, classes)
     kind, separator, text = name.partition(":")
     if separator and kind in _kinds():
@@ -77,6 +79,7 @@ def find_architecture(reference: str, classes: int | None = None) -> tuple[Searc
         UnknownNameError: There is no such space, or no architecture of that name in it.
         ArchitectureError: The text names no network.
     """
+    reference = _canonical(reference)
     if ":" in reference and reference.partition(":")[0] in _kinds():
         space_name, _, name = reference.partition("/")
         space = get_space(space_name, classes)
@@ -94,6 +97,11 @@ def space_kinds() -> list[str]:
         SearchSpaceError: The installation declares none.
     """
     return sorted(_kinds())
+
+
+def _canonical(name: str) -> str:
+    """``timm/NAME`` and ``hf-hub:timm/NAME`` as the space ``timm:NAME``."""
+    return f"{PREFIX}:{plain_name(name)}" if name.startswith(OTHER_NAMES) else name
 
 
 def _kinds() -> dict[str, EntryPoint]:

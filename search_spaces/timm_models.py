@@ -22,6 +22,19 @@ from search_spaces.graph import Op, Shape
 from search_spaces.space import Choice, Genotypes, SearchSpace, Slot
 
 PREFIX = "timm"
+HUB = ("hf-hub:", "hf_hub:")
+OTHER_NAMES = (f"{PREFIX}:", f"{PREFIX}/", *(f"{hub}{PREFIX}/" for hub in HUB))
+"""What people write before the name of a timm model."""
+NO_ARGUMENTS = {
+    **dict.fromkeys(
+        ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+        "it chooses weights, which are no part of a network",
+    ),
+    **dict.fromkeys(("features_only", "out_indices"), "the model would give no logits"),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit", "device", "dtype"), "it does not change the network"),
+}
+"""Arguments of ``timm.create_model`` that make no sense here, and why."""
+COLOURS = "in_chans"
 SIDE, DEPTH = "input.side", "depth"
 ORDER = "order"
 
@@ -51,14 +64,35 @@ class TimmReference:
         Raises:
             TimmModelError: The text has another form.
         """
-        name, _, query = text.partition("?")
-        pairs = dict(pair.partition("=")[::2] for pair in query.split("&")) if query else {}
+        if text.startswith(HUB) and not text.startswith(OTHER_NAMES):
+            raise TimmModelError(
+                f"timm model `{text}`: found a model of somebody else, expected one of `hf-hub:timm/NAME`",
+                hint="name the timm model that it is, and give its weights as a file: `--model NAME --weights FILE`",
+            )
+        name, _, query = plain_name(text).partition("?")
+        listed = [pair.partition("=")[::2] for pair in query.split("&")] if query else []
+        pairs = dict(listed)
+        if len(pairs) < len(listed):
+            raise TimmModelError(f"timm model `{text}`: an argument is given twice")
         order = pairs.pop(ORDER, "")
         if not name or not all(re.fullmatch(r"\w+", key) and value for key, value in pairs.items()):
             raise TimmModelError(
                 f"timm model `{text}`: found another form than `NAME?argument=value&argument=value`",
                 hint="for example `vit_tiny_patch16_224?img_size=96`",
             )
+        for key, value in pairs.items():
+            if key in NO_ARGUMENTS:
+                raise TimmModelError(
+                    f"timm model `{name}`: argument `{key}`: {NO_ARGUMENTS[key]}",
+                    hint="leave it out; `nas search --model NAME --weights FILE` begins with weights of your own",
+                )
+            if key == COLOURS and value != "3":
+                raise TimmModelError(
+                    f"timm model `{name}`: argument `{key}` is {value}, expected 3: networks here compute on colour"
+                    " images; grey ones are read as colour images",
+                    hint="leave it out",
+                )
+        pairs.pop(COLOURS, None)
         if order and not re.fullmatch(r"\d+(\.\d+)*", order):
             raise TimmModelError(
                 f"timm model `{text}`: order is `{order}`, expected numbers of blocks with points in between"
@@ -81,6 +115,11 @@ class TimmReference:
     def model(self) -> str:
         """The canonical form without the order of blocks, which does not change what a block is."""
         return TimmReference(self.name, self.arguments).text
+
+
+def plain_name(text: str) -> str:
+    """A timm model without what people write before its name: ``timm/``, ``hf-hub:timm/`` or the kind of space."""
+    return text.removeprefix(next((prefix for prefix in OTHER_NAMES if text.startswith(prefix)), ""))
 
 
 def _value(text: str) -> Any:

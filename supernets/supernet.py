@@ -12,6 +12,7 @@ them, and blocks take in views by theirs, which takes a fraction of the time of 
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ class Supernet(nn.Module):
         if self.space.architecture not in (None, architecture):
             raise SupernetError(
                 f"these are the weights of one network of `{self.space.name}`, found another architecture",
-                hint=f"train a supernet with `nas train --space {self.space.name}`",
+                hint=f"train a supernet with `nas train --space {shlex.quote(self.space.name)}`",
             )
         for name, spec in self.space.coarse_blocks(architecture, patch_stride):
             yield name, _plan_block(self.family, self._shared_blocks[name], spec)

@@ -10,7 +10,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.options import Json, Quiet
+from nas.cli.options import Json, Quiet, in_range
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ ALL = "all"
 def correlate(
     accuracies: Annotated[Path, typer.Argument(help="CSV file with the columns `network` and `accuracy`.")],
     scores: Annotated[str, typer.Option(help="Scores: `all`, or names with commas.")] = ALL,
-    repeats: Annotated[int, typer.Option(min=1, help="Initialisations per network and score.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=4, help="Images of noise per initialisation.")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, callback=in_range, help="Initialisations per network and score.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=4, callback=in_range, help="Images of noise per initialisation.")] = 16,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images in pixels, for timm models.")
+        int | None, typer.Option(min=1, callback=in_range, help="Side of the images in pixels, for timm models.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, callback=in_range, help="Seed of everything random.")] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,11 @@ def short(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def quoted(path: Path) -> str:
+    """A path as one would type it in a command."""
+    return shlex.quote(short(path))
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -36,10 +35,6 @@ def handles_errors(command: Command) -> Command:
         except KeyboardInterrupt:
             show_error("interrupted", "finished work is kept: go on with `--resume`, or `nas latency build` as before")
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of our output has gone, for example `nas spaces | head -1`; that is no failure of ours.
-            sys.stdout = open(os.devnull, "w")
-            raise typer.Exit(0) from None
         except Exception as error:
             from search_spaces.errors import NasError
 

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.options import Json
+from nas.cli.options import Json, in_range
 from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def network(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="PIXELS", help="Side of the image, for timm models. Default: their own."),
+        typer.Option(
+            min=1, callback=in_range, metavar="PIXELS", help="Side of the image, for timm models. Default: their own."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

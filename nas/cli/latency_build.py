@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.options import Quiet
+from nas.cli.options import Quiet, in_range
 from nas.cli.progress import ProgressPrinter
 from nas.objectives.units import format_duration
 
@@ -31,19 +32,19 @@ def build(
     spaces: Annotated[
         str, typer.Option(help="Search spaces and other groups of networks (`vit`, `probes`) to cover, with commas.")
     ] = "elastic,elastic-mini,vit",
-    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each group.")] = 24,
+    networks: Annotated[int, typer.Option(min=1, callback=in_range, help="Networks to measure of each group.")] = 24,
     runtime: Annotated[
         str,
         typer.Option(help="Runtime: `onnxruntime`, `openvino`, `torch`, `litert` `executorch`; `litert` on phones."),
     ] = "",
-    threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
     precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device that has the runtime.")] = "",
     program: Annotated[
         Path | None, typer.Option(help="Program `benchmark_model` on this machine, for a phone.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw of networks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, callback=in_range, help="Seed of the draw of networks.")] = 0,
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Accept that other programs are running; the table says so.")
     ] = False,
@@ -64,7 +65,7 @@ def build(
         table = build_table(request, progress)
     show_summary(table)
     display.say(f"written to {user_table_path(table.name)}")
-    display.say(f"next: nas latency show {table.name}")
+    display.say(f"next: nas latency show {shlex.quote(table.name)}")
 
 
 def show_summary(table: LatencyTable) -> None:

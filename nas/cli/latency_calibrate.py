@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -69,4 +70,4 @@ def calibrate(
         display.say(f"note: {note}")
     coverage = table.validation.interval_coverage
     display.say(f"{error_summary(table)}; {coverage:.0%} inside their {table.interval.coverage:.0%} interval")
-    display.say(f"wrote {display.short(result.path)}; use it with `--target {table.name}`")
+    display.say(f"wrote {display.short(result.path)}; use it with `--target {shlex.quote(table.name)}`")

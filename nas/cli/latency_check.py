@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.options import Json, Quiet
+from nas.cli.options import Json, Quiet, in_range
 from nas.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def check(
         str | None,
         typer.Option(help="Groups to sample, with commas; `elastic,elastic-mini,vit` where no network is named."),
     ] = None,
-    networks: Annotated[int, typer.Option(min=1, help="Networks to measure of each group.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample, unlike the table's.")] = 1,
+    networks: Annotated[int, typer.Option(min=1, callback=in_range, help="Networks to measure of each group.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, callback=in_range, help="Seed of the sample, unlike the table's.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -8,7 +8,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.options import Json
+from nas.cli.options import Json, in_range
 from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def predict(
     ],
     target: Annotated[str, typer.Option(help="Target, see `nas targets`.")] = "local",
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the image in pixels, for timm models. Default: their own.")
+        int | None,
+        typer.Option(
+            min=1, callback=in_range, help="Side of the image in pixels, for timm models. Default: their own."
+        ),
     ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Show the time of each class of kernels.")] = False,
     json: Json = False,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 import typer
 
 from nas.cli import correlate, data, finish, inspect, latency, outcome, profile, scale, score, search, train
+from nas.cli.errors import handles_errors
 from nas.cli.help import PanelCommand, PanelGroup
+from nas.cli.streams import end_output, keep_streams
 
 app = typer.Typer(
     name="nas",
@@ -38,10 +41,17 @@ app.command("env", cls=PanelCommand)(inspect.environment)
 
 def main() -> None:
     """Run the command line."""
+    keep_streams()
     # Waiting threads then spin for microseconds, not milliseconds: as fast on a quiet machine, faster on a busy one.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     for package in ("nas", "supernets", "latency_tables"):
         logging.getLogger(package).addHandler(handler)
-    app()
+    try:
+        app()
+    finally:
+        try:
+            handles_errors(end_output)()
+        except typer.Exit as ended:
+            sys.exit(ended.exit_code)

@@ -9,10 +9,24 @@ from typing import Annotated
 import typer
 
 from nas.objectives.units import Measure
+from nas.runs.values import MOST, MOST_OTHERWISE
 
 OUTPUT = "Output"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def in_range(parameter: typer.CallbackParam, value: int | None) -> int | None:
+    """A whole number that is not beyond what generators of random numbers and memory take: the callback of an option.
+
+    Raises:
+        typer.BadParameter: It is.
+    """
+    most = MOST.get(parameter.name or "", MOST_OTHERWISE)
+    if value is not None and value > most:
+        raise typer.BadParameter(f"{value}, expected at most {most}")
+    return value
+
 
 Config = Annotated[
     Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import webbrowser
 from collections.abc import Mapping
+from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,8 @@ def export(
     )
     _show_formats(exported.proof["formats"])
     if "timm_difference" in exported.proof:
-        display.say(f'timm loads it: timm.create_model("local-dir:{display.short(exported.folder)}", pretrained=True)')
+        name = json_text(f"local-dir:{display.short(exported.folder)}")
+        display.say(f"timm loads it: timm.create_model({name}, pretrained=True)")
     if not exported.is_trained:
         display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
     display.say(f"written to {display.short(exported.folder)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,7 +37,7 @@ def scale(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
     else:
         _show(result)
     if result.is_interrupted:
-        display.say(f"interrupted; go on with: nas scale --resume {display.short(result.run)}")
+        display.say(f"interrupted; go on with: nas scale --resume {display.quoted(result.run)}")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -67,8 +68,8 @@ def _show(result: SearchResult) -> None:
     display.say(f"written to {folder}")
     if rows:
         last = len(rows) - 1
-        display.say(f"next: nas train --arch {folder}:{last} --data DATA")
-        display.say(f"      nas export {folder} --pick {last}")
+        display.say(f"next: nas train --arch {shlex.quote(f'{folder}:{last}')} --data DATA")
+        display.say(f"      nas export {shlex.quote(folder)} --pick {last}")
 
 
 def network_text(architecture: Architecture) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import FAILED, handles_errors
-from nas.cli.options import Json, Quiet
+from nas.cli.options import Json, Quiet, in_range
 from nas.cli.progress import ProgressPrinter
 from nas.objectives.units import format_count
 
@@ -34,11 +34,16 @@ def score(
         ),
     ],
     scores: Annotated[str, typer.Option(help="Scores: `all`, or names with commas.")] = ALL,
-    repeats: Annotated[int, typer.Option(min=1, help="Initialisations to average over.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first initialisation; others count on.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=4, help="Images of noise in each repeat.")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, callback=in_range, help="Initialisations to average over.")] = 3,
+    seed: Annotated[
+        int, typer.Option(min=0, callback=in_range, help="Seed of the first initialisation; others count on.")
+    ] = 0,
+    batch_size: Annotated[int, typer.Option(min=4, callback=in_range, help="Images of noise in each repeat.")] = 16,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side in pixels of the images, for timm models.", show_default="its own")
+        int | None,
+        typer.Option(
+            min=1, callback=in_range, help="Side in pixels of the images, for timm models.", show_default="its own"
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

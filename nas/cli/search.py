@@ -57,7 +57,7 @@ def search(
     else:
         _show(result)
     if result.is_interrupted:
-        display.say(f"interrupted; go on with: nas search --resume {display.short(result.run)}")
+        display.say(f"interrupted; go on with: nas search --resume {display.quoted(result.run)}")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -74,11 +74,11 @@ def _show(result: SearchResult) -> None:
         display.say("* extrapolated: the table has no direct evidence for some of this network's kernels")
     _show_verified(document.get("verified"))
     display.say(f"written to {display.short(result.run)}")
-    display.say(f"next: nas report {display.short(result.run)}")
+    display.say(f"next: nas report {display.quoted(result.run)}")
     if "verified" in document:
         display.say(f"exported to {display.short(result.run / document['verified']['export'])}")
     else:
-        display.say(f"      nas export {display.short(result.run)} --pick knee")
+        display.say(f"      nas export {display.quoted(result.run)} --pick knee")
 
 
 def _settled_text(member: FrontMember) -> str:

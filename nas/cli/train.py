@@ -61,6 +61,6 @@ def train(
     display.print_table(["network", "accuracy on the search part"], rows)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")
-    written = display.short(result.run)
+    written = display.quoted(result.run)
     is_single = result.architecture is not None
     display.say(f"next: nas export {written}" if is_single else f"next: nas search --supernet {written} --target local")

@@ -13,13 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasError, RunError
+from nas.errors import NasError, RunError, UsageError
 from nas.exporting.formats.base import ExportedNetwork, FileFormat
 from nas.exporting.formats.checkpoint import (
     CONFIG,
@@ -134,16 +135,19 @@ def load(path: Path | str) -> nn.Module:
 
     Raises:
         RunError: The folder is not an exported network, or its files are damaged or do not fit together.
+        UsageError: ``path`` is no path.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"nas.load: `path` is {path!r}, expected the folder of an export")
     folder = Path(path)
     config = read_json(folder / CONFIG)
     if config.get("schema") != EXPORT_SCHEMA:
         raise RunError(f"`{folder / CONFIG}` has schema {config.get('schema')!r}, expected {EXPORT_SCHEMA}")
     try:
-        family = family_of(get_space(config["space"]))
+        family_of(get_space(config["space"]))
         network = build_shipped(config, load_file(folder / WEIGHTS))
         side = int(config["network"]["input_side"])
     except (KeyError, TypeError) as error:
@@ -151,8 +155,14 @@ def load(path: Path | str) -> nn.Module:
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise RunError(f"`{folder / WEIGHTS}` cannot be used: {error}", hint="export the network again") from error
     network.config = config  # type: ignore[assignment]
-    network.preprocess = lambda images_BCHW: family.prepare(images_BCHW, side)  # type: ignore[assignment]
+    network.preprocess = partial(_resized, config["space"], side)  # type: ignore[assignment]
     return network.eval()
+
+
+def _resized(space: str, side: int, images_BCHW: Tensor) -> Tensor:
+    """Normalised images at the side of a network."""
+    resized_BCHW: Tensor = family_of(get_space(space)).prepare(images_BCHW, side)
+    return resized_BCHW
 
 
 def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:

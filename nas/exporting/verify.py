@@ -6,6 +6,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +20,15 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import Judgement, accuracy_of, judge
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
+from nas.exporting.formats.checkpoint import CONFIG
 from nas.exporting.formats.registry import parse_formats
 from nas.networks.onnx import OnnxNetwork
-from nas.networks.resolve import resolve_network
+from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.records.files import write_json
 from nas.runs.folder import RunFolder, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, SearchFront, load_front
-from search_spaces import Architecture, SearchSpace, get_space, space_kinds, space_names
+from search_spaces import Architecture, SearchSpace, get_space, space_names
+from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
@@ -87,7 +90,7 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
     """Export from a run folder: a member of a search's front, or the network of a training.
 
     Args:
-        run: The run folder; or a network of a space by name, text or file, see `export_untrained`.
+        run: The run folder, or ``RUN:PICK``; or a network of a space by name, text or file, see `export_untrained`.
         pick: The member of a search's front, as in `nas.runs.front.SearchFront.pick`; None takes the knee.
         folder: Where to write; None takes ``exports/<pick>`` or ``exports/network`` in the run folder.
         formats: As in `export_member`.
@@ -97,11 +100,16 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
         RunError: The folder holds a supernet, or nothing that can be exported.
         NasError, SupernetError: As `export_member`.
     """
+    before, _, after = str(run).rpartition(":")
+    if not run.is_dir() and pick is None and Path(before or ".").is_dir() and before:
+        run, pick = Path(before), after
     if not run.is_dir() and _is_network(str(run)):
         if pick is not None:
             raise UsageError(f"`{run}` is one network, found pick `{pick}`", hint="leave `--pick` out")
         return export_untrained(str(run), folder, formats)
     recorded = RunFolder(run)
+    if recorded.command is None and (run / CONFIG).exists():
+        raise UsageError(f"`{run}` is an exported folder, expected a run", hint="its files are there already")
     if not recorded.is_training:
         return export_member(load_front(run), pick or "knee", folder, formats)
     if pick is not None:
@@ -109,7 +117,7 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
     if recorded.architecture is None:
         raise RunError(
             f"`{run}` holds a supernet, expected the training of one network or a search",
-            hint=f"search it with `nas search --supernet {run}`, then export from that run",
+            hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, then export from that run",
         )
     settings = recorded.settings
     target, card, chosen = folder or run / "exports" / "network", settings.get("card") or {}, parse_formats(formats)
@@ -132,23 +140,20 @@ def export_untrained(text: str, folder: Path | None = None, formats: Sequence[st
         NasError: The folder cannot be written, or is something other than an export.
     """
     network = resolve_network(text)
-    if network.architecture is None:
-        raise UsageError(
-            f"`{text}` belongs to no search space, expected a network that is built here",
-            hint="name one as `space/name`, or give a JSON file",
-        )
+    architecture = network.architecture or resolve_architecture(text)
     name = "-".join(re.findall(r"[\w.]+", network.name))
-    space = get_space(network.architecture.space)
-    request = ExportRequest(space, network.architecture, formats=parse_formats(formats))
+    request = ExportRequest(get_space(architecture.space), architecture, formats=parse_formats(formats))
     return export_subnet(request, folder or Path("exports") / name)
 
 
 def _is_network(text: str) -> bool:
-    """Whether ``text`` names a network of a space, or a file with one."""
+    """Whether ``text`` names a network of a space or of timm, or a file with one."""
+    import timm
+
     space, separator, _ = re.match("([^/:]*)([/:]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    is_of_a_kind = separator == ":" and space in space_kinds()
-    is_of_a_space = bool(separator) and (is_of_a_kind or space in space_names())
-    return is_of_a_space or text.startswith("{") or text.endswith(".json")
+    is_of_a_space = bool(separator) and space in space_names()
+    is_of_timm = text.startswith((*OTHER_NAMES, *HUB)) or "?" in text or timm.is_model(text)
+    return is_of_a_space or is_of_timm or text.startswith("{") or text.lower().endswith(".json")
 
 
 def _export_trained(

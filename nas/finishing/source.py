@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,7 +82,9 @@ def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
         if arch is None:
             raise UsageError("no network to finish", hint="name a run folder, or a network as `--arch space/name`")
         if pick is not None:
-            raise UsageError(f"pick `{pick}` without a run folder", hint=f"for example `nas finish RUN --pick {pick}`")
+            raise UsageError(
+                f"pick `{pick}` without a run folder", hint=f"for example `nas finish RUN --pick {shlex.quote(pick)}`"
+            )
         return Source(find_network(arch, None))
     settings = recorded_settings(run)
     if settings is None:
@@ -157,6 +160,6 @@ def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> So
     if arch is None:
         raise UsageError(
             f"`{run}` holds a supernet, expected one network",
-            hint=f"search it with `nas search --supernet {run}`, or name a network by `--arch`",
+            hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, or name a network by `--arch`",
         )
     return Source(find_network(arch, settings["space"]), checkpoint, data)

@@ -23,7 +23,7 @@ from nas.growth.choose import TIE_RULES, best_candidate
 from nas.growth.limit import Limit, parse_limit
 from nas.growth.rules import GrowthRule, growth_rule
 from nas.growth.settings import ScaleSettings
-from nas.networks.resolve import resolve_network
+from nas.networks.resolve import resolve_architecture
 from nas.records.files import write_json
 from nas.records.trial import State, Trial
 from nas.result import SearchResult
@@ -72,10 +72,7 @@ def scale(given: Given) -> SearchResult:
     if settings.network is None:
         raise UsageError("no network to grow", hint="name one, for example `asvit/seed`")
     limit = parse_limit(settings.up_to)
-    architecture = resolve_network(settings.network).architecture
-    if architecture is None:
-        raise UsageError(f"`{settings.network}` cannot be grown: it belongs to no search space")
-    rule, start = growth_rule(architecture)
+    rule, start = growth_rule(resolve_architecture(settings.network))
     progress = settings.progress or ignore
     device = load_device(settings.target, rule.space, progress)
     folder = settings.folder or next_run_folder(f"{rule.space.name}-family")

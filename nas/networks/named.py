@@ -12,11 +12,14 @@ from nas.errors import UsageError
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UnknownNameError
 from search_spaces.graph import OpGraph
+from search_spaces.timm_models import TimmReference
 
 if TYPE_CHECKING:
     from torch import nn
 
 _COLOURS = 3
+LARGEST_SIDE = 8192
+SIDE_ARGUMENT = "img_size"
 
 
 @dataclass(frozen=True)
@@ -63,35 +66,57 @@ def space_network(space: SearchSpace, architecture: Architecture, name: str) -> 
     return NamedNetwork(name, (colours, height, width), graph, build, architecture=architecture)
 
 
-def timm_network(name: str, image_side: int | None = None) -> NamedNetwork:
+def timm_network(text: str, image_side: int | None = None) -> NamedNetwork:
     """A timm model with random weights; nothing is downloaded.
+
+    Args:
+        text: Its name, with arguments where wanted, as `search_spaces.timm_models.TimmReference.parse` reads it.
+        image_side: Side in pixels of the image; None takes that of the arguments, or the model's own.
 
     Raises:
         UnknownNameError: timm has no such model.
+        TimmModelError: An argument makes no sense.
         UsageError: The model takes something else than colour images, or no image of this side.
     """
     import timm
 
-    name = name.removeprefix("timm/")
+    reference = TimmReference.parse(text)
+    name, arguments = reference.name, dict(reference.arguments)
     if not timm.is_model(name):
         raise UnknownNameError("timm model", name, timm.list_models())
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError as error:
+        known = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+        raise UnknownNameError("timm model", name, known or timm.list_models()) from error
     colours, height, width = config.input_size if config is not None else (_COLOURS, 224, 224)
     if colours != _COLOURS:
         raise UsageError(f"timm model `{name}` takes {colours} channels, expected {_COLOURS}")
-    if image_side is not None:
-        height = width = image_side
+    own_side = arguments.pop(SIDE_ARGUMENT, None)
+    asked = own_side if image_side is None else image_side
+    if asked is not None:
+        height, width = _sides(reference, asked)
     shape = (colours, height, width)
 
     def build() -> nn.Module:
-        return _create(name, None if image_side is None else (height, width))
+        return _create(reference, arguments, None if asked is None else (height, width))
 
     def graph() -> OpGraph:
         from latency_tables.trace import trace
 
         return trace(_on_meta(build), shape, name)
 
-    return NamedNetwork(name, shape, functools.cache(graph), build)
+    return NamedNetwork(reference.model, shape, functools.cache(graph), build)
+
+
+def _sides(reference: TimmReference, asked: object) -> tuple[int, int]:
+    """Height and width in pixels."""
+    sides = asked if isinstance(asked, tuple) else (asked, asked)
+    if len(sides) != 2 or any(type(side) is not int or not 0 < side <= LARGEST_SIDE for side in sides):
+        raise UsageError(
+            f"timm model `{reference.name}`: found image size {asked}, expected pixels from 1 to {LARGEST_SIDE}"
+        )
+    return sides
 
 
 def onnx_network(path: Path) -> NamedNetwork:
@@ -110,21 +135,27 @@ def onnx_network(path: Path) -> NamedNetwork:
     )
 
 
-def _create(name: str, image_size: tuple[int, int] | None) -> nn.Module:
+def _create(reference: TimmReference, arguments: dict[str, Any], image_size: tuple[int, int] | None) -> nn.Module:
     import timm
 
-    if image_size is None:
-        return _module(timm.create_model(name))
+    told: dict[str, Any] = {} if image_size is None else {SIDE_ARGUMENT: image_size}
     try:
-        return _module(timm.create_model(name, img_size=image_size))
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        return _module(timm.create_model(name))  # convolutional: takes any size
-    except (AssertionError, ValueError, RuntimeError) as error:
+        try:
+            return _module(timm.create_model(reference.name, **arguments, **told))
+        except TypeError as error:
+            if image_size is None or SIDE_ARGUMENT not in str(error):
+                raise
+            return _module(timm.create_model(reference.name, **arguments))  # convolutional: takes any size
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in {**arguments, **told}.items()) or "no arguments"
+        reason = str(error) or type(error).__name__
+        if image_size is not None and "size" in reason:
+            reason = f"images of {image_size[0]} x {image_size[1]} pixels do not suit it: {reason}"
         raise UsageError(
-            f"timm model `{name}`: images of {image_size[0]} x {image_size[1]} pixels do not suit it: {error}",
-            hint="leave the image size out, or take a multiple of the model's patches and windows",
+            f"timm model `{reference.name}` cannot be made with {given}: {reason}",
+            hint="leave the image size out, or take a multiple of the model's patches and windows"
+            if told
+            else "see the constructor of the model's class in timm",
         ) from error
 
 
@@ -142,5 +173,5 @@ def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
             return build()
-    except (RuntimeError, NotImplementedError):  # it computes with its own tensors while it is built
+    except (RuntimeError, NotImplementedError, UsageError):  # it computes with its own tensors while it is built
         return build()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
+from typing import Any
 
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
 from nas.networks.named import NamedNetwork, onnx_network, space_network, timm_network
+from nas.records.files import read_json
 from nas.runs.folder import RunFolder
 from nas.runs.front import load_front
 from search_spaces import Architecture, find_architecture, get_space, space_kinds, space_names
 from search_spaces.errors import ArchitectureError, UnknownNameError
+from search_spaces.timm_models import PREFIX, TimmModelError, TimmReference
+
+EXPORT_FILE = "config.json"
 
 FORMS = (
-    "`space/name`, an architecture as JSON or in a JSON file, a run folder (`RUN` or `RUN:knee`), an ONNX file, or a"
-    " timm model"
+    "`space/name`, an architecture as JSON or in a JSON file, a run folder (`RUN` or `RUN:knee`), an exported folder,"
+    " an ONNX file, or a timm model (`NAME` or `NAME?argument=value`)"
 )
 """What `resolve_network` understands, for messages."""
 
@@ -27,8 +33,8 @@ def resolve_network(text: str, image_side: int | None = None) -> NamedNetwork:
         text: A published architecture (``elastic/M``, ``elastic-mini/largest``) or one in its space's short form
             (``asvit:8,2,3|4,1,2|4,1,4|4,1,6|32``), a timm model as a space (``timm:NAME``, its largest network; or
             ``timm:NAME/smallest``), an architecture as JSON text or the path of a JSON file with one, a
-            run folder (``RUN`` for its knee, ``RUN:best``, ``RUN:3``), the path of an ONNX file, or the name of a timm
-            model.
+            run folder (``RUN`` for its knee, ``RUN:best``, ``RUN:3``), an exported folder, the path of an ONNX file, or
+            a timm model (``NAME``, ``NAME?argument=value``, ``timm/NAME``, ``hf-hub:timm/NAME``).
         image_side: Side in pixels of the input, for timm models only; None takes the model's own.
 
     Raises:
@@ -38,6 +44,8 @@ def resolve_network(text: str, image_side: int | None = None) -> NamedNetwork:
         RunError: The run folder holds no readable result.
         LatencyError: The ONNX file cannot be read.
     """
+    if not text.strip():
+        raise UsageError("the name of the network is blank", hint=f"expected {FORMS}")
     network = _of_a_space(text) or _of_a_file(text)
     if network is None:
         return _of_timm(text, image_side)
@@ -50,13 +58,37 @@ def resolve_network(text: str, image_side: int | None = None) -> NamedNetwork:
     return network
 
 
+def resolve_architecture(text: str) -> Architecture:
+    """The architecture of the network that ``text`` names; of a timm model, the largest one of its space.
+
+    Raises:
+        UsageError: It is an ONNX file, or folder of a timm model.
+        TimmModelError: It is a timm model that cannot be made elastic.
+        NasError: As `resolve_network`.
+    """
+    network = resolve_network(text)
+    if network.architecture is not None:
+        return network.architecture
+    if network.onnx_path is not None or Path(text).exists():
+        raise UsageError(
+            f"`{text}` belongs to no search space, expected a network that is built and trained here",
+            hint="name one as `space/name`, or give a JSON file or a run folder",
+        )
+    return get_space(f"{PREFIX}:{TimmReference.parse(text).text}").largest
+
+
 def _of_a_space(text: str) -> NamedNetwork | None:
     if text.lstrip().startswith("{"):
         return _from_json(Architecture.from_json(text))
     is_of_a_kind = ":" in text and text.partition(":")[0] in space_kinds()
     if not is_of_a_kind and (re.split("[/:]", text, maxsplit=1)[0] not in space_names() or text in space_names()):
         return None
-    space, architecture = find_architecture(text)
+    try:
+        space, architecture = find_architecture(text)
+    except TimmModelError:
+        if "/" in text:
+            raise
+        return timm_network(text)  # a model that cannot be made elastic is a network all the same
     return space_network(space, architecture, text)
 
 
@@ -67,9 +99,10 @@ def _of_a_file(text: str) -> NamedNetwork | None:
     if path.suffix.lower() == ".json":
         return _from_json_file(path)
     folder, _, pick = text.rpartition(":")
-    if path.is_dir():
-        return _from_run(path, None)
-    if pick and folder and Path(folder).is_dir():
+    if os.path.isdir(text):
+        is_export = (path / EXPORT_FILE).is_file() and not RunFolder(path).settings
+        return _from_export(path) if is_export else _from_run(path, None)
+    if pick and folder and os.path.isdir(folder):
         return _from_run(Path(folder), pick)
     return None
 
@@ -94,15 +127,33 @@ def _from_json(architecture: Architecture, name: str = "") -> NamedNetwork:
 def _of_timm(text: str, image_side: int | None) -> NamedNetwork:
     import timm
 
-    name = text.removeprefix("timm/")
-    if timm.is_model(name):
-        return timm_network(name, image_side)
+    reference = TimmReference.parse(text)
+    if timm.is_model(reference.name):
+        return timm_network(text, image_side)
     published = [f"{space}/{known}" for space in space_names() for known in (*get_space(space).named, "largest")]
     names = [*timm.list_models(), *published]
-    error = UnknownNameError("network", name, names)
-    if not difflib.get_close_matches(name, names, n=1):
+    error = UnknownNameError("network", reference.name, names)
+    if not difflib.get_close_matches(reference.name, names, n=1):
         error.hint = f"expected {FORMS}"
     raise error
+
+
+def _from_export(path: Path) -> NamedNetwork:
+    """The network of a folder that `nas export` or timm wrote."""
+    config = read_json(path / EXPORT_FILE)
+    described: Any = config.get("subnet", config.get("architecture"))
+    try:
+        if isinstance(described, str):
+            given = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
+            return timm_network(TimmReference(described, tuple(sorted(given.items()))).text)
+        architecture = Architecture.from_dict(described)
+        space = get_space(architecture.space, config["network"]["classes"])
+        return space_network(space, space.parse(described), str(path))
+    except (ArchitectureError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"`{path / EXPORT_FILE}` does not describe a network: {type(error).__name__}: {error}",
+            hint="expected what `nas export` or timm writes",
+        ) from error
 
 
 def _from_run(path: Path, pick: str | None) -> NamedNetwork:

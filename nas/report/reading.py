@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,15 +145,16 @@ def parse_trials(documents: Iterable[Any], space: str) -> tuple[Trial, ...]:
 
 
 def _no_front(path: Path, command: str | None) -> RunError:
+    typed = shlex.quote(str(path))
     if command in ("train", "finish"):
         result = {"train": "training.json", "finish": "finish.json"}[command]
         return RunError(
             f"run folder `{path}` holds a `{command}` run, expected a search",
-            f"what came out stands in `{path / result}`, and in the model card that `nas export {path}` writes",
+            f"what came out stands in `{path / result}`, and in the model card that `nas export {typed}` writes",
         )
     hint = "give the folder that `nas search` wrote"
     if (path / "trials.jsonl").is_file():
-        hint = f"finish the search first: `nas search --resume {path}`"
+        hint = f"finish the search first: `nas search --resume {typed}`"
     return RunError(f"run folder `{path}`: no `{FRONT_FILE}` in it", hint)
 
 

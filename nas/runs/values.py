@@ -14,7 +14,7 @@ from typing import Any
 
 from nas.objectives.units import Measure
 
-MOST = {"seed": 2**63 - 1, "batch": 10**6}
+MOST = {"seed": 2**63 - 1, "batch": 10**6, "batch_size": 10**6, "image_size": 8192, "repeats": 10**6, "workers": 4096}
 """Largest whole numbers by the name of their setting: what generators of random numbers take, and memory holds."""
 MOST_OTHERWISE = 10**9
 

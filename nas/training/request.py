@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
-from nas.networks.resolve import resolve_network
+from nas.networks.resolve import resolve_architecture
 from nas.runs.folder import check_same, recorded_settings
 from nas.runs.settings import Given, check_command, check_unchanged, folder_to_resume, session_settings
 from nas.training.options import checked_options, make_settings, recordable
@@ -144,6 +144,7 @@ def find_network(text: str, space: str | None) -> Architecture:
 
     Raises:
         UsageError: The text names a network that belongs to no space, or to another one.
+        TimmModelError: It is a timm model that cannot be made elastic.
         UnknownNameError: Nothing goes by the name.
         ArchitectureError: The text holds no valid architecture.
     """
@@ -154,12 +155,7 @@ def find_network(text: str, space: str | None) -> Architecture:
     )
     if space is not None and not is_elsewhere:
         return find_architecture(f"{space}{':' if '|' in text else '/'}{text}")[1]
-    architecture = resolve_network(text).architecture
-    if architecture is None:
-        raise UsageError(
-            f"`{text}` belongs to no search space, expected a network that is built and trained here",
-            hint="name one as `space/name`, or give a JSON file or a run folder",
-        )
+    architecture = resolve_architecture(text)
     if space is not None and space not in (prefix, architecture.space):
         raise UsageError(f"network `{text}` is of space `{architecture.space}`, found space `{space}`")
     return architecture
