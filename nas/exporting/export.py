@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from nas.exporting.formats.checkpoint import (
     build_shipped,
     is_loaded_by_timm,
     make_checkpoint,
+    needed_packages,
 )
 from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.exporting.formats.registry import get_format
@@ -253,10 +255,13 @@ def _described(path: Path, logits_BK: Tensor, expected_BK: Tensor) -> dict[str, 
 
 def _config(request: ExportRequest, checkpoint: Checkpoint) -> dict[str, Any]:
     graph = request.space.lower(request.architecture)
+    needed = needed_packages(checkpoint.entries["network"])
     return {
         "schema": EXPORT_SCHEMA,
         "space": request.space.name,
         **checkpoint.entries,
+        "requires": needed,
+        "made_with": {name: version(name) for name in needed},
         "trained": request.supernet is not None,
         "params": graph.params,
         "macs": graph.macs,

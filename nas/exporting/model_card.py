@@ -30,6 +30,7 @@ def model_card(config: Mapping[str, Any], proof: Mapping[str, Any], usage: str) 
         _formats(proof.get("formats", {})),
         "## Use\n",
         f"Images: RGB, {side} x {side} pixels, batch 1 in the ONNX file. {_preparation(config)}\n",
+        _packages(config),
         f"```python\n{usage}```\n",
         'With nas installed: `nas.load("this/folder")`. In ONNX Runtime: input `image`, output `logits`.\n',
         "## Architecture\n",
@@ -110,6 +111,13 @@ def _measured(entry: Mapping[str, Any]) -> tuple[str, str]:
 def _delegated(entry: Mapping[str, Any]) -> str:
     delegate = entry.get("delegate")
     return "" if delegate is None else f"{delegate['nodes']} of {delegate['all_nodes']} operators"
+
+
+def _packages(config: Mapping[str, Any]) -> str:
+    """What must be installed, and what the network was made with."""
+    needed = " ".join(f"'{name}>={release}'" for name, release in config["requires"].items())
+    made = " and ".join(f"{name} {release}" for name, release in config["made_with"].items())
+    return f"Needs `pip install {needed} safetensors`; made with {made}.\n"
 
 
 def _preparation(config: Mapping[str, Any]) -> str:

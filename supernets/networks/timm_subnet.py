@@ -14,11 +14,15 @@ What comes back is an object of timm's own class, for example a ``VisionTransfor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import timm
 from torch import Tensor, nn
+
+OLDEST_TIMM = "1.0.23"
+"""The oldest release of timm whose models take the sizes that this file gives them."""
 
 
 def build_subnet(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
@@ -27,12 +31,20 @@ def build_subnet(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn
     Args:
         config: ``model``, a name of timm; ``arguments`` of ``timm.create_model``; ``keep``, of lists of blocks by path
             the numbers of those that the network has; ``attributes``, of modules by path (in the network) the sizes
-            that differ from the whole model's; ``constants``, of computed tensors by path their length.
+            that differ from the whole model's; ``constants``, of computed tensors by path their length; ``timm``, the
+            oldest release of timm that builds this network.
         weights: All tensors of the network by name, in its own sizes.
 
     Raises:
+        ImportError: timm is too old.
         ValueError: Weights and network do not fit.
     """
+    needed = str(config.get("timm", OLDEST_TIMM))
+    if _numbers(timm.__version__) < _numbers(needed):
+        raise ImportError(
+            f"this network of `{config['model']}` needs timm {needed} or later, found {timm.__version__}:"
+            f" pip install 'timm>={needed}'"
+        )
     model: nn.Module = timm.create_model(config["model"], **config["arguments"])
     for path, numbers in config["keep"].items():
         blocks = model.get_submodule(path)
@@ -64,3 +76,7 @@ def build_subnet(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn
     if unknown:
         raise ValueError(f"weights of `{config['model']}`: the network has no `{unknown[0]}`")
     return model.eval()
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)[:3]]

@@ -65,6 +65,7 @@ class Chain:
         classes: Number of classes that it tells apart.
         family: Name of the adapter.
         any_side: Whether images of other sides can be searched.
+        oldest_timm: The oldest release of timm in which networks of the family compute the same.
     """
 
     parts: Mapping[str, Part]
@@ -73,6 +74,7 @@ class Chain:
     classes: int
     family: str
     any_side: bool
+    oldest_timm: str
 
     def flow_shape(self, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Shape of what flows into a part of these sizes, batch dimension left out."""
@@ -161,7 +163,9 @@ def chain_of(model: str, side: int | None = None, classes: int | None = None) ->
         own_side = side or _side(whole, reference)
         stride, found_classes = _stride(whole, own_side), int(whole.num_classes)  # type: ignore[arg-type]
         parts = split(adapter, whole, reference)
-    return Chain({part.name: part for part in parts}, own_side, stride, found_classes, adapter.family, adapter.any_side)
+    by_name = {part.name: part for part in parts}
+    facts = adapter.family, adapter.any_side, adapter.oldest_timm
+    return Chain(by_name, own_side, stride, found_classes, *facts)
 
 
 def adapter_of(model: nn.Module, reference: TimmReference) -> Adapter:

@@ -89,6 +89,7 @@ def subnet_config(space: TimmSpace, architecture: Architecture) -> dict[str, Any
         "keep": keep,
         "attributes": attributes,
         "constants": constants,
+        "timm": chain.oldest_timm,
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from supernets.networks.timm_subnet import OLDEST_TIMM
 from supernets.timm_models.tables import AxesTable
 
 Forward = Callable[[Any, Tensor], Tensor]
@@ -66,6 +67,8 @@ class Adapter(ABC):
     """The class of timm, by its full name, whose models are of the family."""
     any_side = False
     """Whether the model can be made for images of other sides with the same weights but for resized positions."""
+    oldest_timm = OLDEST_TIMM
+    """The oldest release of timm in which networks of the family compute the same."""
 
     def claims(self, model: nn.Module) -> bool:
         """Whether the model is of the family."""

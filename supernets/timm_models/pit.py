@@ -28,6 +28,7 @@ class PitAdapter(Adapter):
     family = "pit"
     model_class = "timm.models.pit.PoolingVisionTransformer"
     any_side = True
+    oldest_timm = "1.0.25"  # before, the second classifier of distilled models read another token
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, the pooling in front of a stage and its blocks, head.

@@ -37,6 +37,7 @@ class SwinAdapter(Adapter):
 
     family = "swin_transformer"
     model_class = "timm.models.swin_transformer.SwinTransformer"
+    oldest_timm = "1.0.31"  # before, windows at other sides of the image had other sizes
 
     def parts(self, model: Any) -> list[Part]:
         """Stem, a step and the blocks of every stage, head.

@@ -7,8 +7,10 @@ travels with ``timm_subnet.py``, one file that needs torch and timm alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,17 @@ def build_shipped(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.
         network = family_of(get_space(config["space"])).build_network(config["network"])
     network.load_state_dict(state, assign=True)
     return network
+
+
+def needed_packages(network: Mapping[str, Any]) -> dict[str, str]:
+    """The oldest releases that run a network, by package: torch as it is tested, and timm where it builds the network.
+
+    Args:
+        network: The entry ``network`` of ``config.json``.
+    """
+    tested = next(text for text in requires("nas-vit") or () if re.match(r"torch\b", text))
+    releases = {"torch": tested.partition(">=")[2].partition(",")[0].strip()}
+    return releases | ({"timm": network["timm"]} if "timm" in network else {})
 
 
 def is_loaded_by_timm(config: Mapping[str, Any]) -> bool:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from latency_tables.repeats import Protocol
 from latency_tables.runtimes.base import RuntimeMissingError
 from nas.errors import UsageError
 from nas.exporting.export import Export, ExportRequest, export_subnet, load
-from nas.exporting.formats import measured, parse_formats
+from nas.exporting.formats import measured
+from nas.exporting.formats.checkpoint import needed_packages
+from nas.exporting.formats.registry import parse_formats
 from search_spaces import Architecture, UnknownNameError, get_space
 from search_spaces.timm_models import TimmSpace
 from supernets import Supernet
+from supernets.networks.timm_subnet import build_subnet
+from supernets.timm_models.export import subnet_config
 from supernets.timm_models.loading import load_timm_supernet
 
 MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=8&depth=3&embed_dim=48&num_heads=3"
@@ -74,12 +80,40 @@ def logits_elsewhere(
     return np.array(json.loads(ended.stdout))
 
 
+def check_packages_are_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["requires"]["timm"] == config["network"]["timm"] == "1.0.23"
+    assert config["made_with"] == {name: version(name) for name in ("torch", "timm")}
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"'torch>={config['requires']['torch']}' 'timm>=1.0.23' safetensors" in card
+
+
+@pytest.mark.parametrize(
+    ("model", "release"),
+    [
+        ("swin_tiny_patch4_window7_224?img_size=56&depths=[1,1,1,1]&embed_dim=24", "1.0.31"),
+        ("pit_ti_distilled_224?img_size=64&base_dims=[16,24,24]&heads=[2,4,8]&depth=[1,1,1]", "1.0.25"),
+    ],
+)
+def test_families_that_older_releases_compute_otherwise_need_a_later_one(
+    model: str, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = get_space(f"timm:{model}", classes=3)
+    assert isinstance(space, TimmSpace)
+    config = subnet_config(space, space.smallest)
+    assert needed_packages(config)["timm"] == release
+    monkeypatch.setattr(timm, "__version__", "1.0.24")
+    with pytest.raises(ImportError, match=f"timm {release} or later, found 1.0.24"):
+        build_subnet(config, {})
+
+
 def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, tmp_path: Path) -> None:
     export = exported(supernet, supernet.space.middle, tmp_path / "knee", ("timm",))
     assert export.proof["timm_difference"] <= 1e-6
     config = json.loads((export.folder / "config.json").read_text(encoding="utf-8"))
     assert (config["architecture"], config["num_classes"]) == ("vit_tiny_patch16_224", 10)
     assert config["pretrained_cfg"]["mean"] == [0.4, 0.5, 0.6]
+    check_packages_are_named(export.folder)
     assert not list(export.folder.glob("*.py"))
     side = config["network"]["input_side"]
     images = torch.randn(200, 3, side, side, generator=torch.Generator().manual_seed(4))
@@ -92,11 +126,19 @@ def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, tmp_path
     assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) >= 0.999
 
 
-def test_one_file_rebuilds_any_other_network(supernet: Supernet, tmp_path: Path) -> None:
+def test_one_file_rebuilds_any_other_network(
+    supernet: Supernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export = exported(supernet, mixed(supernet), tmp_path / "knee", ("timm",))
     assert "timm_difference" not in export.proof
     config = json.loads((export.folder / "config.json").read_text(encoding="utf-8"))
     assert "architecture" not in config
+    check_packages_are_named(export.folder)
+    for release in ("0.9.16", "1.0.22", "1.0.9"):
+        monkeypatch.setattr(timm, "__version__", release)
+        with pytest.raises(ImportError, match=rf"timm 1.0.23 or later, found {release}: pip install 'timm>=1.0.23'"):
+            build_subnet(config["network"], {})
+    monkeypatch.undo()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(4))
     code = "import torch\nfrom safetensors.torch import load_file\nfrom timm_subnet import build_subnet\n"
     code += 'model = build_subnet(json.load(open(folder + "/config.json"))["network"], '
@@ -155,7 +197,7 @@ def test_formats_that_cannot_be_written_are_refused(
     supernet: Supernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert parse_formats(["onnx", "timm", "onnx"]) == ("timm", "onnx")
-    with pytest.raises(UnknownNameError, match="unknown format: `onx-int8`"):
+    with pytest.raises(UnknownNameError, match="unknown export format: `onx-int8`"):
         parse_formats("onx-int8")
     elastic = get_space("elastic-mini")
     with pytest.raises(UsageError, match="are not timm models"):

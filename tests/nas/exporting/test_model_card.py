@@ -16,6 +16,8 @@ def config(**changes: Any) -> dict[str, Any]:
         "architecture": {"choices": {"input.side": 32, "stem.width": 16}},
         "network": {"input_side": 32, "model": "vit_tiny_patch16_224"},
         "image": {"load_side": 32},
+        "requires": {"torch": "2.9"},
+        "made_with": {"torch": "2.14.1"},
         "params": 1_234_567,
         "macs": 89_012_345,
         "trained": False,
@@ -31,6 +33,14 @@ def test_random_weights_are_said_to_be_random() -> None:
     assert "Images: RGB, 32 x 32 pixels, batch 1 in the ONNX file. Load at 32 x 32.\n" in card
     assert "```python\nimport nas\n```" in card
     assert card.endswith("| choice | value |\n| --- | ---: |\n| `input.side` | 32 |\n| `stem.width` | 16 |\n")
+
+
+def test_the_packages_that_are_needed_are_named() -> None:
+    card = model_card(config(), PROOF, USAGE)
+    assert "Needs `pip install 'torch>=2.9' safetensors`; made with torch 2.14.1.\n" in card
+    both = config(requires={"torch": "2.9", "timm": "1.0.23"}, made_with={"torch": "2.14.1", "timm": "1.0.31"})
+    line = "Needs `pip install 'torch>=2.9' 'timm>=1.0.23' safetensors`; made with torch 2.14.1 and timm 1.0.31.\n"
+    assert line in model_card(both, PROOF, USAGE)
 
 
 def test_trained_weights_have_data_latency_and_its_kind() -> None:
