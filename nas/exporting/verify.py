@@ -18,6 +18,7 @@ from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import Judgement, accuracy_of, judge
+from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
@@ -78,6 +79,8 @@ def export_member(
         space = get_space(member.architecture.space)
         request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
         return export_subnet(request, folder)
+    if front.document.get("model", {}).get("compensation"):
+        card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
     export = _export_trained(run.checkpoint, member.architecture, run.settings.get("data"), card, seed, folder, chosen)
     if len(export.proof["formats"]) > 1:
         known = front.document.get("formats", {})
@@ -169,10 +172,13 @@ def _export_trained(
     images = load_data(data or metadata["data"]["source"], metadata["data"]["image_side"])
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
+    asked = Compensation.of(card.get("compensation", {}))
+    network = None if asked is None else asked.compensator(supernet, images, seed)(architecture)
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
         supernet=supernet,
+        network=network,
         calibration=calibration_batches(images, seed),
         images_BCHW=sample_BCHW,
         image={
