@@ -69,7 +69,7 @@ def make_supernet_evaluator(
     from nas.runs.torch_device import choose_device
     from supernets.data.sources import load_data
 
-    images = load_data(data, image_side, is_quiet=True)
+    images = load_data(data, image_side, hflip=checkpoint.metadata["settings"].get("hflip"), is_quiet=True)
     images.check(checkpoint.metadata["data"])
     supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
     return SupernetEvaluator(

@@ -169,7 +169,9 @@ def _export_trained(
     formats: tuple[str, ...] = (),
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
-    images = load_data(data or metadata["data"]["source"], metadata["data"]["image_side"])
+    images = load_data(
+        data or metadata["data"]["source"], metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip")
+    )
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
     asked = Compensation.of(card.get("compensation", {}))

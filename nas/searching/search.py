@@ -229,7 +229,11 @@ class _Search:
                 f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
                 hint=f"search `{metadata['space']}`, or train a supernet of `{self.settings.space}`",
             )
-        images = load_data(self.settings.data or metadata["data"]["source"], metadata["data"]["image_side"])
+        images = load_data(
+            self.settings.data or metadata["data"]["source"],
+            metadata["data"]["image_side"],
+            hflip=metadata["settings"].get("hflip"),
+        )
         images.check(metadata["data"])
         return supernet, images, hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
 
