@@ -11,11 +11,20 @@ from nas.runs.front import SearchFront, read_front
 class SearchResult(SearchFront):
     """The answer of a search, see `nas.runs.front.SearchFront` for what can be read from it."""
 
-    def export(self, pick: str | int = "knee", output: Path | str | None = None) -> Path:
-        """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.exporting.export`."""
+    def export(
+        self, pick: str | int = "knee", output: Path | str | None = None, data: Path | str | None = None
+    ) -> Path:
+        """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.exporting.export`.
+
+        Args:
+            pick: The member, as in `pick`.
+            output: Folder to write; None takes ``exports/<pick>`` in the run folder.
+            data: Where the run's images lie now; None for where they lay.
+        """
         from nas.exporting.verify import export_member
 
-        return export_member(self, pick, None if output is None else Path(output)).folder
+        folder = None if output is None else Path(output)
+        return export_member(self, pick, folder, data=None if data is None else str(data)).folder
 
     def report(self) -> Path:
         """Write ``report.html`` into the run folder, and return its path."""

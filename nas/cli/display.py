@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.printable import printable
 from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def messages() -> Console:
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error; what stands in it is never read as markup."""
-    messages().print(text, markup=False)
+    """A line for people, on standard error; what stands in it is read neither as markup nor by the terminal."""
+    messages().print(printable(text), markup=False)
 
 
 def short(path: Path) -> str:
@@ -75,7 +76,8 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
-    cells = [list(row) for row in rows]
+    columns, title = [printable(column, "") for column in columns], printable(title, "")
+    cells = [[printable(cell, "") for cell in row] for row in rows]
     widths = _column_widths(columns, cells, range(whole, left), output().width)
     if title:
         output().print(f"\n{title}", style="italic", markup=False, soft_wrap=True)

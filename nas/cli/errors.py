@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import typer
 
+from nas.cli.printable import printable
+
 FAILED, USAGE, INFEASIBLE, UNREADABLE, MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 130
 DEBUG_VARIABLE = "NAS_DEBUG"
 
@@ -82,6 +84,6 @@ def run_folder(output: Path | None, resume: Path | None) -> Path | None:
 
 def show_error(message: str, hint: str = "") -> None:
     """Print an error, and a hint where there is one, to standard error."""
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {printable(message)}", err=True)
     if hint:
-        typer.echo(f"hint: {hint}", err=True)
+        typer.echo(f"hint: {printable(hint)}", err=True)

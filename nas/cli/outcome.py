@@ -34,6 +34,9 @@ def export(
             " formats.",
         ),
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images of the run, where they have moved. Default: where they lay.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write. Default: RUN/exports/PICK.")
     ] = None,
@@ -42,7 +45,7 @@ def export(
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
     from nas.exporting.verify import export_run
 
-    exported = export_run(run, pick, output, [] if format is None else format.split(","))
+    exported = export_run(run, pick, output, [] if format is None else format.split(","), data)
     if json:
         display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof)})
         return

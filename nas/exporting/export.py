@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +37,7 @@ from nas.exporting.model_card import model_card
 from nas.networks.onnx import export_onnx
 from nas.records.files import read_json, write_failed
 from search_spaces import Architecture, SearchSpace, get_space
+from search_spaces.files import SET_ASIDE, temporary_name
 from supernets import Supernet, build_network, family_of, reestimate_batch_norm
 
 EXPORT_SCHEMA = 1
@@ -77,7 +77,6 @@ class ExportRequest:
         space: The search space, made for the right number of classes.
         architecture: The network.
         supernet: Trained weights; None exports random weights, and everything that is written says so.
-        network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
         calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; needed with ``supernet``.
         images_BCHW: Normalised images to compare the network's forms on; random ones where None.
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
@@ -91,7 +90,6 @@ class ExportRequest:
     space: SearchSpace
     architecture: Architecture
     supernet: Supernet | None = None
-    network: nn.Module | None = None
     calibration: Iterable[Tensor] = ()
     images_BCHW: Tensor | None = None
     image: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +116,9 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
     network, proof = _prepare(request)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        draft = folder.with_name(temporary_name(folder, ".tmp"))
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed and had our number
+        draft.mkdir()
     except OSError as error:
         raise write_failed(folder, error) from error
     try:
@@ -174,9 +174,6 @@ def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     if request.supernet is None:
         return build_network(request.space, request.architecture).eval(), {}
     supernet = request.supernet.eval()
-    if request.network is not None:
-        reestimate_batch_norm(request.network, request.calibration)
-        return request.network.cpu(), {}
     network = supernet.extract(request.architecture).eval()
     images_BCHW = _images(request).to(supernet.device)
     with torch.no_grad():
@@ -325,7 +322,7 @@ def _replace(draft: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(draft, folder)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(temporary_name(folder, SET_ASIDE))
     os.rename(folder, old)
     os.rename(draft, folder)
     shutil.rmtree(old, ignore_errors=True)

@@ -18,7 +18,6 @@ from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import Judgement, accuracy_of, judge
-from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
@@ -28,6 +27,7 @@ from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.records.files import write_json
 from nas.runs.folder import RunFolder, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, SearchFront, load_front
+from nas.runs.places import shown_place, source_beside
 from search_spaces import Architecture, SearchSpace, get_space, space_names
 from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
@@ -41,7 +41,11 @@ TOLERATED_DIFFERENCE = 0.10
 
 
 def export_member(
-    front: SearchFront, pick: str | int = "knee", folder: Path | None = None, formats: Sequence[str] = ()
+    front: SearchFront,
+    pick: str | int = "knee",
+    folder: Path | None = None,
+    formats: Sequence[str] = (),
+    data: str | None = None,
 ) -> Export:
     """Export one member of the front, with the run's trained weights where it has any, else with random ones.
 
@@ -51,6 +55,7 @@ def export_member(
         folder: Where to write; None takes ``exports/<pick>`` in the run folder.
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`. Accuracy and
             latency of all files are then measured and stand in ``front.json`` under ``formats`` too.
+        data: Where the run's images lie now; None for where they lay.
 
     Raises:
         UnknownNameError: There is no such format.
@@ -75,13 +80,13 @@ def export_member(
         card["source_model"] = {name: front.document["model"][name] for name in ("name", "weights", "license")}
     seed = front.seed
     chosen = parse_formats(formats)
-    if run.checkpoint is None:
+    checkpoint = run.find_weights()
+    if checkpoint is None:
         space = get_space(member.architecture.space)
         request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
         return export_subnet(request, folder)
-    if front.document.get("model", {}).get("compensation"):
-        card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
-    export = _export_trained(run.checkpoint, member.architecture, run.settings.get("data"), card, seed, folder, chosen)
+    source = data or run.settings.get("data")
+    export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, chosen)
     if len(export.proof["formats"]) > 1:
         known = front.document.get("formats", {})
         entry = {"number": member.number, "files": export.proof["formats"]}
@@ -89,7 +94,13 @@ def export_member(
     return export
 
 
-def export_run(run: Path, pick: str | None = None, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
+def export_run(
+    run: Path,
+    pick: str | None = None,
+    folder: Path | None = None,
+    formats: Sequence[str] = (),
+    data: str | None = None,
+) -> Export:
     """Export from a run folder: a member of a search's front, or the network of a training.
 
     Args:
@@ -97,6 +108,7 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
         pick: The member of a search's front, as in `nas.runs.front.SearchFront.pick`; None takes the knee.
         folder: Where to write; None takes ``exports/<pick>`` or ``exports/network`` in the run folder.
         formats: As in `export_member`.
+        data: As in `export_member`.
 
     Raises:
         UsageError: A member is picked of a training, or of a network.
@@ -114,7 +126,7 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
     if recorded.command is None and (run / CONFIG).exists():
         raise UsageError(f"`{run}` is an exported folder, expected a run", hint="its files are there already")
     if not recorded.is_training:
-        return export_member(load_front(run), pick or "knee", folder, formats)
+        return export_member(load_front(run), pick or "knee", folder, formats, data)
     if pick is not None:
         raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
     if recorded.architecture is None:
@@ -125,7 +137,7 @@ def export_run(run: Path, pick: str | None = None, folder: Path | None = None, f
     settings = recorded.settings
     target, card, chosen = folder or run / "exports" / "network", settings.get("card") or {}, parse_formats(formats)
     checkpoint, seed = supernet_checkpoint(run), settings["seed"]
-    return _export_trained(checkpoint, recorded.architecture, settings["data"], card, seed, target, chosen)
+    return _export_trained(checkpoint, recorded.architecture, data or settings["data"], card, seed, target, chosen)
 
 
 def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
@@ -169,18 +181,13 @@ def _export_trained(
     formats: tuple[str, ...] = (),
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
-    images = load_data(
-        data or metadata["data"]["source"], metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip")
-    )
+    images = load_data(data or source_beside(checkpoint, metadata["data"]["source"]), metadata["data"]["image_side"])
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
-    asked = Compensation.of(card.get("compensation", {}))
-    network = None if asked is None else asked.compensator(supernet, images, seed)(architecture)
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
         supernet=supernet,
-        network=network,
         calibration=calibration_batches(images, seed),
         images_BCHW=sample_BCHW,
         image={
@@ -189,7 +196,7 @@ def _export_trained(
             "class_names": images.class_names,
             "crop_share": images.crop_share,
         },
-        card={**card, "data": images.describe()},
+        card={**card, "data": {**images.describe(), "source": shown_place(images.source)}},
         seed=seed,
         formats=formats,
         measure=_measuring(images, supernet.space, architecture),

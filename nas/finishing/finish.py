@@ -18,6 +18,7 @@ from nas.finishing.source import take_over
 from nas.finishing.teacher import NONE, make_teacher
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
+from nas.runs.places import check_images
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
@@ -46,8 +47,7 @@ class FinishResult:
         architecture: The network.
         accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
             ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
-            holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
-            first.
+            holds; and ``teacher`` where there is one.
         averaged: The checkpoints that were averaged.
         verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
             looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
@@ -143,7 +143,6 @@ class _Finish:
     def __init__(self, plan: FinishPlan, group: ProcessGroup) -> None:
         self.plan, self.group, self.device = plan, group, group.device
         self.progress: Progress = plan.settings.progress or ignore
-        self.accuracy: dict[str, float | None] = {"inherited": None}
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
@@ -153,9 +152,11 @@ class _Finish:
         if folder is None:
             folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
         with Run(folder, document, seed=plan.training.seed, resume=settings.resume, force=settings.force) as run:
-            write_settings(run.path, COMMAND, settings.recorded())
             if run.is_resumed:
                 check_same(run.path, "digest", run.settings.get("digest"), document["digest"])
+                check_images(plan.images, run.settings)
+                run.note_places(settings.recorded())
+            write_settings(run.path, COMMAND, settings.recorded())
             self.group.broadcast({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
             result = self._finish(run, network, teacher)
             write_json(run.path / RESULT, result.to_dict())
@@ -173,32 +174,18 @@ class _Finish:
         plan = self.plan
         network = Supernet(plan.space, seed=plan.training.seed)
         if plan.starts_inherited and plan.inherited is not None:
-            take_over(plan.inherited, network)
-            network.to(self.device)
-            self._compensate(network)
+            take_over(plan.inherited, plan.source.architecture, network)
         return network.to(self.device)
-
-    def _compensate(self, network: Supernet) -> None:
-        """Make up for what the search cut, as it did."""
-        plan, asked = self.plan, self.plan.source.compensation
-        if asked is None or plan.inherited is None or plan.inherited.is_alone:
-            return
-        if self.group.is_main_process:
-            self.accuracy["sliced"] = self._judge(network)
-        supernet = plan.inherited.supernet.to(self.device)
-        take_over(plan.inherited, network, asked.compensator(supernet, plan.images, plan.source.seed))
 
     def _finish(self, run: Run, network: Supernet, teacher: Teacher | None) -> FinishResult:
         from supernets.training.soup import Snapshots
 
         plan = self.plan
-        accuracy = self.accuracy
+        accuracy: dict[str, float | None] = {"inherited": None}
         if plan.starts_inherited:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
             accuracy["inherited"] = self._judge(network)
             network.load_state_dict(before)  # without the statistics that it was judged with
-            if "sliced" in accuracy:
-                accuracy["compensated"] = accuracy["inherited"]
         if teacher is not None:
             accuracy["teacher"] = accuracy_of(teacher, plan.images, "search", self.device)
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)

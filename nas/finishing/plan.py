@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,16 @@ from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
 from nas.runs.folder import check_same
+from nas.runs.places import identity_of, source_beside
 from nas.runs.settings import Given, check_command, check_unchanged, session_settings
 from nas.training.options import checked_options, make_settings, recordable
-from nas.training.pretrained import PRETRAINED_RATE
-from nas.training.request import SINGLE_POLICY, check_named_teachers, check_random_weights, form_to_train
+from nas.training.request import (
+    SINGLE_POLICY,
+    check_named_teachers,
+    check_random_weights,
+    find_network,
+    form_to_train,
+)
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
@@ -79,6 +86,7 @@ class FinishPlan:
             "architecture": self.source.architecture.to_dict(),
             "training": self.training.to_dict(),
             "digest": None if self.inherited is None else self.inherited.digest,
+            **identity_of(self.images),
             "card": self._card(),
         }
 
@@ -104,6 +112,7 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     from supernets.training.settings import CHANGEABLE, TrainingSettings
 
     options = checked_options(given.get("options", {}))
+    given = _with_network(given)
     if recorded is None or folder is None:
         settings = FinishSettings(**{**given, "options": recordable(options)})
     else:
@@ -131,6 +140,14 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     return FinishPlan(settings, source, inherited, images, training, space)
 
 
+def _with_network(given: Given) -> Given:
+    """What was given, with the network itself in place of a file or a run that holds it."""
+    arch = given.get("arch")
+    if arch is None or (not Path(arch).exists() and not Path(arch.rpartition(":")[0] or arch).exists()):
+        return given
+    return {**given, "arch": json.dumps(find_network(arch, None).to_dict())}
+
+
 def _alone(space: SearchSpace, architecture: Architecture) -> SearchSpace:
     return SingleSpace(space.base, space.base.parse(architecture.to_dict()))
 
@@ -142,7 +159,9 @@ def _completed(settings: FinishSettings, source: Source, inherited: Inherited | 
             "there are no weights to inherit",
             hint="name a run that has some, for example a search with `--data` or `--supernet`, or start from scratch",
         )
-    trained_on = None if inherited is None else inherited.metadata["data"]["source"]
+    trained_on = None
+    if inherited is not None and source.checkpoint is not None:
+        trained_on = source_beside(source.checkpoint, inherited.metadata["data"]["source"])
     data = settings.data or source.data or trained_on
     if data is None:
         raise UsageError("no images to train on", hint="add `--data`, for example `--data digits`")
@@ -166,7 +185,6 @@ def _training_settings(
         defaults["ema_decay"] = EMA_DECAY
         if inherited is not None:
             trained = inherited.metadata["settings"]
-            defaults |= {"learning_rate": PRETRAINED_RATE} if "model" in trained else {}
             defaults |= {name: trained[name] for name in AS_TRAINED if name in trained}
         if settings.start == "inherited":
             rate = defaults.get("learning_rate", TrainingSettings.learning_rate)

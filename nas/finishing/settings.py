@@ -64,4 +64,4 @@ class FinishSettings(TrainingRun):
     def from_record(cls, recorded: Mapping[str, Any], given: Given | None = None) -> FinishSettings:
         """The settings that a run folder keeps, with those that it does not keep as they are given."""
         kept = {name: recorded[name] for name in recorded_names(cls) if recorded.get(name) is not None}
-        return cls(**kept, **(given or {}))
+        return cls(**{**kept, **(given or {})})

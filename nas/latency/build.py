@@ -87,7 +87,8 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
             table.save(user_table_path(request.name))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise write_failed(folder, error) from error
+        hint = "free some space, or name another folder by the variable NAS_CACHE_DIR, then build again"
+        raise write_failed(folder, error, hint) from error
     return table
 
 

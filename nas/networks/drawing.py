@@ -69,10 +69,15 @@ def _dot(graph: OpGraph) -> str:
     lines = ["digraph {", "  node [shape=box];"]
     for name, facts in view.nodes(data=True):
         kind = f"{facts['kind']} {facts['function']}" if "function" in facts else facts["kind"]
-        label = "\\n".join(dict.fromkeys((name, kind, facts["shape"])))
-        lines.append(f'  "{name}" [label="{label}"];')
-    lines += [f'  "{source}" -> "{target}";' for source, target in view.edges]
+        label = "\\n".join(_quoted(part) for part in dict.fromkeys((name, kind, facts["shape"])))
+        lines.append(f'  "{_quoted(name)}" [label="{label}"];')
+    lines += [f'  "{_quoted(source)}" -> "{_quoted(target)}";' for source, target in view.edges]
     return "\n".join([*lines, "}", ""])
+
+
+def _quoted(text: str) -> str:
+    """A text as it stands between Graphviz's quotes; names of an ONNX file may hold anything."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
 def _graphml(graph: OpGraph) -> str:

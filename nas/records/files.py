@@ -10,6 +10,8 @@ from typing import Any
 from nas.errors import NasError, RunError
 from search_spaces.files import replacing
 
+_GO_ON = "free some space or choose another folder, then go on with `--resume`; finished trials are kept"
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one step.
@@ -49,9 +51,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def write_failed(path: Path, error: OSError) -> NasError:
+def write_failed(path: Path, error: OSError, hint: str = _GO_ON) -> NasError:
     """The error to raise where writing ``path`` failed."""
-    return NasError(
-        f"`{path}` cannot be written: {error.strerror or error}",
-        hint="free some space or choose another folder, then go on with `--resume`; finished trials are kept",
-    )
+    return NasError(f"`{path}` cannot be written: {error.strerror or error}", hint=hint)

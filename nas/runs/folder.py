@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from nas.errors import RunError
 from nas.records.files import read_json
+from nas.runs.places import located
 from search_spaces import Architecture
 
 CHECKPOINTS = "checkpoints"
@@ -55,9 +57,26 @@ class RunFolder:
         """The weights that the run's networks are judged by, its own or its supernet's; None for untrained networks."""
         if self.settings.get("supernet") is not None:
             return supernet_checkpoint(Path(self.settings["supernet"]))
-        if self.settings.get("budget_seconds") == 0:  # nothing was trained
-            return self.original
         return None if self.settings.get("data") is None else supernet_checkpoint(self.path)
+
+    def find_weights(self) -> Path | None:
+        """The `checkpoint`, after its digest was compared where it lies in another run; None for untrained networks.
+
+        Raises:
+            CheckpointError: It is gone, or not the one that the run was started with.
+        """
+        path, expected = self.checkpoint, self.settings.get("supernet_digest")
+        if path is None or expected is None:
+            return path
+        if path.is_file() and checkpoint_digest(path) == expected:
+            return path
+        from supernets.errors import CheckpointError
+
+        found = "another one" if path.is_file() else "nothing"
+        raise CheckpointError(
+            f"checkpoint `{path}`: found {found}, expected the supernet that `{self.path}` searched",
+            hint=f"where it has moved: `nas search --resume {self.path} --supernet FOLDER`",
+        )
 
     @property
     def original(self) -> Path:
@@ -88,18 +107,24 @@ def check_same(folder: Path, name: str, recorded: object, found: object) -> None
 
 
 def recorded_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings in a run folder; None where no run was started there yet.
+    """The settings in a run folder, paths as they are found now; None where no run was started there yet.
 
     Raises:
         RunError: They cannot be read.
     """
     path = folder / "settings.json"
-    return read_json(path) if path.exists() else None
+    return located(read_json(path), folder) if path.exists() else None
 
 
 def supernet_checkpoint(path: Path) -> Path:
     """The checkpoint of a run folder, or the checkpoint itself."""
     return path / CHECKPOINTS / "supernet.safetensors" if path.is_dir() else path
+
+
+def checkpoint_digest(path: Path) -> str:
+    """The beginning of the SHA-256 of a file of weights, by which a run knows it again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def original_checkpoint(run: Path) -> Path:

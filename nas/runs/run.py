@@ -7,6 +7,7 @@ process writes at a time, see `nas.runs.lock`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +21,9 @@ from nas.records.trial import Trial
 from nas.records.trial_record import TrialRecord
 from nas.runs.environment import describe_environment
 from nas.runs.lock import LEASE, RunLock
+from nas.runs.places import FOLDER, PLACES
 from search_spaces import SearchSpace
+from search_spaces.files import remove_left_overs
 
 SCHEMA = 1
 OWN_FILES = (
@@ -92,6 +95,7 @@ class Run:
         self._record = TrialRecord(path)
         try:
             self.is_resumed = self._prepare(resume, force)
+            remove_left_overs(path)
             if self.is_resumed:
                 self.settings = read_json(path / "settings.json")
                 self._check_schema()
@@ -99,7 +103,7 @@ class Run:
             elif settings is None:
                 raise RunError(f"run folder `{path}` holds no `settings.json`", hint="start a run there first")
             else:
-                self.settings = {"schema": SCHEMA, **settings}
+                self.settings = {"schema": SCHEMA, FOLDER: os.path.abspath(path), **settings}
                 write_json(path / "environment.json", describe_environment(seed))
                 (path / "trials.jsonl").write_bytes(b"")
                 write_json(path / "settings.json", self.settings)  # last: with it the folder holds a run
@@ -185,11 +189,23 @@ class Run:
             self.settings = {**self.settings, **changes}
             write_json(self.path / "settings.json", self.settings)
 
+    def note_places(self, settings: Mapping[str, Any]) -> None:
+        """Record where the run folder, and what the run was given, lie now; after it was found to be the same."""
+        places = {name: settings[name] for name in PLACES if settings.get(name) is not None}
+        self.update_settings({FOLDER: os.path.abspath(self.path), **places})
+
     # -- opening -------------------------------------------------------------------------------------------------
 
     def _prepare(self, resume: bool, force: bool) -> bool:
         """Whether the folder holds a run to go on with."""
         found = sorted(entry.name for entry in self.path.iterdir() if entry.name != LEASE)
+        link = next((name for name in OWN_FILES if (self.path / name).is_symlink()), None)
+        if link is not None:
+            raise RunError(
+                f"run folder `{self.path}`: `{link}` is a link to `{os.readlink(self.path / link)}`, where nothing is"
+                " written",
+                hint="put the file itself in its place, or remove the link",
+            )
         if force and not resume:
             self._clear()
             return False

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 
 from nas.objectives.units import NUMBER, Measure
 from nas.runs import values as read
+from nas.runs.places import PLACES, recorded_place
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -176,9 +177,9 @@ def recorded_names(settings: type) -> list[str]:
 
 
 def session_settings(settings: type, given: Given) -> Given:
-    """What was given of the settings that no run folder keeps."""
+    """What was given of the settings that no run folder keeps, or that say where something lies now."""
     known = declared(settings)
-    return {name: value for name, value in given.items() if not known[name].setting.is_recorded}
+    return {name: value for name, value in given.items() if not known[name].setting.is_recorded or name in PLACES}
 
 
 def folder_to_resume(given: Given) -> Path | None:
@@ -211,6 +212,8 @@ def check_command(recorded: Mapping[str, Any], command: str, folder: Path) -> No
 def check_unchanged(settings: type, given: Given, recorded: Mapping[str, Any], folder: Path) -> None:
     """Make sure that what is given to a resumed run is what it was started with, where that may not change.
 
+    What says where something lies may change; that it is the same thing is for the verb to check.
+
     Args:
         settings: Class of the verb.
         given: Settings by name; assignments to settings of a training are checked by the verb.
@@ -223,6 +226,9 @@ def check_unchanged(settings: type, given: Given, recorded: Mapping[str, Any], f
     from nas.errors import RunError
 
     known = declared(settings)
+    is_moved = {name: recorded.get(name) is not None for name in PLACES}
+    is_moved["data"] |= is_moved["supernet"]
+    given = {name: value for name, value in given.items() if not is_moved.get(name)}
     changeable = [f"`{name}`" for name, entry in known.items() if entry.setting.may_change]
     for name, value in given.items():
         entry = known[name].setting
@@ -312,7 +318,8 @@ def _canonical(entry: Declared, value: Any) -> Any:
     if float in kinds:
         return read.number_of(value, setting.measure)
     if str in kinds:
-        return read.text_of(str(value) if type(value) is int else value)
+        text = read.text_of(str(value) if type(value) is int else value)
+        return recorded_place(entry.name, text) if entry.name in PLACES else text
     if not callable(value):
         raise ValueError("something that can be called")
     return value

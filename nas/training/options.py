@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nas.errors import UsageError
+from nas.runs.places import TEACHERS, recorded_place
 from nas.runs.values import MOST_OTHERWISE
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 NAMED = ("epochs", "budget_seconds", "seed", "policy", "progressive")
 """Settings of the trainer that a run records under their own names, beside ``options``."""
-TYPED_AS_OPTIONS = ("compensation", "compensation_images")
-"""Settings of a search that the command line takes as ``--set NAME=VALUE`` too."""
 NO_TEACHERS = "none"
 _OF_ITS_OWN = {
     "budget_seconds": "give it as `--budget`",
@@ -23,12 +22,8 @@ _OF_ITS_OWN = {
 }
 
 
-def parse_options(assignments: Sequence[str], beside: Container[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-    """Settings by name from texts such as ``weight_decay=0.02``, and those of the run that are typed as such.
-
-    Args:
-        assignments: The texts.
-        beside: Names of the run's own settings.
+def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings by name from texts such as ``weight_decay=0.02``.
 
     Raises:
         UsageError: A text is no assignment, names no setting, or its value is of another kind.
@@ -39,8 +34,7 @@ def parse_options(assignments: Sequence[str], beside: Container[str] = ()) -> tu
         if not separator:
             raise UsageError(f"setting `{assignment}`: expected NAME=VALUE", hint="for example weight_decay=0.02")
         texts[name.strip()] = value.strip()
-    own = {name: texts.pop(name) for name in TYPED_AS_OPTIONS if name in texts and name in beside}
-    return checked_options(texts), own
+    return checked_options(texts)
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +54,8 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(f"training setting `{name}`: {_why_not(name)}", hint=_nearest(name, hints))
         try:
             checked[name] = TypeAdapter(hints[name]).validate_python(_from_text(value, hints[name]))
+            if name == TEACHERS:
+                checked[name] = tuple(recorded_place(name, file) for file in checked[name])
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise UsageError(f"training setting `{name}`: found `{value}`: {what[:1].lower()}{what[1:]}") from error

@@ -19,6 +19,7 @@ from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Notice, Progress, StageStarted
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
+from nas.runs.places import shown_place
 from nas.training.adaptation import adapt_classifier
 from nas.training.session import Start
 from search_spaces import get_space
@@ -130,7 +131,7 @@ def prepare_model(
     )
     for note in original.notes:
         progress(Notice(note))
-    facts: dict[str, Any] = {"name": model, "weights": weights, "license": original.license}
+    facts: dict[str, Any] = {"name": model, "weights": shown_place(weights), "license": original.license}
     if weights == RANDOM:
         facts |= {"teaches": False}
         return PretrainedStart(original.supernet.to(device), facts, time.monotonic() - started)

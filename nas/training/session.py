@@ -16,6 +16,7 @@ from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted, ignore
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS
+from nas.runs.places import check_images, identity_of
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given
 from nas.runs.settings_file import write_settings
@@ -141,11 +142,14 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
     check_random_weights(training)
     images = load_images(settings, found, training)
     folder = settings.folder or next_run_folder(settings.folder_name)
-    document = {"command": "train", **settings.recorded()}
+    document = {"command": "train", **settings.recorded(), **identity_of(images)}
     with (
         Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run,
         ExitStack() as stack,
     ):
+        if run.is_resumed:
+            check_images(images, run.settings)
+            run.note_places(settings.recorded())
         write_settings(run.path, "train", settings.to_repeat())
         if settings.tensorboard:
             events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER

@@ -173,4 +173,4 @@ class TrainSettings(TrainingRun):
         kept = {name: recorded[name] for name in recorded_names(cls) if recorded.get(name) is not None}
         if recorded.get("architecture") is not None:
             kept["arch"] = json.dumps(recorded["architecture"])
-        return cls(**kept, **(given or {}))
+        return cls(**{**kept, **(given or {})})

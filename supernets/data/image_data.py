@@ -182,23 +182,35 @@ class ImageData(ABC):
             if found[key] != recorded.get(key) and not (is_same and key in ("sizes", "digest")):
                 what = "the files" if key == "digest" else key.replace("_", " ")
                 values = "" if key == "digest" else f": found {found[key]}, expected {recorded.get(key)}"
-                raise DataError(
-                    f"data `{self.source}`: {what} changed since the supernet was trained{values}",
-                    hint="give the same images, or train on the new ones into a new run folder",
-                )
-        changes = self._changes(recorded)
+                raise self._changed(what, values)
+        changes = self._replaced(recorded)
         if changes:
             say_once(
                 f"data `{self.source}`: names and classes are those of the run, but {changes}; accuracies from before"
                 " and after may differ a little"
             )
 
-    def _changes(self, recorded: Mapping[str, Any]) -> str:
+    def check_digest(self, digest: object) -> None:
+        """Make sure that these are the images of which a digest was recorded.
+
+        Raises:
+            DataError: They are not.
+        """
+        if not self.division.has_digest(digest):
+            raise self._changed("the files")
+
+    def _changed(self, what: str, values: str = "") -> DataError:
+        return DataError(
+            f"data `{self.source}`: {what} changed since the run was started{values}",
+            hint="give the same images, by `--data` where they have moved, or train on new ones in a new run folder",
+        )
+
+    def _replaced(self, recorded: Mapping[str, Any]) -> str:
         """What became of files that were replaced; nothing where none was."""
         before, now = set(recorded.get("skipped", ())), set(self.division.skipped)
         changes = [
-            f"{words}: {len(names)} ({', '.join(f'`{name}`' for name in sorted(names)[:_NAMED])})"
-            for names, words in ((before - now, "images can be read now"), (now - before, "images no longer can"))
+            f"{len(names)} images {words} ({', '.join(f'`{name}`' for name in sorted(names)[:_NAMED])})"
+            for names, words in ((before - now, "can be read now"), (now - before, "can no longer be read"))
             if names
         ]
         is_replaced = "contents" in recorded and recorded["contents"] != self.division.contents

@@ -7,6 +7,7 @@ before folders and before datasets of timm.
 from __future__ import annotations
 
 import difflib
+import os
 
 from search_spaces.plugins import Registry
 from supernets.data.augmentation import get_augmentation
@@ -37,6 +38,11 @@ def register_data_source(name: str, source: DataSource) -> None:
 def data_sources() -> dict[str, DataSource]:
     """All sources by name, in the order in which they are asked whether they understand a text."""
     return {**{name: SOURCES.get(name) for name in SOURCES.names()}, **_LAST}
+
+
+def is_named(text: str) -> bool:
+    """Whether a source knows its images by this text, so that it is no path even where a folder has the same name."""
+    return any(source.understands(text) for name, source in data_sources().items() if name not in _LAST)
 
 
 def load_data(
@@ -78,6 +84,10 @@ def load_data(
                 say_once(f"data `{source}`: {remark}")
             return images
     names = [name for name, candidate in sources.items() if candidate.understands(name)]
+    if os.path.isabs(source):
+        raise DataError(
+            f"data `{source}`: there is no such folder", hint="name the folder where the images lie now, by `--data`"
+        )
     close = difflib.get_close_matches(source, names, n=1)
     *expected, last = [candidate.expected for candidate in sources.values()]
     raise DataError(

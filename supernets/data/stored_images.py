@@ -111,7 +111,7 @@ class StoredData(ImageData):
         self._damaged |= new
         reasons = list(self._damaged.values())
         most = int(DAMAGED_SHARE * self.splits["train"])
-        hint = "replace the files or take them away, then resume"
+        hint = "put intact copies in their place, then resume"
         if not most:
             raise DataError(reasons[0], hint=hint)
         if len(reasons) > most:

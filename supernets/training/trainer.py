@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -366,12 +367,17 @@ def _broadcast_checkpoint(path: Path, group: ProcessGroup) -> Checkpoint | None:
     return Checkpoint(path, weights, optimizer, metadata, averages)
 
 
+def _comparable(name: str, value: Any) -> Any:
+    """Files with weights may lie elsewhere than when the training was started."""
+    return [Path(file).name for file in value] if name == "teacher_weights" and value else value
+
+
 def _check_same(checkpoint: Checkpoint, data: ImageData, settings: TrainingSettings) -> None:
     data.check(checkpoint.metadata["data"])
     recorded = {**LEGACY_DEFAULTS, **checkpoint.metadata["settings"]}
     asked = settings.to_dict()
     for name in asked:
-        if name not in CHANGEABLE and recorded.get(name) != asked[name]:
+        if name not in CHANGEABLE and _comparable(name, recorded.get(name)) != _comparable(name, asked[name]):
             raise TrainingError(
                 f"training setting `{name}`: found {asked[name]}, but the training in `{checkpoint.path.parent}` has"
                 f" {recorded.get(name)}",

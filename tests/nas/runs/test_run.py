@@ -49,7 +49,7 @@ def test_fresh_folder_holds_settings_and_environment(tmp_path: Path) -> None:
     make_run(tmp_path / "run", 2)
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert settings == {"schema": 1, **SETTINGS}
+    assert settings == {"schema": 1, "folder": str(tmp_path / "run"), **SETTINGS}
     assert environment["versions"]["numpy"] == np.__version__
     assert {"python", "platform", "git", "seed", "date"} <= set(environment)
 
@@ -58,7 +58,7 @@ def test_resumed_run_reads_what_was_recorded_and_notes_the_session(tmp_path: Pat
     trials = make_run(tmp_path / "run", 3)
     with Run(tmp_path / "run", None, resume=True) as run:
         assert run.is_resumed
-        assert run.settings == {"schema": 1, **SETTINGS}
+        assert run.settings == {"schema": 1, "folder": str(tmp_path / "run"), **SETTINGS}
         assert run.load_trials(SPACE) == trials
         run.append_trial(make_trial(3))
     assert len(read_trials(tmp_path / "run" / "trials.jsonl", SPACE)) == 4
@@ -277,3 +277,20 @@ def test_only_the_budget_may_change_on_resume(tmp_path: Path, name: str, value: 
 def test_other_commands_run_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds a `train` run, expected a `search` run"):
         resume_settings(NOTHING_GIVEN, {"command": "train"}, tmp_path)
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", {}):
+        pass
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    exports = tmp_path / "run" / "exports"
+    for name in (f".knee.{ended.stdout.strip()}.tmp", f".best.{ended.stdout.strip()}.old"):
+        (exports / name / "inside").mkdir(parents=True)
+    other = exports / f".fastest.{os.getppid()}.tmp"
+    kept = [exports / ".notes.2024.md", other]
+    left = tmp_path / "run" / f".front.json.{ended.stdout.strip()}.tmp"
+    for path in (*kept, left):
+        path.touch()
+    with Run(tmp_path / "run", None, resume=True):
+        assert sorted(exports.iterdir()) == sorted([*kept, exports / "best"])
+        assert not left.exists()

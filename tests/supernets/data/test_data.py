@@ -128,7 +128,7 @@ def test_a_folder_is_divided_by_name(folder: Path) -> None:
     assert torch.bincount(labels).tolist() == [4, 3]
     write_image(folder / "cat" / "more.png")
     changed = load_data(str(folder), 16, workers=0)
-    with pytest.raises(DataError, match=r"sizes changed since the supernet was trained"):
+    with pytest.raises(DataError, match=r"sizes changed since the run was started"):
         changed.check(data.describe())
 
 
@@ -137,7 +137,7 @@ def test_a_description_survives_json_and_notices_a_renamed_file(folder: Path) ->
     recorded = json.loads(json.dumps(data.describe()))
     data.check(recorded)
     (folder / "cat" / "3.png").rename(folder / "cat" / "30.png")
-    with pytest.raises(DataError, match="the files changed since the supernet was trained") as caught:
+    with pytest.raises(DataError, match="the files changed since the run was started") as caught:
         load_data(str(folder), 16, workers=0).check(recorded)
     assert "new run folder" in caught.value.hint
 
@@ -161,12 +161,12 @@ def test_a_repaired_file_is_no_other_data_set(folder: Path, caplog: pytest.LogCa
     (folder / name).write_bytes(whole)
     repaired = load_data(str(folder), 16, workers=0)
     repaired.check(json.loads(json.dumps(damaged.describe())))
-    assert f"but images can be read now: 1 (`{name}`)" in caplog.text
+    assert f"but 1 images can be read now (`{name}`)" in caplog.text
     assert repaired.describe()["digest"] == damaged.describe()["digest"]
     for part in PARTS:
         assert set(damaged.division.parts[part]) <= set(repaired.division.parts[part])
     damaged.check(repaired.describe())
-    assert f"but images no longer can: 1 (`{name}`)" in caplog.text
+    assert f"but 1 images can no longer be read (`{name}`)" in caplog.text
 
 
 def test_what_an_earlier_release_recorded_is_recognised(folder: Path) -> None:
@@ -299,7 +299,7 @@ def test_an_image_that_was_cut_short_since_it_was_loaded_is_named(folder: Path, 
         path.write_bytes(path.read_bytes()[:150])
     with pytest.raises(DataError, match=r"image `.*dog/\d+\.png`: cannot be read") as caught:
         list(data.train_batches(4, seed=0, epoch=0))
-    assert caught.value.hint == "replace the files or take them away, then resume"
+    assert caught.value.hint == "put intact copies in their place, then resume"
 
 
 def test_a_class_of_val_that_train_lacks(tmp_path: Path) -> None:

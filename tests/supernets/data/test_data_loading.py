@@ -146,7 +146,7 @@ def test_too_many_damaged_images_are_an_error_that_names_them(folder: Path, two_
     with pytest.raises(DataError, match="3 training images cannot be read, more than 2: image `") as caught:
         list(data.train_batches(3, 0, 0))
     assert all(str(path) in str(caught.value) for path in damaged)
-    assert caught.value.hint == "replace the files or take them away, then resume"
+    assert caught.value.hint == "put intact copies in their place, then resume"
 
 
 def test_a_damaged_image_that_is_judged_is_an_error(folder: Path, two_spare: None) -> None:

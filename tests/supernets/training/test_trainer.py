@@ -264,7 +264,7 @@ def test_resuming_with_other_settings(data: ImageData, uninterrupted: Reference,
 
 def test_resuming_with_other_images(uninterrupted: Reference) -> None:
     other = load_data(read_checkpoint(uninterrupted.result.checkpoint).metadata["data"]["source"], 16)
-    with pytest.raises(DataError, match="image side changed since the supernet was trained: found 16, expected 32"):
+    with pytest.raises(DataError, match="image side changed since the run was started: found 16, expected 32"):
         train_supernet(new_supernet(), other, SETTINGS, uninterrupted.folder, resume=True)
 
 
