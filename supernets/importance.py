@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +85,10 @@ class Calibration:
         return zip(torch.split(self.images_BCHW, BATCH), torch.split(self.targets_BK, BATCH), strict=True)
 
     @torch.no_grad()
-    def loss(self, supernet: Supernet, architecture: Architecture) -> float:
+    def loss(self, network: Callable[[Tensor], Tensor]) -> float:
         """Mean cross-entropy of one network."""
         sums = [
-            F.cross_entropy(supernet(images_BCHW, architecture), targets_BK, reduction="sum").item()
+            F.cross_entropy(network(images_BCHW), targets_BK, reduction="sum").item()
             for images_BCHW, targets_BK in self.batches()
         ]
         return sum(sums) / len(self.images_BCHW)
@@ -125,9 +126,12 @@ def sort_by_importance(
     chosen: dict[str, str] = {}
     losses: dict[str, dict[str, float]] = {}
     best = supernet
-    for axis in [*_groups(supernet), *([DEPTH] if DEPTH in supernet.space.columns else [])]:
+    for axis in axes_of(supernet):
         candidates = {UNSORTED: best, **{name: sorted_along(best, axis, name, calibration) for name in criteria}}
-        losses[axis] = {name: calibration.loss(net, _probe(net.space, axis)) for name, net in candidates.items()}
+        losses[axis] = {
+            name: calibration.loss(partial(net, architecture=middle_of(net.space, axis)))
+            for name, net in candidates.items()
+        }
         chosen[axis] = min(losses[axis], key=lambda name: losses[axis][name])
         best = candidates[chosen[axis]]
     supernet.train(was_training)
@@ -201,7 +205,12 @@ def _groups(supernet: Supernet) -> dict[str, list[list[tuple[str, str]]]]:
     return {kind: kinds[kind] for kind in SORTED if kind in kinds}
 
 
-def _probe(space: SearchSpace, axis: str) -> Architecture:
+def axes_of(supernet: Supernet) -> list[str]:
+    """Kinds of axes of a timm model's supernet, in the order in which they are sorted."""
+    return [*_groups(supernet), *([DEPTH] if DEPTH in supernet.space.columns else [])]
+
+
+def middle_of(space: SearchSpace, axis: str) -> Architecture:
     """The largest network but for one kind of axis, which has its middle size everywhere."""
     assert isinstance(space, TimmSpace)
     axes = [(own.removeprefix("in_"), choice) for part in space.outline.parts for own, choice in part.axes]
@@ -320,13 +329,9 @@ def _loss_without(supernet: Supernet, name: str, calibration: Calibration) -> fl
     block = supernet.network.get_submodule(name)
     handle = block.register_forward_hook(lambda _, inputs, output: inputs[0])
     try:
-        sums = [
-            F.cross_entropy(supernet.network(images_BCHW), targets_BK, reduction="sum").item()
-            for images_BCHW, targets_BK in calibration.batches()
-        ]
+        return calibration.loss(supernet.network)
     finally:
         handle.remove()
-    return sum(sums) / len(calibration.images_BCHW)
 
 
 def _copy(supernet: Supernet) -> Supernet:

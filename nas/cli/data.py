@@ -54,7 +54,7 @@ def _show(found: Mapping[str, Any]) -> None:
     rows = []
     for name, counts in found["classes"].items():
         numbers = [counts[part] for part in parts] if found["parts"] else [sum(counts.values())]
-        rows.append([name, *(f"{number:,}" for number in numbers)])
+        rows.append([_printable(name), *(f"{number:,}" for number in numbers)])
     if found["parts"]:
         rows.append(["all", *(f"{found['parts'][part]:,}" for part in parts)])
     display.print_table(["class", *parts], rows, title=f"{found['folder']}: {found['images']:,} image files")
@@ -62,7 +62,8 @@ def _show(found: Mapping[str, Any]) -> None:
     if found["skipped"]:
         skipped = [[entry["name"], entry["why"], entry["detail"]] for entry in found["skipped"]]
         title = f"files that would be skipped: {len(skipped):,}"
-        display.print_table(["file", "why", "more"], skipped, title=title, left=3)
+        printable = [[_printable(cell) for cell in row] for row in skipped]
+        display.print_table(["file", "why", "more"], printable, title=title, left=3)
     for remark in found["remarks"]:
         display.say(f"warning: {remark}")
     for words, groups in (
@@ -72,7 +73,7 @@ def _show(found: Mapping[str, Any]) -> None:
         if groups:
             named = "; ".join(" = ".join(f"`{name}`" for name in group[:NAMED]) for group in groups[:NAMED])
             more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
-            display.say(f"warning: {len(groups)} images lie in several {words}: {named}{more}")
+            display.say(f"warning: images that lie in several {words}: {len(groups)} ({named}{more})")
 
 
 def _facts(found: Mapping[str, Any]) -> list[Sequence[str]]:
@@ -89,6 +90,11 @@ def _facts(found: Mapping[str, Any]) -> list[Sequence[str]]:
         ["copies", f"{found['copies']['groups']:,} groups of files with the same contents"],
         ["mirrored", f"{found['hflip']:.0%} of the training images"],
     ]
+
+
+def _printable(text: str) -> str:
+    """A text that any terminal takes, though names of files may be no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from nas.cli.errors import run_folder
 from nas.cli.options import OUTPUT, Config, Force, Output, Resume, parse_limits, parser_of
+from nas.objectives.units import SHARE
 from nas.runs.settings import Declared, Given, declared
 
 RUN_FOLDER: Mapping[str, Any] = {"config": Config, "output": Output, "resume": Resume, "force": Force}
@@ -109,13 +110,18 @@ def _given(settings: type, values: dict[str, Any]) -> Given:
         if value is None or value is False or value == []:
             continue
         if known[name].setting.kind == "limits":
-            limit_ms, limits = parse_limits(value, known[name].option)
+            shares = [text for text in value if text.strip().endswith("%") and "=" not in text]
+            for text in shares:
+                given["limit_share"] = parser_of(SHARE)(text)
+            limit_ms, limits = parse_limits([text for text in value if text not in shares], known[name].option)
             given |= {"limit_ms": limit_ms} if limit_ms is not None else {}
             given |= {name: limits} if limits else {}
         elif known[name].setting.kind == "assignments":
             from nas.training.options import parse_options
 
-            given[name] = {**given.get(name, {}), **parse_options(value)}
+            options, own = parse_options(value, known)
+            given[name] = {**given.get(name, {}), **options}
+            given |= own
         else:
             given[name] = value
     folder = run_folder(output, resume)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nas.scores.asvit import AsvitScorer
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
+    from supernets.timm_models.compensation import Compensator
 
     Subnet = Callable[[torch.Tensor], torch.Tensor]
 
@@ -163,12 +164,17 @@ class SupernetEvaluator:
         supernet: Trained weights.
         data: Images that it was trained on, divided as it was.
         seed: Seed of the training batches that statistics are estimated on.
+        compensator: Maker of the networks, where what was cut is made up for; None borrows them as they are.
     """
 
     name = "accuracy"
     is_free = False
 
-    def __init__(self, supernet: Supernet, data: ImageData, seed: int = 0) -> None:
+    def __init__(
+        self, supernet: Supernet, data: ImageData, seed: int = 0, compensator: Compensator | None = None
+    ) -> None:
+        self._make = supernet.extract if compensator is None else compensator
+        self._is_compensated = compensator is not None
         self._supernet = supernet.eval()
         self._data = data
         self._calibration = [x_BCHW.to(supernet.device) for x_BCHW in calibration_batches(data, seed)]
@@ -213,15 +219,16 @@ class SupernetEvaluator:
         return [tally.result() for tally in tallies]
 
     def _subnet(self, architecture: Architecture, tally: _Tally, stack: ExitStack) -> Subnet | None:
-        """The network, ready to run; None where memory is too short for it."""
+        """The network, ready to run; None where it cannot be made."""
         import torch
 
         from supernets.batch_norm import reestimate_batch_norm
+        from supernets.least_squares import DegenerateError
 
-        if not self._needs_statistics:
+        if not self._needs_statistics and not self._is_compensated:
             return stack.enter_context(self._supernet.borrow(architecture))
         try:
-            module = self._supernet.extract(architecture).eval()
+            module = self._make(architecture).eval()
             known = self._statistics.get(architecture)
             if known is None:
                 reestimate_batch_norm(module, self._calibration)
@@ -233,6 +240,9 @@ class SupernetEvaluator:
                     buffer.copy_(value)
         except torch.OutOfMemoryError as error:
             tally.error = f"out of memory: {error}"
+            return None
+        except DegenerateError as error:
+            tally.error = str(error)
             return None
         return module
 

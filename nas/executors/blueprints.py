@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import get_space
@@ -26,7 +27,12 @@ def score_blueprint(space: str, score: str) -> EvaluatorBlueprint:
 
 
 def supernet_blueprint(
-    checkpoint: Path, data: str, image_side: int, seed: int, device: str | None = None
+    checkpoint: Path,
+    data: str,
+    image_side: int,
+    seed: int,
+    device: str | None = None,
+    compensation: Compensation | None = None,
 ) -> EvaluatorBlueprint:
     """Subnets of a trained supernet by accuracy.
 
@@ -36,8 +42,11 @@ def supernet_blueprint(
         image_side: Side of the images in pixels.
         seed: Seed of the training batches that BatchNorm statistics are estimated on.
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
+        compensation: How what is cut is made up for; None for not at all.
     """
     options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}
+    if compensation is not None:
+        options |= {"compensation": compensation.variant, "compensation_images": compensation.images}
     return EvaluatorBlueprint(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
 
 
@@ -49,7 +58,7 @@ def make_score_evaluator(space: str, score: str) -> Evaluator:
 
 
 def make_supernet_evaluator(
-    checkpoint: Checkpoint, data: str, image_side: int, seed: int, device: str | None
+    checkpoint: Checkpoint, data: str, image_side: int, seed: int, device: str | None, **compensation: Plain
 ) -> Evaluator:
     """What `supernet_blueprint` describes; on the CPU its parameters are the checkpoint's own tensors.
 
@@ -60,9 +69,12 @@ def make_supernet_evaluator(
     from nas.runs.torch_device import choose_device
     from supernets.data.sources import load_data
 
-    images = load_data(data, image_side, is_quiet=True)
+    images = load_data(data, image_side, hflip=checkpoint.metadata["settings"].get("hflip"), is_quiet=True)
     images.check(checkpoint.metadata["data"])
-    return SupernetEvaluator(_supernet_of(checkpoint).to(choose_device(device)), images, seed)
+    supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
+    return SupernetEvaluator(
+        supernet, images, seed, None if asked is None else asked.compensator(supernet, images, seed)
+    )
 
 
 def _supernet_of(checkpoint: Checkpoint) -> Supernet:

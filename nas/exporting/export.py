@@ -77,6 +77,7 @@ class ExportRequest:
         space: The search space, made for the right number of classes.
         architecture: The network.
         supernet: Trained weights; None exports random weights, and everything that is written says so.
+        network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
         calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; needed with ``supernet``.
         images_BCHW: Normalised images to compare the network's forms on; random ones where None.
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
@@ -90,6 +91,7 @@ class ExportRequest:
     space: SearchSpace
     architecture: Architecture
     supernet: Supernet | None = None
+    network: nn.Module | None = None
     calibration: Iterable[Tensor] = ()
     images_BCHW: Tensor | None = None
     image: Mapping[str, Any] = field(default_factory=dict)
@@ -174,6 +176,9 @@ def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     if request.supernet is None:
         return build_network(request.space, request.architecture).eval(), {}
     supernet = request.supernet.eval()
+    if request.network is not None:
+        reestimate_batch_norm(request.network, request.calibration)
+        return request.network.cpu(), {}
     network = supernet.extract(request.architecture).eval()
     images_BCHW = _images(request).to(supernet.device)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import Judgement, accuracy_of, judge
+from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
@@ -85,6 +86,8 @@ def export_member(
         space = get_space(member.architecture.space)
         request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
         return export_subnet(request, folder)
+    if front.document.get("model", {}).get("compensation"):
+        card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
     source = data or run.settings.get("data")
     export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, chosen)
     if len(export.proof["formats"]) > 1:
@@ -181,13 +184,17 @@ def _export_trained(
     formats: tuple[str, ...] = (),
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
-    images = load_data(data or source_beside(checkpoint, metadata["data"]["source"]), metadata["data"]["image_side"])
+    source = data or source_beside(checkpoint, metadata["data"]["source"])
+    images = load_data(source, metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip"))
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
+    asked = Compensation.of(card.get("compensation", {}))
+    network = None if asked is None else asked.compensator(supernet, images, seed)(architecture)
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
         supernet=supernet,
+        network=network,
         calibration=calibration_batches(images, seed),
         images_BCHW=sample_BCHW,
         image={

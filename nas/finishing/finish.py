@@ -47,7 +47,8 @@ class FinishResult:
         architecture: The network.
         accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
             ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
-            holds; and ``teacher`` where there is one.
+            holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
+            first.
         averaged: The checkpoints that were averaged.
         verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
             looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
@@ -143,6 +144,7 @@ class _Finish:
     def __init__(self, plan: FinishPlan, group: ProcessGroup) -> None:
         self.plan, self.group, self.device = plan, group, group.device
         self.progress: Progress = plan.settings.progress or ignore
+        self.accuracy: dict[str, float | None] = {"inherited": None}
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
@@ -174,18 +176,32 @@ class _Finish:
         plan = self.plan
         network = Supernet(plan.space, seed=plan.training.seed)
         if plan.starts_inherited and plan.inherited is not None:
-            take_over(plan.inherited, plan.source.architecture, network)
+            take_over(plan.inherited, network)
+            network.to(self.device)
+            self._compensate(network)
         return network.to(self.device)
+
+    def _compensate(self, network: Supernet) -> None:
+        """Make up for what the search cut, as it did."""
+        plan, asked = self.plan, self.plan.source.compensation
+        if asked is None or plan.inherited is None or plan.inherited.is_alone:
+            return
+        if self.group.is_main_process:
+            self.accuracy["sliced"] = self._judge(network)
+        supernet = plan.inherited.supernet.to(self.device)
+        take_over(plan.inherited, network, asked.compensator(supernet, plan.images, plan.source.seed))
 
     def _finish(self, run: Run, network: Supernet, teacher: Teacher | None) -> FinishResult:
         from supernets.training.soup import Snapshots
 
         plan = self.plan
-        accuracy: dict[str, float | None] = {"inherited": None}
+        accuracy = self.accuracy
         if plan.starts_inherited:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
             accuracy["inherited"] = self._judge(network)
             network.load_state_dict(before)  # without the statistics that it was judged with
+            if "sliced" in accuracy:
+                accuracy["compensated"] = accuracy["inherited"]
         if teacher is not None:
             accuracy["teacher"] = accuracy_of(teacher, plan.images, "search", self.device)
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)

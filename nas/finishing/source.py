@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
+from nas.evaluation.compensation import Compensation
 from nas.runs.folder import ORIGINAL_NAME, RunFolder, checkpoint_digest, recorded_settings, supernet_checkpoint
 from nas.runs.front import load_front
 from nas.training.request import find_network
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from supernets.checkpoint import CheckpointMetadata
     from supernets.supernet import Supernet
 
@@ -29,12 +32,16 @@ class Source:
         data: The images that those were trained on; None for those that the checkpoint names.
         card: What is known of the network, for its model card: predicted latency and where that comes from, and the
             model of one's own that it came out of.
+        compensation: How the search made up for what it cut; None for not at all.
+        seed: Seed of the images that it did so on.
     """
 
     architecture: Architecture
     checkpoint: Path | None = None
     data: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    compensation: Compensation | None = None
+    seed: int = 0
 
     @property
     def original(self) -> Path | None:
@@ -111,23 +118,29 @@ def load_inherited(checkpoint: Path) -> Inherited:
     return Inherited(supernet, metadata, checkpoint_digest(checkpoint))
 
 
-def take_over(inherited: Inherited, architecture: Architecture, network: Supernet) -> None:
+def take_over(inherited: Inherited, network: Supernet, make: Callable[[Architecture], nn.Module] | None = None) -> None:
     """Put the inherited weights of a network into ``network``, its own space of one.
 
     Where it computes on larger or smaller images its family fits them, see `supernets.NetworkFamily.fit_weights`.
+
+    Args:
+        inherited: Trained weights that hold the network.
+        network: The space of one.
+        make: Maker of the network out of the inherited weights; None takes them as they are.
 
     Raises:
         SupernetError: They are those of another network, or of another number of classes.
     """
     from supernets.errors import SupernetError
 
-    weights = inherited.supernet.extract(architecture).state_dict()
     space = network.space
     if inherited.supernet.space.classes != space.classes:
         raise SupernetError(
             f"inherited weights tell {inherited.supernet.space.classes} classes, the images have {space.classes}",
             hint="give the images that the weights were trained on, or start from scratch",
         )
+    assert space.architecture is not None, "a space of one"
+    weights = (make or inherited.supernet.extract)(space.architecture).state_dict()
     network.network.load_state_dict(network.family.fit_weights(weights, network.network))
 
 
@@ -140,7 +153,8 @@ def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
     }
     if "model" in result.document:
         card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}
-    return Source(member.architecture, RunFolder(run).find_weights(), settings.get("data"), card)
+    checkpoint, compensation = RunFolder(run).find_weights(), Compensation.of(settings)
+    return Source(member.architecture, checkpoint, settings.get("data"), card, compensation, settings["seed"])
 
 
 def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> Source:

@@ -42,6 +42,8 @@ class Measure:
         """
         from nas.errors import UsageError
 
+        if self.may_be_zero and text.strip() == "0":  # of any unit
+            return 0.0
         total, place, size = 0.0, 0, math.inf
         shown = text.replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}")
         while match := _VALUE.match(shown, place):
@@ -87,6 +89,7 @@ BYTES = {
 }
 
 DURATION = Measure("a time such as `90s`, `6m`, `2h` or `1h30m`", SECONDS, most=CENTURY, is_compound=True)
+BUDGET = Measure(DURATION.expected, SECONDS, most=CENTURY, may_be_zero=True, is_compound=True)
 COUNT = Measure("a count such as `5M` or `1.8G`", COUNTS)
 LATENCY = Measure("a latency such as `12ms`", MILLISECONDS)
 SIZE = Measure("a size such as `64MB`", BYTES)

@@ -57,6 +57,8 @@ class RunFolder:
         """The weights that the run's networks are judged by, its own or its supernet's; None for untrained networks."""
         if self.settings.get("supernet") is not None:
             return supernet_checkpoint(Path(self.settings["supernet"]))
+        if self.settings.get("budget_seconds") == 0:  # nothing was trained
+            return self.original
         return None if self.settings.get("data") is None else supernet_checkpoint(self.path)
 
     def find_weights(self) -> Path | None:

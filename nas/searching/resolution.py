@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
+from nas.evaluation.compensation import NONE, SEQUENTIAL
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
 from nas.objectives.objective import ACCURACY, Objective, evaluated_name, parse_names
@@ -16,6 +17,7 @@ from nas.records.network import target_of
 from nas.runs.settings import Given, check_command, check_unchanged, recorded_names, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_WINDOW, SearchSettings
+from nas.training.pretrained import RANDOM, check_model
 from search_spaces import UnknownNameError
 
 DEFAULT_EVALUATIONS = 150
@@ -51,8 +53,6 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     """
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if {"model", "weights"} & set(chosen):
-        from nas.training.pretrained import check_model
-
         chosen = check_model(chosen)
     chosen = _with_devices(_with_objectives(chosen))
     is_trained = bool({"data", "supernet"} & set(chosen))
@@ -65,6 +65,11 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         if "budget_seconds" in chosen:
             defaults.pop("evaluations", None)
         chosen = {"score": DEFAULT_SCORE, **defaults, **chosen}
+    if {"limit_share", "limit_ms"} <= set(chosen):
+        both = f"{chosen['limit_share']:.0%} and {chosen['limit_ms']:g} ms"
+        raise UsageError(f"two limits on the latency on `{chosen['target']}`: {both}")
+    if chosen.get("budget_seconds") == 0:
+        chosen = {"compensation": SEQUENTIAL, **chosen}
     settings = _checked(SearchSettings(**chosen))
     is_free = not settings.evaluates or (settings.score is not None and get_score(settings.score).is_free)
     if settings.fidelity != "full" and (is_free or settings.score == "as-vit"):
@@ -180,6 +185,13 @@ def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> 
     evaluations, seconds = given.get("evaluations"), given.get("budget_seconds")
     if evaluations is None and seconds is None:
         return settings
+    is_untrained = settings.budget_seconds == 0
+    seconds = settings.budget_seconds if is_untrained and seconds is None else seconds
+    if is_untrained != (seconds == 0):
+        raise RunError(
+            f"run folder `{folder}` was started with{'out' if is_untrained else ''} a training",
+            hint=f"start a new run for {'one that trains' if is_untrained else 'a budget of 0'}",
+        )
     return _checked(replace(settings, evaluations=evaluations, budget_seconds=seconds))
 
 
@@ -195,9 +207,36 @@ def _comparable(given: Given, target: str) -> Given:
     return {name: value for name, value in found.items() if value not in (None, {})}
 
 
+def _check_compensation(settings: SearchSettings) -> None:
+    """Make sure that what asks for trained weights of a model has some."""
+    from supernets.timm_models.compensation import VARIANTS
+
+    if settings.compensation not in (None, *VARIANTS):
+        known = ", ".join(f"`{name}`" for name in VARIANTS)
+        raise UsageError(f"`compensation` is {settings.compensation!r}, expected one of {known}")
+    asked = {
+        "a budget of 0": settings.budget_seconds == 0,
+        f"compensation `{settings.compensation}`": settings.compensation not in (None, NONE),
+        "a limit that is a share of the model's latency": settings.limit_share is not None,
+    }
+    for what, is_asked in asked.items():
+        if is_asked and settings.model is None:
+            raise UsageError(
+                f"{what} without a model", hint="add `model`, the vision transformer to cut networks out of"
+            )
+        if is_asked and settings.weights == RANDOM and settings.limit_share is None:
+            raise UsageError(
+                f"{what} with random weights, expected trained ones", hint="give `weights`, or a budget to train with"
+            )
+    if settings.limit_share is not None and not settings.limit_share:
+        raise UsageError("`limit_share` is 0, expected more than 0", hint="for example `--limit 60%`")
+
+
 def _checked(settings: SearchSettings) -> SearchSettings:
     """The settings, if they make sense."""
-    for name in ("limit_ms", "macs", "params", "batch", "evaluations", "budget_seconds", "patience"):
+    if settings.compensation is not None or settings.limit_share is not None or settings.budget_seconds == 0:
+        _check_compensation(settings)
+    for name in ("limit_ms", "macs", "params", "batch", "evaluations", "patience"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise UsageError(f"`{name}` is {value}, expected more than 0")

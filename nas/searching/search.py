@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
+from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.base import EvaluatorBlueprint
@@ -22,6 +23,7 @@ from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult
 from nas.runs.folder import (
+    RunFolder,
     check_same,
     checkpoint_digest,
     original_checkpoint,
@@ -48,7 +50,11 @@ from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 
+UNTRAINED_SECONDS = 240.0
+"""Time to judge networks where nothing is trained and no number of them is given."""
+
 if TYPE_CHECKING:
+    from nas.objectives.bounds import Device
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
 
@@ -181,9 +187,12 @@ class _Search:
         elif settings.data is not None:
             from supernets.data.sources import load_data
 
-            training = search_training(settings, settings.budget_seconds)
             side = get_space(settings.space).image_side
-            images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
+            if settings.trains:
+                training = search_training(settings, settings.budget_seconds)
+                images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
+            else:
+                images = load_data(settings.data, side)
         if images is not None:
             classes = images.classes
         space = get_space(settings.space, classes=classes)
@@ -192,6 +201,8 @@ class _Search:
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
+        if settings.limit_share is not None and settings.limit_ms is None:
+            self.settings = settings = replace(settings, limit_ms=_share_of_largest(settings, space, devices))
         bounds = Bounds(space, devices, settings.bounds, settings.known_quantities)
         spent_seconds = time.monotonic() - started
         feasible = bounds.check()
@@ -202,6 +213,9 @@ class _Search:
         }
         if own is not None:
             spent_seconds += own.seconds
+            if settings.compensation is not None and (asked := Compensation.of(settings.recorded())) is not None:
+                assert images is not None, "a search inside a model has images"
+                asked.compensator(own.supernet, images, settings.seed)
         return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own)
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
@@ -228,13 +242,15 @@ class _Search:
                 hint=f"search `{metadata['space']}`, or train a supernet of `{self.settings.space}`",
             )
         source = self.settings.data or source_beside(checkpoint, metadata["data"]["source"])
-        images = load_data(source, metadata["data"]["image_side"])
+        images = load_data(source, metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip"))
         images.check(metadata["data"])
         return supernet, images, checkpoint_digest(checkpoint)
 
     def _divide_time(self, spent: float, question: _Question) -> TimePlan:
         """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
         total, exports = self.settings.budget_seconds, question.images is not None
+        if total == 0:
+            return TimePlan(None, UNTRAINED_SECONDS if self.settings.evaluations is None else None)
         return TimePlan.of(total, spent, trains=self.settings.trains, exports=exports)
 
     def _take_up(self, run: Run, question: _Question) -> None:
@@ -264,12 +280,21 @@ class _Search:
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
             return SupernetEvaluator(question.supernet, images, settings.seed), None
+        if not settings.trains:
+            assert question.own is not None, "a budget of 0 is for a model"
+            return self._judge(question.own.supernet, images), None
         training = search_training(settings, run.settings["training_seconds"])
         start = None if question.own is None else question.own.start(training)
         trained, supernet = train_in_run(
             run, settings.space, images, training, self.settings.device, self.progress, start=start
         )
-        return SupernetEvaluator(supernet, images, settings.seed), trained.to_dict()
+        return self._judge(supernet, images), trained.to_dict()
+
+    def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator:
+        """What judges the networks of trained weights, compensated where that was asked for."""
+        seed, asked = self.settings.seed, Compensation.of(self.settings.recorded())
+        compensator = None if asked is None else asked.compensator(supernet, images, seed)
+        return SupernetEvaluator(supernet, images, seed, compensator)
 
     def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
         """What workers build their evaluators from."""
@@ -279,8 +304,9 @@ class _Search:
         if settings.score is not None:
             return score_blueprint(settings.space, settings.score)
         assert images is not None, "a run without a score has images"
-        checkpoint = supernet_checkpoint(run.path if settings.supernet is None else Path(settings.supernet))
-        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, self.settings.device)
+        checkpoint, asked = RunFolder(run.path).checkpoint, Compensation.of(settings.recorded())
+        assert checkpoint is not None, "networks that are judged on images have weights"
+        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, settings.device, asked)
 
     def _result(
         self,
@@ -318,8 +344,21 @@ class _Search:
             document["training"] = dict(training)
         if question.own is not None:
             document["model"] = {**question.own.facts, **question.own.costs(question.bounds)}
+            asked = Compensation.of(settings.recorded())
+            checkpoint = RunFolder(run.path).checkpoint
+            if asked is not None and question.images is not None and checkpoint is not None and not is_interrupted:
+                from supernets.checkpoint import load_supernet
+
+                weights, _ = load_supernet(checkpoint, choose_device(settings.device))
+                document["model"]["compensation"] = asked.facts(weights, question.images, settings.seed)
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
+
+
+def _share_of_largest(settings: SearchSettings, space: SearchSpace, devices: Sequence[Device]) -> float:
+    """The upper end of the whole model's latency on the target times the share that networks may take."""
+    predicted = devices[0].predictor.population(space, space.encode([space.largest]))
+    return float(predicted.high_ms[0]) * (settings.limit_share or 1.0)
 
 
 def _space_of(supernet: Path) -> str:

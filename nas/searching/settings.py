@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from nas.objectives.units import COUNT, DURATION, LATENCY, SHARE
+from nas.objectives.units import BUDGET, COUNT, LATENCY, SHARE
 from nas.runs.settings import RunSettings, Setting
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SPACE, DEVICE, SEARCH = "Space and model", "Device and limits", "Search"
 TRAINING, PLACE = "Training", "Where it runs"
+COMPENSATION_IMAGES, LEAST_IMAGES = 512, 32
 DEFAULT_WINDOW = 0.975
 """Lower end of a bound on parameters or MACs, as a share of it: that of ViT-ResNAS."""
 
@@ -42,9 +43,9 @@ class SearchSettings(RunSettings, Question):
     limits: Annotated[
         dict[str, float],
         Setting(
-            "Hard limits: 12ms on the predicted latency on the target, `local=3ms` on another device's,"
-            " `peak-memory=64MB` on any quantity. The first device that is named here or in `objectives` is the target"
-            " where none is given. Repeatable.",
+            "Hard limits: 12ms on the predicted latency on the target, 60% for a share of that of `model` itself,"
+            " `local=3ms` on another device's, `peak-memory=64MB` on any quantity. The first device that is"
+            " named here or in `objectives` is the target where none is given. Repeatable.",
             DEVICE,
             option="limit",
             metavar="NAME=VALUE",
@@ -73,6 +74,13 @@ class SearchSettings(RunSettings, Question):
         float,
         Setting("Lower end of `macs` and `params`, as a share of them; 0 for no lower end.", DEVICE, measure=SHARE),
     ] = DEFAULT_WINDOW
+    limit_share: Annotated[
+        float | None,
+        Setting(
+            "Limit on the latency on `target` as a share of that of `model` itself, upper ends of both; `--limit 60%`.",
+            measure=SHARE,
+        ),
+    ] = None
     data: Annotated[
         str | None,
         Setting(
@@ -136,12 +144,13 @@ class SearchSettings(RunSettings, Question):
     budget_seconds: Annotated[
         float | None,
         Setting(
-            "Time for everything, for example 6m or 2h; most of it goes to the training where there is any.",
+            "Time for everything, for example 6m or 2h; most of it goes to the training where there is any. 0 trains"
+            " nothing: the networks inside `model` are sliced, compensated and judged.",
             SEARCH,
             "10m where a supernet is trained and `evaluations` is not given, else no bound",
             "budget",
             "TIME",
-            measure=DURATION,
+            measure=BUDGET,
             may_change=True,
         ),
     ] = None
@@ -183,6 +192,17 @@ class SearchSettings(RunSettings, Question):
             kind="assignments",
         ),
     ] = field(default_factory=dict)
+    compensation: Annotated[
+        str | None,
+        Setting(
+            "What makes up for what is cut out of `model`: sequential (layers are solved anew in order), prefix (from"
+            " statistics of the whole model) or none; `--set compensation=prefix`.",
+            default="sequential with a budget of 0, else none",
+        ),
+    ] = None
+    compensation_images: Annotated[
+        int, Setting("Training images that layers are solved on, with `compensation`.", least=LEAST_IMAGES)
+    ] = COMPENSATION_IMAGES
     device: Annotated[
         str | None,
         Setting(
@@ -223,7 +243,7 @@ class SearchSettings(RunSettings, Question):
     @property
     def trains(self) -> bool:
         """Whether the run trains a supernet of its own before it searches."""
-        return self.data is not None and self.supernet is None
+        return self.data is not None and self.supernet is None and self.budget_seconds != 0
 
     @property
     def evaluates(self) -> bool:
@@ -275,4 +295,6 @@ class SearchSettings(RunSettings, Question):
         kept = self.recorded()
         if self.model is not None:
             del kept["space"]
+        if self.limit_share is not None:
+            del kept["limit_ms"]
         return kept

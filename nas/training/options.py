@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nas.errors import UsageError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAMED = ("epochs", "budget_seconds", "seed", "policy", "progressive")
 """Settings of the trainer that a run records under their own names, beside ``options``."""
+TYPED_AS_OPTIONS = ("compensation", "compensation_images")
+"""Settings of a search that the command line takes as ``--set NAME=VALUE`` too."""
 NO_TEACHERS = "none"
 _OF_ITS_OWN = {
     "budget_seconds": "give it as `--budget`",
@@ -22,8 +24,12 @@ _OF_ITS_OWN = {
 }
 
 
-def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
-    """Settings by name from texts such as ``weight_decay=0.02``.
+def parse_options(assignments: Sequence[str], beside: Container[str] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings by name from texts such as ``weight_decay=0.02``, and those of the run that are typed as such.
+
+    Args:
+        assignments: The texts.
+        beside: Names of the run's own settings.
 
     Raises:
         UsageError: A text is no assignment, names no setting, or its value is of another kind.
@@ -34,7 +40,8 @@ def parse_options(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator:
             raise UsageError(f"setting `{assignment}`: expected NAME=VALUE", hint="for example weight_decay=0.02")
         texts[name.strip()] = value.strip()
-    return checked_options(texts)
+    own = {name: texts.pop(name) for name in TYPED_AS_OPTIONS if name in texts and name in beside}
+    return checked_options(texts), own
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,10 +64,12 @@ def find_layout(top: Path) -> Layout:
 def _layout(root: Path, remarks: tuple[str, ...]) -> Layout:
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_nobodys(entry.name))
     called: dict[Split, list[str]] = {}
+    parts: list[str] = []
     for name in folders:
         split = split_of(name)
-        if split is not None and _holds_classes(root / name):
+        if split is not None and _holds_classes(root / name) and not _is_among(root, name, parts):
             called.setdefault(split, []).append(name)
+            parts.append(name)
     if "train" not in called:
         around = [name for name in folders if len(folders) == 1 or _AROUND.fullmatch(name.lower())]
         if len(around) == 1 and _holds_classes(root / around[0]) and not any(map(_is_image, os.scandir(root))):
@@ -75,9 +77,8 @@ def _layout(root: Path, remarks: tuple[str, ...]) -> Layout:
             if not others:
                 return _layout(root / around[0], (*remarks, f"the images are taken from its folder `{around[0]}`"))
         return Layout(root, {}, (*remarks, *_undivided(root, folders, bool(called))))
-    parts = {name for names in called.values() for name in names}
     for name in folders:
-        count = 0 if name in parts else sum(1 for _ in _images(root / name))
+        count = 0 if _is_among(root, name, parts) else sum(1 for _ in _images(root / name))
         if count:
             why = "holds images without class folders" if split_of(name) else "is called like no part"
             remarks += (f"folder `{name}` {why}: its {count} images are left out",)
@@ -85,6 +86,11 @@ def _layout(root: Path, remarks: tuple[str, ...]) -> Layout:
         if len(names) > 1:
             remarks += (f"the folders {_listed(names)} are taken together as one part",)
     return Layout(root, {split: tuple(called[split]) for split in SPELLINGS if split in called}, remarks)
+
+
+def _is_among(root: Path, name: str, others: Sequence[str]) -> bool:
+    """Whether a folder is one of these, or a link to one."""
+    return any((root / name).samefile(root / other) for other in others)
 
 
 def _undivided(root: Path, folders: Sequence[str], are_parts: bool) -> tuple[str, ...]:

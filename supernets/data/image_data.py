@@ -209,8 +209,8 @@ class ImageData(ABC):
         """What became of files that were replaced; nothing where none was."""
         before, now = set(recorded.get("skipped", ())), set(self.division.skipped)
         changes = [
-            f"{len(names)} images {words} ({', '.join(f'`{name}`' for name in sorted(names)[:_NAMED])})"
-            for names, words in ((before - now, "can be read now"), (now - before, "can no longer be read"))
+            f"{words}: {len(names)} ({', '.join(f'`{name}`' for name in sorted(names)[:_NAMED])})"
+            for names, words in ((before - now, "images can be read now"), (now - before, "images no longer can"))
             if names
         ]
         is_replaced = "contents" in recorded and recorded["contents"] != self.division.contents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_same_in_tables(folder: Path) -> None:
     assert result.exit_code == 0
     for text in ("turn left", "files that would be skipped: 1", "valid/turn left/00.png", "empty files", "0% of the"):
         assert text in result.stdout
-    for text in ("warning: folder `notes`", "warning: 1 images lie in several parts", "in several classes"):
+    for text in ("warning: folder `notes`", "warning: images that lie in several parts", "in several classes"):
         assert text in result.stderr
 
 
@@ -88,6 +89,15 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     result = run(str(tmp_path / name))
     assert result.exit_code == 2
     assert "there is no such folder" in result.stderr
+
+
+def test_names_that_are_no_text(folder: Path) -> None:
+    odd = os.fsencode(folder) + b"/Train/stop/\xff.png"
+    with open(odd, "wb"):
+        pass
+    result = run(str(folder), "-q")
+    assert "\\udcff.png" in result.stdout
+    assert check(folder)["skipped"][0]["name"] == "Train/stop/\udcff.png"
 
 
 def test_progress_counts_files_to_the_last(folder: Path) -> None:

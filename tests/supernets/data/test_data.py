@@ -161,12 +161,12 @@ def test_a_repaired_file_is_no_other_data_set(folder: Path, caplog: pytest.LogCa
     (folder / name).write_bytes(whole)
     repaired = load_data(str(folder), 16, workers=0)
     repaired.check(json.loads(json.dumps(damaged.describe())))
-    assert f"but 1 images can be read now (`{name}`)" in caplog.text
+    assert f"but images can be read now: 1 (`{name}`)" in caplog.text
     assert repaired.describe()["digest"] == damaged.describe()["digest"]
     for part in PARTS:
         assert set(damaged.division.parts[part]) <= set(repaired.division.parts[part])
     damaged.check(repaired.describe())
-    assert f"but 1 images can no longer be read (`{name}`)" in caplog.text
+    assert f"but images no longer can: 1 (`{name}`)" in caplog.text
 
 
 def test_what_an_earlier_release_recorded_is_recognised(folder: Path) -> None:

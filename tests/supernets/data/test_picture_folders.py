@@ -84,6 +84,15 @@ def test_folders_that_are_taken_together_are_named(tmp_path: Path) -> None:
     assert "the folders `val` and `validation` are taken together as one part" in remarks(tmp_path)
 
 
+def test_one_folder_under_two_names_is_taken_once(tmp_path: Path) -> None:
+    for folder in ("train", "val", "test"):
+        write_classes(tmp_path / folder, PAIR)
+    (tmp_path / "validation").symlink_to(tmp_path / "val")
+    (tmp_path / "held out").symlink_to(tmp_path / "val")
+    data = load(tmp_path)
+    assert (data.splits, data.remarks) == ({"train": 20, "search": 20, "test": 20}, ())
+
+
 def test_folders_beside_the_parts_are_named(tmp_path: Path) -> None:
     for folder in ("train", "Test", "unlabelled", "extra"):
         write_classes(tmp_path / folder, PAIR)
