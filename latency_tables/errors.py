@@ -39,5 +39,11 @@ class TransportError(LatencyError):
     exit_code = 1
 
 
+class AddressError(TransportError):
+    """The text that names a device is malformed."""
+
+    exit_code = 2
+
+
 class CommandTimeoutError(TransportError):
     """A command on a device that took longer than it was given."""

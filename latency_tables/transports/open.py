@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latency_tables.errors import TransportError
+from latency_tables.errors import AddressError
 from latency_tables.transports.base import Transport
 
 
@@ -14,7 +14,8 @@ def open_transport(target: str) -> Transport:
             connected.
 
     Raises:
-        TransportError: The target is none of these, or the device does not answer.
+        AddressError: The target is none of these.
+        TransportError: The device does not answer.
     """
     kind, _, address = target.partition(":")
     if kind == "local" and not address:
@@ -29,7 +30,7 @@ def open_transport(target: str) -> Transport:
         from latency_tables.transports.adb import AdbTransport
 
         return AdbTransport.open(address)
-    raise TransportError(
+    raise AddressError(
         f"target `{target}`: expected `local`, `ssh:user@host[:port]` or `adb:SERIAL`",
         "`adb devices` lists connected phones and their serials",
     )

@@ -10,7 +10,7 @@ import shlex
 import shutil
 from pathlib import PurePosixPath
 
-from latency_tables.errors import TransportError
+from latency_tables.errors import AddressError, TransportError
 from latency_tables.transports.shell import Explanation, ShellTransport, last_line
 
 # What starts with a hyphen would be an option to ssh.
@@ -78,11 +78,12 @@ class SshTransport(ShellTransport):
         """The transport to ``[user@]host[:port]``; an IPv6 address stands in brackets.
 
         Raises:
-            TransportError: The address is malformed, or the host cannot be reached.
+            AddressError: The address is malformed.
+            TransportError: The host cannot be reached.
         """
         match = _ADDRESS.fullmatch(address)
         if match is None or (match["port"] is not None and not 0 < int(match["port"]) < 65536):
-            raise TransportError(
+            raise AddressError(
                 f"ssh address `{address}`: expected `[user@]host[:port]`", "for example `ssh:pi@raspberrypi`"
             )
         port = None if match["port"] is None else int(match["port"])

@@ -55,8 +55,10 @@ def build(
         raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
     from latency_tables.targets import user_table_path
     from nas.latency.build import build as build_table
-    from nas.latency.request import BuildRequest
+    from nas.latency.request import BuildRequest, check_name
 
+    if name:
+        check_name(name)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(
         groups, target, runtime, threads, networks, name, python, program, seed, allow_busy

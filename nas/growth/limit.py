@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from nas.errors import UsageError
 from nas.objectives.units import COUNTS, MILLISECONDS, Measure
 
 Kind = Literal["params", "macs", "latency"]
@@ -47,7 +48,10 @@ def parse_limit(text: str) -> Limit:
     Raises:
         UsageError: It is no positive number, or has no unit of a known kind.
     """
-    value = _SIZE.parse(text)
+    try:
+        value = _SIZE.parse(text)
+    except UsageError as error:
+        raise UsageError(f"limit `up_to`: {error}") from error
     unit = re.findall(r"[^\W\d_]*", text.strip().lower())[-2]
     is_params, is_macs = unit == "m" or unit.endswith("params"), unit == "g" or unit.endswith("macs")
     return Limit("params" if is_params else "macs" if is_macs else "latency", value, text.strip())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +28,7 @@ from latency_tables.targets import LOCAL, target_names, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.latency.families import Descent, one_per_network, with_families
+from nas.latency.request import check_name
 from nas.networks.named import NamedNetwork, timm_network
 from nas.networks.resolve import resolve_network
 from search_spaces.graph import OpGraph
@@ -36,7 +36,6 @@ from search_spaces.timm_models import PREFIX, TimmReference
 
 ONNX = ".onnx"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _STATUS = "nobody touched the device: fitted to whole-network figures, for ranking and coarse budgets"
 
 
@@ -127,11 +126,7 @@ def _fitted(header: Mapping[str, Any], samples: Sequence[Sample], notes: Sequenc
 
 
 def _free_path(name: str) -> Path:
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"target name `{name}`: expected letters, digits, `.`, `_` and `-`, in parts separated by `/`",
-            "for example `--name my-phone`",
-        )
+    check_name(name)
     if name == LOCAL:
         raise UsageError(f"target name `{LOCAL}` stands for this machine", "choose another `--name`")
     path = user_table_path(name)

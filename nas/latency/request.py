@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latency_tables.targets import LOCAL
+from nas.errors import UsageError
+
+LONGEST_NAME = 200
+"""Letters of a target's name, which is that of its file."""
 
 NETWORKS_PER_SPACE = 12
 """On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
@@ -48,6 +53,20 @@ class BuildRequest:
         """The same request with everything spelt out that it left open."""
         runtime = self.runtime or ("litert" if self.is_phone else "onnxruntime")
         return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
+
+
+def check_name(name: str) -> None:
+    """Make sure that a target can have this name.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", name) or len(name) > LONGEST_NAME:
+        raise UsageError(
+            f"target name `{name}`: expected letters, digits, `.`, `_` and `-`, in parts separated by `/`,"
+            f" {LONGEST_NAME} at most",
+            "for example `--name my-phone`",
+        )
 
 
 def _default_name(device: str, runtime: str, threads: int) -> str:

@@ -51,7 +51,8 @@ def read_settings(path: Path, settings: type) -> Given:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RunError(f"settings file `{path}` cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"settings file `{path}` cannot be read: {reason}") from error
     return read_given(settings, document, f"settings file `{path}`")
 
 

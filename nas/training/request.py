@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -151,7 +152,7 @@ def find_network(text: str, space: str | None) -> Architecture:
     own_names = space_names()
     prefix = re.split("[/:]", text, maxsplit=1)[0]
     is_elsewhere = (
-        text.lstrip().startswith("{") or prefix in own_names or Path(text.rpartition(":")[0] or text).exists()
+        text.lstrip().startswith("{") or prefix in own_names or os.path.exists(text.rpartition(":")[0] or text)
     )
     if space is not None and not is_elsewhere:
         return find_architecture(f"{space}{':' if '|' in text else '/'}{text}")[1]
