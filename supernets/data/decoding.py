@@ -30,6 +30,10 @@ MOST_JPEG_PIXELS = 1_000_000_000
 """Up to this many a JPEG file is decoded at a reduced size."""
 LONGEST = 1_000
 """Times that one side may be as long as the other: resized by its shorter side, a strip would fill the memory."""
+_FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF", "TGA", "ICO",
+)  # fmt: skip
+"""Formats that are read; others of Pillow start programs, as PostScript does, or are no images by themselves."""
 _LARGE_PIXELS = 30_000_000
 """Images of more are decoded one at a time in each process, for the sake of memory."""
 _ORIENTATION = 0x0112
@@ -180,9 +184,8 @@ def _opened(file: Any) -> tuple[Any, bool]:
     """The image, not decoded yet, and whether it will be at a reduced size."""
     from PIL import Image, JpegImagePlugin
 
-    _register_plugins()
     try:
-        return Image.open(file), False
+        return Image.open(file, formats=_formats()), False
     except Image.DecompressionBombError as error:
         if not (_header(file) or b"").startswith(b"\xff\xd8\xff"):
             raise Refusal(TOO_LARGE, str(error).partition(" pixels)")[0].rpartition("(")[2] + " pixels") from error
@@ -290,10 +293,14 @@ def _from_lab(image: Any) -> Any:
 
 
 @cache
-def _register_plugins() -> None:
-    """Let Pillow read HEIC files, where the package for them is installed."""
+def _formats() -> tuple[str, ...]:
+    """The formats that can be read here, HEIC among them where the package for it is installed."""
+    from PIL import Image
+
     if find_spec("pillow_heif") is not None:
         import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _refusal(file: Any, error: Exception) -> Refusal:

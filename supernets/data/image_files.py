@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,14 +190,14 @@ def _find_parts(source: str, layout: Layout) -> Found:
         for folder in folders
     ]
     classes = tuple(sorted({name for split, _, index in indices if split == "train" for name in index.classes}))
-    label_of = {name: label for label, name in enumerate(classes)}
+    label_of = {_composed(name): label for label, name in enumerate(classes)}
     remarks = list(layout.remarks)
     labels: list[IntArray] = []
     places: dict[Split, list[IntArray]] = {}
     count = 0
     for split, folder, index in indices:
-        _check_known(layout.root / folder, index, classes)
-        own = np.array([label_of.get(name, -1) for name in index.classes], dtype=np.int64)
+        _check_known(layout.root / folder, index, classes, label_of)
+        own = np.array([label_of.get(_composed(name), -1) for name in index.classes], dtype=np.int64)
         labels.append(own[index.labels])
         places.setdefault(split, []).append(np.arange(count, count + len(index.names), dtype=np.int64))
         count += len(index.names)
@@ -224,9 +225,14 @@ def _find_parts(source: str, layout: Layout) -> Found:
     )
 
 
-def _check_known(folder: Path, index: ImageIndex, classes: Sequence[str]) -> None:
-    counts = {name: count for name, count in zip(index.classes, index.counts, strict=True) if count}
-    unknown = sorted(counts.keys() - set(classes))
+def _composed(name: str) -> str:
+    """A name with its accents as other systems write them: some put them into a character of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_known(folder: Path, index: ImageIndex, classes: Sequence[str], known: Mapping[str, int]) -> None:
+    counts = dict(zip(index.classes, index.counts, strict=True))
+    unknown = sorted(name for name, count in counts.items() if count and _composed(name) not in known)
     if not unknown:
         return
     spelt = {name.casefold(): name for name in classes}

@@ -233,6 +233,7 @@ JUNK = np.random.default_rng(0).integers(0, 256, 300, dtype=np.uint8).tobytes()
         (b"<html><body>404</body></html>", "no image files"),
         (JUNK, "no image files"),
         (HEIC, r"HEIC files, which `pip install pillow-heif` lets be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "no image files"),
         (b"\xff\xd8\xff\xe0", "no image files|damaged|truncated"),
     ],
 )

@@ -139,6 +139,14 @@ def test_classes_that_differ_between_parts(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean `eel`?"
 
 
+def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"caf\u00e9": 9, "th\u00e9": 9})
+    write_classes(tmp_path / "test", {"cafe\u0301": 2, "the\u0301": 3})
+    data = load(tmp_path)
+    assert data.class_names == ("caf\u00e9", "th\u00e9")
+    assert next(data.batches("test", 9))[1].tolist() == [0, 0, 1, 1, 1]
+
+
 def test_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:
     write_classes(tmp_path, PAIR)
     for name in ("__MACOSX/cat/._000.png", ".ipynb_checkpoints/1.png", "cat/.hidden.png", "cat/@eaDir/1.png"):
