@@ -69,7 +69,7 @@ def test_help_answers_at_once() -> None:
         (["report", "nowhere"], 4, "nowhere", ""),
         (["latency", "show", "pixel"], 2, "unknown target: `pixel`", "did you mean"),
         (["latency", "show", "local"], 4, "`local` has no latency table yet", "nas latency build --target local"),
-        (["latency", "build", "--target", "moon"], 1, "target `moon`: expected `local`", "adb devices"),
+        (["latency", "build", "--target", "moon"], 2, "target `moon`: expected `local`", "adb devices"),
         (["latency", "build", "--spaces", "elastik"], 2, "networks: `elastik`", "did you mean `elastic`?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
