@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from latency_tables.errors import LatencyError
 from latency_tables.onnx_graph import OnnxGraph, read_onnx_graph
+from latency_tables.runtimes.onnx_runtime import make_session, random_inputs
 from tests.support.onnx_files import IMAGE, conv, floats, run, save
 
 node = helper.make_node
@@ -240,6 +241,14 @@ def test_free_sizes(tmp_path: Path) -> None:
     refused(wrong, "output `y` is said to be 1 x 16 x 4 x 4, its operators give 1 x 16 x 8 x 8")
     shown = [node("NonZero", ["x"], ["where"]), node("Cast", ["where"], ["y"], to=TensorProto.FLOAT)]
     refused(save(path, shown), "`where` has no fixed shape", "depends on what the image shows")
+
+
+def test_a_file_with_a_free_batch_is_measured_as_one_image(tmp_path: Path) -> None:
+    path = save(tmp_path / "network.onnx", CHAIN, TWO, inputs={"x": ["batch", 3, 8, 8]})
+    assert [value.shape for value in random_inputs(make_session(str(path))).values()] == [IMAGE]
+    free = save(tmp_path / "free.onnx", CHAIN, TWO, inputs={"x": [1, 3, "height", 8]})
+    with pytest.raises(ValueError, match="height"):
+        random_inputs(make_session(str(free)))
 
 
 def test_images_with_channels_last(tmp_path: Path) -> None:
