@@ -160,7 +160,7 @@ def to_rgb(image: Any, is_sketch: bool = False) -> tuple[Any, frozenset[str]]:
         return _from_deep(image, is_16_bit), kinds
     if image.mode == "LAB":
         return _from_lab(image), kinds
-    if image.has_transparency_data:
+    if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
         # Shades may be stored multiplied by how opaque they are.
         image = image.convert({"La": "LA"}.get(image.mode, "RGBA"))
     return image.convert("RGB") if alpha is None else _on_white(image.convert("RGB"), alpha), kinds
