@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from search_spaces.files import cache_dir, replacing
 from search_spaces.timm_models import TimmSpace
-from supernets.data.image_data import ImageData, Part
+from supernets.data.image_data import Batch, ImageData, Part
 from supernets.errors import SupernetError
 from supernets.probing import FittedClassifier
 from supernets.supernet import Supernet
@@ -73,9 +75,26 @@ class FeatureReader:
         known = self._load()
         if seconds is not None:
             most = self._within(images, part, most, seconds, known)
+        return self._features(images.batches(part, BATCH, most), known)
+
+    def read_views(self, images: ImageData, views: int, seed: int, seconds: float | None = None) -> Features:
+        """Features of the training part as training sees it, once per view, while there is time.
+
+        Args:
+            images: At the side of the supernet's images.
+            views: Passes over the training part.
+            seed: Seed of the augmentation.
+            seconds: Time after which no further batch is begun; None for no bound.
+        """
+        ends = math.inf if seconds is None else time.monotonic() + seconds
+        size = min(BATCH, images.splits["train"])
+        passes = chain.from_iterable(images.train_batches(size, seed, epoch) for epoch in range(views))
+        return self._features(takewhile(lambda _: time.monotonic() < ends, passes), self._load())
+
+    def _features(self, batches: Iterable[Batch], known: dict[bytes, Tensor]) -> Features:
         rows, labels = [], []
         found: dict[bytes, Tensor] = {}
-        for x_BCHW, labels_B in images.batches(part, BATCH, most):
+        for x_BCHW, labels_B in batches:
             keys = _keys(x_BCHW)
             missing = [place for place, key in enumerate(keys) if key not in known and key not in found]
             if missing:
@@ -85,6 +104,9 @@ class FeatureReader:
             labels.append(labels_B)
         if found:
             self._save({**known, **found} if len(known) + len(found) <= MOST_KEPT else found)
+        if not rows:
+            width = sum(layer.in_features for layer in self._layers)
+            return Features(torch.empty(0, width), torch.empty(0, dtype=torch.int64))
         return Features(torch.stack(rows), torch.cat(labels))
 
     def _within(

@@ -52,7 +52,9 @@ class FittedClassifier:
         return float((found_M == labels_M).float().mean())
 
 
-def fit_classifier(features_ND: Tensor, labels_N: Tensor, classes: int, seed: int = 0) -> FittedClassifier:
+def fit_classifier(
+    features_ND: Tensor, labels_N: Tensor, classes: int, seed: int = 0, views: tuple[Tensor, Tensor] | None = None
+) -> FittedClassifier:
     """Multinomial logistic regression by L-BFGS, its decay chosen on images that are held out for that.
 
     Features are standardised for it, and the classifier is for the features as they are.
@@ -62,6 +64,8 @@ def fit_classifier(features_ND: Tensor, labels_N: Tensor, classes: int, seed: in
         labels_N: Their classes.
         classes: Number of classes, of which some may have no image.
         seed: Decides which images are held out.
+        views: Features of other views of the same images, and their classes, which are learned from too once the decay
+            is chosen.
 
     Raises:
         DataError: There are no images, or features that are not finite.
@@ -86,6 +90,9 @@ def fit_classifier(features_ND: Tensor, labels_N: Tensor, classes: int, seed: in
         losses.append(float(F.cross_entropy(logits_MK, labels_N[held_N])))
         shares.append(float((logits_MK.argmax(dim=1) == labels_N[held_N]).float().mean()))
     best = int(np.argmin(losses))
+    if views is not None:
+        x_ND = torch.cat([x_ND, (views[0].cpu().to(x_ND.dtype) - mean_D) / std_D])
+        labels_N = torch.cat([labels_N, views[1].cpu()])
     fitted_KE = torch.from_numpy(_minimise(x_ND, labels_N, DECAYS[best], weights[best]))
     weight_KD = fitted_KE[:, :-1] / std_D
     bias_K = fitted_KE[:, -1] - weight_KD.to(mean_D.dtype) @ mean_D

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,15 +10,27 @@ import typer
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, handles_errors
 from nas.cli.options import Json, parse_limits
-from nas.objectives.units import format_count
+from nas.cli.progress import ProgressPrinter
+from nas.objectives.units import format_count, format_duration
 
 if TYPE_CHECKING:
     from nas.networks.profile import ModelProfile
+    from nas.training.adaptation import Worth
 
 
 @handles_errors
 def profile(
-    model: Annotated[str, typer.Argument(help="A vision transformer of timm: NAME, or NAME?argument=value.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A vision transformer of timm: NAME, or NAME?argument=value.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The same, as `nas search` takes it.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights to judge on `--data`: a file, a folder, or pretrained (from timm).")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Images to judge the weights on: accuracy of nearest neighbours and of a fitted classifier."),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(help="Device whose latency to show, see `nas targets`; `all` for every one. Repeatable."),
@@ -31,17 +44,49 @@ def profile(
     classes: Annotated[int | None, typer.Option(min=2, help="Classes to tell apart. Default: the model's own.")] = None,
     json: Json = False,
 ) -> None:
-    """Show what could be searched inside a timm model: sizes, latency, and whether a limit can be met."""
+    """Show what could be searched inside a timm model: sizes, latency, and whether a limit can be met.
+
+    With `--data` also what its weights are worth on these images before anything is trained.
+    """
     limit_ms, limits = parse_limits(limit or [])
+    from nas.errors import UsageError
     from nas.networks.profile import profile_model
 
-    found = profile_model(model, target or (), limit_ms, limits, classes)
+    if (name is None) == (model is None):
+        found_names = "none" if name is None else f"`{name}` and `{model}`"
+        raise UsageError(f"found {found_names}, expected one model", hint="give its name, or `--model NAME`")
+    if weights is not None and data is None:
+        raise UsageError("weights without images to judge them on", hint="add `--data`, or leave `--weights` out")
+    chosen = name or model or ""
+    found = profile_model(chosen, target or (), limit_ms, limits, classes)
+    worth = None if data is None else _worth(chosen, weights, data)
     if json:
-        display.print_json(found.to_dict())
+        display.print_json({**found.to_dict(), "worth": None if worth is None else asdict(worth)})
     else:
         _show(found)
+        if worth is not None:
+            _show_worth(worth)
     if not all(found.can_be_met.values()):
         raise typer.Exit(INFEASIBLE)
+
+
+def _worth(model: str, weights: str | None, data: str) -> Worth:
+    from nas.training.adaptation import worth_of
+    from nas.training.pretrained import PRETRAINED
+
+    with ProgressPrinter() as progress:
+        return worth_of(model, weights or PRETRAINED, data, progress)
+
+
+def _show_worth(worth: Worth) -> None:
+    rows = [
+        ["20 nearest neighbours", "a class has one image" if worth.neighbours is None else f"{worth.neighbours:.2%}"],
+        *([f"{count} nearest, weighted as in DINO", f"{share:.2%}"] for count, share in worth.weighted.items()),
+        ["classifier fitted to the features", f"{worth.probe:.2%}"],
+    ]
+    title = f"worth on {worth.judged} images that nothing learned from, {worth.images} to learn from"
+    display.print_table(["frozen features", "accuracy"], rows, title=title)
+    display.say(f"{format_duration(worth.seconds)} for features and fits")
 
 
 def _show(found: ModelProfile) -> None:

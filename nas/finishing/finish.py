@@ -23,6 +23,7 @@ from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
 from nas.runs.torch_device import choose_device
+from nas.training.heeding import is_heeded, without_teachers
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class _Finish:
 
     def beside(self, folder: Path, is_resumed: bool) -> FinishResult:
         """Train in a process beside the one that writes."""
-        self._train(folder, is_resumed, self._network(), self._teacher(), None)
+        network, teacher = self._network(), self._teacher()
+        self._train(folder, is_resumed, network, teacher if self.group.broadcast(None) else None, None)
         return FinishResult.from_dict(self.group.broadcast(None))
 
     def _network(self) -> Supernet:
@@ -202,8 +204,11 @@ class _Finish:
             network.load_state_dict(before)  # without the statistics that it was judged with
             if "sliced" in accuracy:
                 accuracy["compensated"] = accuracy["inherited"]
+        heeded = False
         if teacher is not None:
-            accuracy["teacher"] = accuracy_of(teacher, plan.images, "search", self.device)
+            accuracy["teacher"] = known = accuracy_of(teacher, plan.images, "search", self.device)
+            heeded = is_heeded(known, accuracy["inherited"], plan.images, self.progress)
+        teacher = teacher if self.group.broadcast(heeded) else None
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)
         self.progress(StageStarted("training", plan.training.budget_seconds))
         outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
@@ -240,7 +245,7 @@ class _Finish:
         return train_supernet(
             network,
             self.plan.images,
-            self.plan.training,
+            self.plan.training if teacher is not None else without_teachers(self.plan.training),
             folder / CHECKPOINTS / TRAINING,
             resume=is_resumed,
             callbacks=Callbacks(follow, self.progress, None if snapshots is None else snapshots.validate),

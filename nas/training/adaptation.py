@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.evaluation.evaluators import calibration_batches
-from nas.events import Notice, Progress
+from nas.events import Notice, Progress, ignore
+from search_spaces import get_space
+from search_spaces.timm_models import PREFIX
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.features import Features
     from supernets.probing import FittedClassifier
     from supernets.supernet import Supernet
+    from supernets.timm_models.loading import Original
 
 MOST_IMAGES = 20_000
 """Training images that a classifier is fitted to at most."""
+MOST_VIEWS, VIEWED_IMAGES = 4, 5_000
+"""Augmented views of each image that are learned from as well, while they are together no more than so many images."""
 NEIGHBOURS_OF_DINO, TEMPERATURE_OF_DINO = (10, 20, 100, 200), 0.07
 CONFUSED = 0.1
 """Accuracy that another naming of its classes would add to a classifier, above which these are doubted."""
@@ -38,6 +43,7 @@ class Worth:
         probe: Accuracy of a classifier that is fitted to the training images.
         decay: Weight decay that was chosen for it.
         images: Training images it was fitted to.
+        judged: Images of the search part that were looked at.
         seconds: What all of it took.
     """
 
@@ -46,6 +52,7 @@ class Worth:
     probe: float
     decay: float
     images: int
+    judged: int
     seconds: float
 
 
@@ -72,14 +79,67 @@ def measure_worth(
     reader = FeatureReader(supernet)
     known = reader.read(images, "train", MOST_IMAGES, seconds)
     judged = reader.read(images, "search", MOST_IMAGES)
-    fitted = fit_classifier(known.values_ND, known.labels_N, images.classes, seed)
+    left = None if seconds is None else max(seconds - (time.monotonic() - started), 0.0)
+    views = reader.read_views(images, min(MOST_VIEWS, VIEWED_IMAGES // len(known.labels_N)), seed, left)
+    fitted = fit_classifier(known.values_ND, known.labels_N, images.classes, seed, (views.values_ND, views.labels_N))
     try:
         neighbours, weighted = _neighbours(known, judged)
     except DataError:
         neighbours, weighted = None, {}
     probe = fitted.accuracy(judged.values_ND, judged.labels_N)
-    count, spent = len(known.labels_N), time.monotonic() - started
-    return Worth(neighbours, weighted, probe, fitted.decay, count, spent), fitted
+    counts, spent = (len(known.labels_N), len(judged.labels_N)), time.monotonic() - started
+    return Worth(neighbours, weighted, probe, fitted.decay, *counts, spent), fitted
+
+
+def load_fitting(
+    model: str, weights: str | None, images: ImageData, progress: Progress
+) -> tuple[Original, dict[str, Any]]:
+    """A model with its weights, made one for images normalised as these are; and what is known of it.
+
+    Args:
+        model: Name of a timm model, with arguments where wanted.
+        weights: ``pretrained``, a file or folder; None draws them at random.
+        images: At the model's side.
+        progress: Told what there is to say of the weights.
+
+    Raises:
+        UnknownNameError, TimmModelError: There is no such model, or it cannot be made elastic.
+        CheckpointError: The weights cannot be had, or are of another model.
+        SupernetError: The weights expect other colours, and cannot be changed for these.
+    """
+    from supernets.timm_models.colours import adapt_colours
+    from supernets.timm_models.loading import load_original
+
+    original = load_original(model, weights, images.classes, class_names=images.class_names)
+    for note in original.notes:
+        progress(Notice(note))
+    if weights is not None:
+        expected = (original.mean, original.std)
+        adapt_colours(original.supernet, original.first_convolution, expected, (images.mean, images.std))
+    return original, {"name": model, "weights": weights, "license": original.license}
+
+
+def worth_of(model: str, weights: str, data: str, progress: Progress = ignore) -> Worth:
+    """Judge what a pretrained model's features are worth on images.
+
+    Args:
+        model: Name of a timm model, with arguments where wanted.
+        weights: ``pretrained``, a file or folder.
+        data: Source of the images, as `supernets.data.sources.load_data` takes it.
+        progress: Told what there is to say of the weights.
+
+    Raises:
+        DataError: The images cannot be used.
+        UnknownNameError, TimmModelError, SupernetError: As `load_fitting`.
+    """
+    from supernets.batch_norm import reestimate_batch_norm
+    from supernets.data.sources import load_data
+
+    space = get_space(f"{PREFIX}:{model.removeprefix(f'{PREFIX}:')}")
+    images = load_data(data, space.image_side)
+    original, _ = load_fitting(model.removeprefix(f"{PREFIX}:"), weights, images, progress)
+    reestimate_batch_norm(original.supernet.network, calibration_batches(images, 0))
+    return measure_worth(original.supernet, images, 0)[0]
 
 
 def adapt_classifier(

@@ -20,7 +20,7 @@ from nas.events import Notice, Progress, StageStarted
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.runs.places import shown_place
-from nas.training.adaptation import adapt_classifier
+from nas.training.adaptation import adapt_classifier, load_fitting
 from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -120,24 +120,15 @@ def prepare_model(
     import torch
 
     from supernets.importance import sort_by_importance
-    from supernets.timm_models.colours import adapt_colours
-    from supernets.timm_models.loading import load_original
 
     started = time.monotonic()
     progress(StageStarted("prepare the model"))
     torch.manual_seed(seed)
-    original = load_original(
-        model, None if weights == RANDOM else weights, images.classes, class_names=images.class_names
-    )
-    for note in original.notes:
-        progress(Notice(note))
-    facts: dict[str, Any] = {"name": model, "weights": shown_place(weights), "license": original.license}
+    original, facts = load_fitting(model, None if weights == RANDOM else weights, images, progress)
+    facts["weights"] = shown_place(weights)
     if weights == RANDOM:
         facts |= {"teaches": False}
         return PretrainedStart(original.supernet.to(device), facts, time.monotonic() - started)
-    adapt_colours(
-        original.supernet, original.first_convolution, (original.mean, original.std), (images.mean, images.std)
-    )
     supernet = original.supernet.to(device)
     share = None if budget_seconds is None else FEATURES_SHARE * budget_seconds
     facts |= adapt_classifier(supernet, images, original.tells_classes, seed, share, progress)

@@ -21,6 +21,7 @@ from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given
 from nas.runs.settings_file import write_settings
 from nas.runs.torch_device import choose_device
+from nas.training.heeding import named_teacher
 from nas.training.request import (
     check_named_teachers,
     check_random_weights,
@@ -225,6 +226,9 @@ def _train(
         for phase in phases:
             progress(phase)
     supernet = (Supernet(found, seed=training.seed) if start is None else start.supernet).to(group.device)
+    teacher = None if start is None else start.teacher
+    if teacher is None:
+        training, teacher = named_teacher(training, images, group, progress)
     validator = _Validator(_networks(found, validate), images, training.seed) if validate else None
     outcome = train_supernet(
         supernet,
@@ -233,7 +237,7 @@ def _train(
         work.folder / CHECKPOINTS,
         resume=work.is_resumed,
         callbacks=Callbacks(progress, progress, validator),
-        teacher=None if start is None else start.teacher,
+        teacher=teacher,
         group=group,
     )
     accuracy: dict[str, float] = {}

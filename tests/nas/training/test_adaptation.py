@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from nas.cli.main import app
 from nas.events import Notice
 from nas.training.adaptation import adapt_classifier
 from nas.training.pretrained import prepare_model
@@ -46,6 +49,22 @@ def test_a_backbone_without_a_classifier_gets_one_and_teaches(digits: ImageData,
     assert start.facts["probe"] > 0.5
     assert 0.2 < start.facts["knn"] <= 1
     assert start.facts["fitted_to"] == digits.splits["train"]
+
+
+def test_the_worth_of_weights_is_told_on_the_command_line(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ARGUMENTS)
+    save_file(backbone.state_dict(), tmp_path / "own.safetensors")
+    given = ["--model", MODEL, "--weights", str(tmp_path / "own.safetensors"), "--data", "digits"]
+    result = CliRunner().invoke(app, ["profile", *given, "--json"])
+    worth = json.loads(result.stdout)["worth"]
+    assert worth["probe"] > 0.5
+    assert worth["weighted"].keys() == {"10", "20", "100", "200"}
+    assert 0.2 < worth["neighbours"] <= 1
+    for wrong, message in ((given[:4], "weights without images"), ([MODEL, *given[:2]], "expected one model")):
+        result = CliRunner().invoke(app, ["profile", *wrong])
+        assert result.exit_code == 2
+        assert message in result.stderr
 
 
 def test_a_classifier_of_the_same_classes_stays(digits: ImageData, supernet: Supernet) -> None:
