@@ -7,7 +7,6 @@ single runs, and both go on when something is not as it was asked for; what they
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from latency_tables.errors import ProfileError
+from search_spaces.json_file import parse_json
 
 Delegate = Literal["xnnpack", "xnnpack-fp16", "gpu", "edgetpu"]
 
@@ -191,8 +191,10 @@ def parse_litert_benchmark(output: str, results: str, settings: RepeatSettings) 
         ProfileError: It measured nothing, or the delegate did not take the whole graph.
     """
     try:
-        document: dict[str, Any] = json.loads(results)
+        document: dict[str, Any] = parse_json(results)
         told = {name: float(document["latency"][name]) for name in _LITERT_NAMES}
+        if not all(map(math.isfinite, told.values())):
+            raise ValueError("found a number that is not finite")
     except (ValueError, KeyError, TypeError) as error:
         raise ProfileError(f"`litert-benchmark` measured nothing: {_reason(output)}") from error
     if settings.delegate == "gpu" and not document.get("fully_accelerated"):

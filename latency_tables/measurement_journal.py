@@ -6,18 +6,39 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from latency_tables.errors import LatencyError
+from latency_tables.phone_repeats import PhoneRepeat
+from search_spaces.json_file import check_fields, parse_json
 
 _HEADER = "settings"
+
+
+class _Visit(TypedDict):
+    step: tuple[int, int]
+    wall_ms: list[float]
+    cpu_ms: list[float]
+    others_busy: float | None
+
+
+class _Profiled(TypedDict):
+    position: int
+
+
+class _PhoneVisit(TypedDict):
+    visit: PhoneRepeat
+
+
+_KINDS = {"visit": _Visit, "profiled": _Profiled, "phone_visit": _PhoneVisit}
 
 
 class MeasurementJournal:
     """What has been measured, in the order in which it was.
 
-    Every record reaches the file before the next piece of work begins. A last line that a kill tore is dropped. A
-    journal of other settings is set aside under a name that says so, and a new one begins.
+    Every record reaches the file before the next piece of work begins. A last line that a kill tore is dropped, and
+    whatever follows a line that is damaged. A journal of other settings is set aside under a name that says so, and a
+    new one begins.
 
     Args:
         path: The file; None keeps the records in memory only.
@@ -100,10 +121,12 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                record = json.loads(line) if line.endswith(b"\n") else None
+                record = parse_json(line) if line.endswith(b"\n") else None
+                if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+                    break
+                if record["kind"] in _KINDS:
+                    check_fields(_KINDS[record["kind"]], record)
             except ValueError:
-                record = None
-            if not isinstance(record, dict) or "kind" not in record:
                 break
             records.append(record)
             end += len(line)

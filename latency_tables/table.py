@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from latency_tables.errors import TableError
 from latency_tables.runtimes import find_fusion
 from search_spaces.files import replacing
+from search_spaces.json_file import parse_json
 
 SCHEMA = 1
 """The newest version of the file format that this package reads, and the one it writes."""
@@ -279,14 +280,14 @@ class LatencyTable(_Model):
         except (OSError, UnicodeDecodeError) as error:
             raise TableError(f"latency table `{path}`: cannot be read: {error}") from error
         try:
-            data = json.loads(text, object_pairs_hook=_unique_fields)
+            data = parse_json(text)
         except json.JSONDecodeError as error:
             raise TableError(
                 f"latency table `{path}`: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg};"
                 " expected one JSON object",
                 _REBUILD,
             ) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise TableError(f"latency table `{path}`: {error}, expected one JSON object", _REBUILD) from error
         return cls.from_dict(data, str(path))
 
@@ -327,11 +328,6 @@ def _check_unique(what: str, names: list[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
-
-
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _check_unique("field", [name for name, _ in pairs])
-    return dict(pairs)
 
 
 def _first_problem(subject: str, error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.errors import ArchitectureError
+from search_spaces.json_file import parse_json
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Architecture:
             ArchitectureError: The text is not JSON or not an architecture.
         """
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise ArchitectureError(f"architecture: not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise ArchitectureError(f"architecture: expected a JSON object, found {type(data).__name__}")

@@ -8,6 +8,7 @@ version.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
 from search_spaces.files import replacing
+from search_spaces.json_file import check_fields, parse_json
 from supernets.errors import CheckpointError
 from supernets.family import family_of, training_form
 from supernets.supernet import Supernet
 
 SCHEMA = 1
 CHECKPOINT_NAME = "supernet.safetensors"
-_HEADER_KEY = "nas.supernet"
+HEADER_KEY = "nas.supernet"
 _MODEL, _OPTIMIZER, _AVERAGE = "model.", "optimizer.", "average."
 _TRAIN_AGAIN = "take an intact copy of the file, or train the supernet again"
 
@@ -90,7 +92,7 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {**metadata, "crc32": _crc32(tensors)}
     try:
-        write_atomically(path, save(tensors, {_HEADER_KEY: json.dumps(header)}))
+        write_atomically(path, save(tensors, {HEADER_KEY: json.dumps(header)}))
     except OSError as error:
         kept = "; the last one is intact" if path.exists() else ""
         raise CheckpointError(
@@ -107,12 +109,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+    if not os.path.isfile(path):
+        found = "a folder" if os.path.isdir(path) else "nothing"
         raise CheckpointError(f"checkpoint `{path}`: found {found}, expected a file", hint="train a supernet first")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER_KEY)
+            header = (file.metadata() or {}).get(HEADER_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -122,7 +124,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if header is None:
         raise CheckpointError(
-            f"checkpoint `{path}`: found a safetensors file without `{_HEADER_KEY}` in its header, expected a"
+            f"checkpoint `{path}`: found a safetensors file without `{HEADER_KEY}` in its header, expected a"
             " checkpoint of a supernet",
             hint="give the `supernet.safetensors` of a run",
         )
@@ -222,27 +224,39 @@ def _tensors_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _read_header(path: Path, header: str, tensors: Mapping[str, Tensor]) -> CheckpointMetadata:
+def parse_metadata(path: Path, header: str) -> CheckpointMetadata:
+    """What a checkpoint says about itself, from the text in its header.
+
+    Raises:
+        CheckpointError: The text is damaged, or of another version.
+    """
     try:
-        data = json.loads(header)
-        schema, checksum = data["schema"], data.pop("crc32")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        data = parse_json(header)
+        if not isinstance(data, dict):
+            raise ValueError(f"found {type(data).__name__}, expected an object")
+        schema = data["schema"]
+        if schema == SCHEMA:
+            check_fields(CheckpointMetadata, data)
+    except (ValueError, KeyError) as error:
         raise CheckpointError(f"checkpoint `{path}`: its header is damaged: {error}", hint=_TRAIN_AGAIN) from error
     if schema != SCHEMA:
         raise CheckpointError(
             f"checkpoint `{path}`: found format {schema}, expected {SCHEMA}",
             hint="read it with the release that wrote it, or train the supernet again",
         )
-    missing = sorted(CheckpointMetadata.__required_keys__ - data.keys())
-    if missing:
-        raise CheckpointError(f"checkpoint `{path}`: its header has no `{missing[0]}`", hint=_TRAIN_AGAIN)
+    return cast(CheckpointMetadata, data)
+
+
+def _read_header(path: Path, header: str, tensors: Mapping[str, Tensor]) -> CheckpointMetadata:
+    data = parse_metadata(path, header)
+    checksum = cast(dict[str, Any], data).pop("crc32", None)
     if checksum != _crc32(tensors):
         raise CheckpointError(
             f"checkpoint `{path}`: its tensors are damaged: found checksum {_crc32(tensors):08x}, expected"
-            f" {checksum:08x}",
+            f" {f'{checksum:08x}' if type(checksum) is int else checksum}",
             hint=_TRAIN_AGAIN,
         )
-    return cast(CheckpointMetadata, data)
+    return data
 
 
 def _crc32(tensors: Mapping[str, Tensor]) -> int:

@@ -7,6 +7,7 @@ were asked for, ``proof.json`` and a model card. It appears whole or not at all.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -156,7 +157,9 @@ def load(path: Path | str) -> nn.Module:
         family_of(get_space(config["space"]))
         network = build_shipped(config, load_file(folder / WEIGHTS))
         side = int(config["network"]["input_side"])
-    except (KeyError, TypeError) as error:
+        with torch.no_grad():  # what is built and what it computes on may disagree without any weight showing it
+            copy.deepcopy(network).to("meta").eval()(torch.zeros(1, 3, side, side, device="meta"))
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, AssertionError) as error:
         raise RunError(f"`{folder / CONFIG}` is damaged: {type(error).__name__}: {error}") from error
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise RunError(f"`{folder / WEIGHTS}` cannot be used: {error}", hint="export the network again") from error

@@ -5,6 +5,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -77,8 +78,8 @@ def export_member(
         "sources": front.sources,
         "objectives": dict(member.objectives),
     }
-    if "model" in front.document:
-        card["source_model"] = {name: front.document["model"][name] for name in ("name", "weights", "license")}
+    if front.source_model is not None:
+        card["source_model"] = front.source_model
     seed = front.seed
     chosen = parse_formats(formats)
     checkpoint = run.find_weights()
@@ -119,9 +120,9 @@ def export_run(
         NasError, SupernetError: As `export_member`.
     """
     before, _, after = str(run).rpartition(":")
-    if not run.is_dir() and pick is None and Path(before or ".").is_dir() and before:
+    if before and not os.path.isdir(run) and pick is None and os.path.isdir(before):
         run, pick = Path(before), after
-    if not run.is_dir() and _is_network(str(run)):
+    if not os.path.isdir(run) and _is_network(str(run)):
         if pick is not None:
             raise UsageError(f"`{run}` is one network, found pick `{pick}`", hint="leave `--pick` out")
         return export_untrained(str(run), folder, formats)

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from nas.runs.settings import Given, Setting, recorded_names
+from nas.runs.settings import Given, Setting, read_recorded
 from nas.training.settings import TRAINED, TRAINING, TrainingRun
 
 
@@ -63,5 +63,4 @@ class FinishSettings(TrainingRun):
     @classmethod
     def from_record(cls, recorded: Mapping[str, Any], given: Given | None = None) -> FinishSettings:
         """The settings that a run folder keeps, with those that it does not keep as they are given."""
-        kept = {name: recorded[name] for name in recorded_names(cls) if recorded.get(name) is not None}
-        return cls(**{**kept, **(given or {})})
+        return cls(**{**read_recorded(cls, recorded), **(given or {})})

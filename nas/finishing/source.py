@@ -151,10 +151,10 @@ def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
         "latency": {target: asdict(latency) for target, latency in member.latency.items()},
         "sources": result.sources,
     }
-    if "model" in result.document:
-        card["source_model"] = {name: result.document["model"][name] for name in ("name", "weights", "license")}
+    if result.source_model is not None:
+        card["source_model"] = result.source_model
     checkpoint, compensation = RunFolder(run).find_weights(), Compensation.of(settings)
-    return Source(member.architecture, checkpoint, settings.get("data"), card, compensation, settings["seed"])
+    return Source(member.architecture, checkpoint, settings.get("data"), card, compensation, settings.get("seed", 0))
 
 
 def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> Source:

@@ -35,7 +35,7 @@ from nas.runs.settings import (
     check_command,
     check_unchanged,
     folder_to_resume,
-    recorded_names,
+    read_recorded,
     session_settings,
     verb,
 )
@@ -261,7 +261,7 @@ def _settings(given: Given) -> ScaleSettings:
         check_unchanged(ScaleSettings, given, recorded, folder)
         given = {
             **session_settings(ScaleSettings, given),
-            **{name: recorded[name] for name in recorded_names(ScaleSettings)},
+            **read_recorded(ScaleSettings, recorded),
         }
     settings = ScaleSettings(**given)
     if settings.ties not in TIE_RULES:

@@ -99,7 +99,7 @@ def _of_a_file(text: str) -> NamedNetwork | None:
     if path.suffix.lower() == ".json":
         return _from_json_file(path)
     folder, _, pick = text.rpartition(":")
-    if os.path.isdir(text):
+    if os.path.isdir(text):  # unlike the method of a path, it takes any text
         is_export = (path / EXPORT_FILE).is_file() and not RunFolder(path).settings
         return _from_export(path) if is_export else _from_run(path, None)
     if pick and folder and os.path.isdir(folder):

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.errors import NasError, RunError
 from search_spaces.files import replacing
+from search_spaces.json_file import parse_json
 
 _GO_ON = "free some space or choose another folder, then go on with `--resume`; finished trials are kept"
 
@@ -43,8 +44,8 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: The file is missing, unreadable or holds something else.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise RunError(f"`{path}` cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise RunError(f"`{path}` holds {type(document).__name__}, expected a JSON object")

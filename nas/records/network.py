@@ -8,6 +8,7 @@ when it is read.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ SIZES = ("params", "macs")
 """Costs that every record has, each in a field of its own in JSON."""
 
 Read = TypeVar("Read")
+_MOST = sys.float_info.max
 
 
 def latency_name(target: str) -> str:
@@ -172,7 +174,7 @@ def number(data: Mapping[str, Any], name: str, where: str) -> float:
         ValueError: It is missing, or no finite number.
     """
     found = data.get(name)
-    if (type(found) is not float and type(found) is not int) or not math.isfinite(found):
+    if (type(found) is not float and type(found) is not int) or not abs(found) <= _MOST:
         raise ValueError(_complaint(data, name, where, "a finite number"))
     return found
 
@@ -184,7 +186,7 @@ def whole(data: Mapping[str, Any], name: str, where: str) -> int:
         ValueError: It is missing, or no whole number.
     """
     found = data.get(name)
-    if type(found) is not int:
+    if type(found) is not int or abs(found) > _MOST:
         raise ValueError(_complaint(data, name, where, "a whole number"))
     return found
 

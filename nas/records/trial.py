@@ -14,7 +14,7 @@ from nas.records.network import NetworkRecord, number, read_record, record, text
 from search_spaces import Architecture, Genotypes, SearchSpace, SearchSpaceError
 
 _encode = json.JSONEncoder(allow_nan=False).encode  # made once: there may be thousands of lines to write
-_DAMAGES = (KeyError, TypeError, AttributeError, SearchSpaceError)
+_DAMAGES = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, SearchSpaceError)
 
 
 class State(StrEnum):
@@ -113,7 +113,7 @@ class Trial(NetworkRecord):
             if any(dict(a.settings) != data["choices"] for a, data in zip(architectures, documents, strict=True)):
                 raise ValueError("choices and genotype disagree")
             return [cls.from_json(*pair) for pair in zip(documents, architectures, strict=True)]
-        except (*_DAMAGES, IndexError, OverflowError) as error:
+        except (*_DAMAGES, IndexError) as error:
             raise ValueError(f"not trials of space `{space.name}`: {type(error).__name__}: {error}") from error
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from nas.records.files import read_json
 from nas.records.network import read_latency
 from nas.records.trial import State, Trial, parse_trial
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront
+from search_spaces.json_file import parse_json
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def _read_trials(path: Path, space: str) -> tuple[Trial, ...]:
     trials = []
     for position, line in enumerate(lines, start=1):
         try:
-            trials.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            trials.append(parse_json(line))
+        except ValueError as error:
             raise RunError(f"`{path}` line {position}: not JSON: {error}") from error
     try:
         return parse_trials(trials, space)

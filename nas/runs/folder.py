@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from nas.errors import RunError
 from nas.records.files import read_json
 from nas.runs.places import located
 from search_spaces import Architecture
+from search_spaces.json_file import check_fields
+
+if TYPE_CHECKING:
+    from supernets.checkpoint import CheckpointMetadata
 
 CHECKPOINTS = "checkpoints"
 ORIGINAL_NAME = "original.safetensors"
 _OF_A_TRAINING = ("train", "finish")
+
+
+class _Recorded(TypedDict, total=False):
+    """What is common to the settings of all verbs."""
+
+    command: str
+    space: str
+    seed: int
+    architecture: dict[str, Any] | None
+    data: str | None
+    supernet: str | None
+    options: dict[str, Any] | None
+    training: dict[str, Any] | None
+    card: dict[str, Any] | None
+    digest: str | None
+    budget_seconds: float | None
+    training_seconds: float | None
+    search_seconds: float | None
+
+
+class _Training(TypedDict, total=False):
+    """Files that the settings of a training name."""
+
+    teacher_weights: list[str]
+
+
+class _Card(TypedDict, total=False):
+    """What a model card says of the network beside its training."""
+
+    latency: dict[str, dict[str, Any]]
+    sources: list[str]
+    objectives: dict[str, float]
+    source_model: dict[str, str | None]
 
 
 class RunFolder:
@@ -112,15 +149,27 @@ def recorded_settings(folder: Path) -> dict[str, Any] | None:
     """The settings in a run folder, paths as they are found now; None where no run was started there yet.
 
     Raises:
-        RunError: They cannot be read.
+        RunError: They cannot be read, or are not what a run writes.
     """
     path = folder / "settings.json"
-    return located(read_json(path), folder) if path.exists() else None
+    if not path.exists():
+        return None
+    recorded = read_json(path)
+    try:
+        check_fields(_Recorded, recorded)
+        check_fields(_Card, recorded.get("card") or {})
+        for name in ("options", "training"):
+            check_fields(_Training, recorded.get(name) or {})
+    except ValueError as error:
+        raise RunError(
+            f"`{path}` is damaged: {error}", hint="restore the file from a copy, or start a new run"
+        ) from error
+    return located(recorded, folder)
 
 
 def supernet_checkpoint(path: Path) -> Path:
     """The checkpoint of a run folder, or the checkpoint itself."""
-    return path / CHECKPOINTS / "supernet.safetensors" if path.is_dir() else path
+    return path / CHECKPOINTS / "supernet.safetensors" if os.path.isdir(path) else path
 
 
 def checkpoint_digest(path: Path) -> str:
@@ -134,7 +183,7 @@ def original_checkpoint(run: Path) -> Path:
     return run / CHECKPOINTS / ORIGINAL_NAME
 
 
-def checkpoint_header(path: Path) -> Mapping[str, Any]:
+def checkpoint_header(path: Path) -> CheckpointMetadata:
     """What a checkpoint says about itself, without its tensors being read or checked.
 
     Raises:
@@ -142,11 +191,12 @@ def checkpoint_header(path: Path) -> Mapping[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    from supernets.checkpoint import HEADER_KEY, parse_metadata
     from supernets.errors import CheckpointError
 
     try:
         with safe_open(path, framework="np") as file:
-            header: Mapping[str, Any] = json.loads(file.metadata()["nas.supernet"])
-            return header
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            header = str(file.metadata()[HEADER_KEY])
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint `{path}`: its header cannot be read: {error}") from error
+    return parse_metadata(path, header)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -23,12 +23,19 @@ from nas.records.files import read_json
 from nas.records.network import NetworkRecord, mapping, number, read_record, record, text, whole
 from nas.records.trial import Trial
 from search_spaces import Architecture, SearchSpaceError
+from search_spaces.json_file import check_fields
 
 FRONT_FILE = "front.json"
 FRONT_SCHEMA = 1
 PICKS = ("knee", "best", "fastest")
 
 Read = TypeVar("Read")
+
+
+class _SourceModel(TypedDict):
+    name: str
+    weights: str
+    license: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,7 @@ class SearchFront:
                 hint="it was written by another version of this program, or by another program",
             )
         _ = (self.space, self.target, self.limit_ms, self.objectives, self.evaluated, self.front, self.fronts)
-        _ = (self.settled, self.limits, self.sources)
+        _ = (self.settled, self.limits, self.sources, self.source_model)
 
     @cached_property
     def space(self) -> str:
@@ -186,6 +193,15 @@ class SearchFront:
             return self._members(data, target, where, [latency_of(target), *self.objectives])
 
         return self._read(lambda: mapping(self.document, "fronts", "", members))
+
+    @cached_property
+    def source_model(self) -> dict[str, str | None] | None:
+        """Name, weights and licence of the model that was searched; None of a search in a space of ours."""
+        if "model" not in self.document:
+            return None
+        model = self._read(lambda: record(self.document, "model", ""))
+        self._read(lambda: check_fields(_SourceModel, model))
+        return {name: model[name] for name in ("name", "weights", "license")}
 
     @cached_property
     def settled(self) -> FrontMember | None:

@@ -35,8 +35,10 @@ def shown_place(text: str) -> str:
 
 def located(settings: Mapping[str, Any], run: Path) -> dict[str, Any]:
     """Recorded settings of a run with the places where things lie now, as far as they are found."""
+    was = settings.get(FOLDER)
+    was = was if isinstance(was, str) else None
     places = {
-        name: _found(settings[name], run, settings.get(FOLDER))
+        name: _found(settings[name], run, was)
         for name in PLACES
         if isinstance(settings.get(name), str) and not _is_name(name, settings[name])
     }
@@ -44,7 +46,7 @@ def located(settings: Mapping[str, Any], run: Path) -> dict[str, Any]:
     for name in ("options", "training"):
         options = settings.get(name)
         if isinstance(options, dict) and options.get(TEACHERS):
-            files = [_found(file, run, settings.get(FOLDER)) for file in options[TEACHERS]]
+            files = [_found(file, run, was) for file in options[TEACHERS]]
             inside[name] = {**options, TEACHERS: files}
     return {**settings, **places, **inside}
 

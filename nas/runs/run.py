@@ -20,6 +20,7 @@ from nas.records.files import read_json, write_json
 from nas.records.trial import Trial
 from nas.records.trial_record import TrialRecord
 from nas.runs.environment import describe_environment
+from nas.runs.folder import recorded_settings
 from nas.runs.lock import LEASE, RunLock
 from nas.runs.places import FOLDER, PLACES
 from search_spaces import SearchSpace
@@ -97,7 +98,7 @@ class Run:
             self.is_resumed = self._prepare(resume, force)
             remove_left_overs(path)
             if self.is_resumed:
-                self.settings = read_json(path / "settings.json")
+                self.settings = recorded_settings(path) or {}
                 self._check_schema()
                 self._note_session()
             elif settings is None:
@@ -248,6 +249,8 @@ class Run:
     def _note_session(self) -> None:
         path = self.path / "environment.json"
         document = read_json(path)
+        if not isinstance(document.get("resumed", []), list):
+            raise RunError(f"`{path}` is damaged: `resumed` is no list", hint="restore the file from a copy")
         session = describe_environment(document.get("seed", 0))
         if self._lock.stale is not None:
             session["killed_before"] = asdict(self._lock.stale)

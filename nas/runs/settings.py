@@ -176,6 +176,12 @@ def recorded_names(settings: type) -> list[str]:
     return [name for name, entry in declared(settings).items() if entry.setting.is_recorded]
 
 
+def read_recorded(settings: type, recorded: Mapping[str, Any]) -> Given:
+    """The settings of a class from what a run folder keeps, each checked as `read_given` does."""
+    kept = {name: recorded[name] for name in recorded_names(settings) if name in recorded}
+    return read_given(settings, kept, "the recorded settings of the run")
+
+
 def session_settings(settings: type, given: Given) -> Given:
     """What was given of the settings that no run folder keeps, or that say where something lies now."""
     known = declared(settings)

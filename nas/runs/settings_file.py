@@ -50,7 +50,9 @@ def read_settings(path: Path, settings: type) -> Given:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise RunError(f"settings file `{path}` cannot be read: found lists nested too deeply") from None
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"settings file `{path}` cannot be read: {reason}") from error
     return read_given(settings, document, f"settings file `{path}`")

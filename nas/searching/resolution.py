@@ -14,7 +14,7 @@ from nas.executors.successive_halving import FIDELITIES, RUNGS
 from nas.objectives.objective import ACCURACY, Objective, evaluated_name, parse_names
 from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
-from nas.runs.settings import Given, check_command, check_unchanged, recorded_names, session_settings
+from nas.runs.settings import Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_WINDOW, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
@@ -177,7 +177,7 @@ def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> 
         RunError: Something else was given and differs from what is recorded, or the record is of another command.
     """
     check_command(recorded, "search", folder)
-    kept = {name: recorded[name] for name in recorded_names(SearchSettings) if name in recorded}
+    kept = read_recorded(SearchSettings, recorded)
     settings = SearchSettings(**{**kept, **session_settings(SearchSettings, given)})
     check_unchanged(SearchSettings, _comparable(given, settings.target), SearchSettings(**kept).recorded(), folder)
     if given.get("patience") is not None:

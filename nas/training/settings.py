@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.objectives.units import DURATION
-from nas.runs.settings import Given, RunSettings, Setting, recorded_names
+from nas.runs.settings import Given, RunSettings, Setting, read_recorded
 
 if TYPE_CHECKING:
     from search_spaces import Architecture
@@ -170,7 +170,7 @@ class TrainSettings(TrainingRun):
     @classmethod
     def from_record(cls, recorded: Mapping[str, Any], given: Given | None = None) -> TrainSettings:
         """The settings that a run folder keeps, with those that it does not keep as they are given."""
-        kept = {name: recorded[name] for name in recorded_names(cls) if recorded.get(name) is not None}
+        kept = read_recorded(cls, recorded)
         if recorded.get("architecture") is not None:
             kept["arch"] = json.dumps(recorded["architecture"])
         return cls(**{**kept, **(given or {})})

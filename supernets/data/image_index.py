@@ -8,6 +8,7 @@ import json
 import os
 import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.files import cache_dir
+from search_spaces.json_file import parse_json
 from supernets.checkpoint import write_atomically
 from supernets.data.image_data import IntArray
 from supernets.errors import DataError
@@ -271,15 +273,20 @@ def _remembered(path: Path, top: Path) -> ImageIndex | None:
         with np.load(path, allow_pickle=False) as arrays:
             if arrays["version"].tolist() != [_VERSION]:
                 return None
-            folders = Names(arrays["folders"], arrays["folder_ends"])
-            changed = arrays["changed"]
+            folders, changed = _names(arrays, "folders", "folder_ends"), _numbers(arrays, "changed")
             index = ImageIndex(
-                tuple(Names(arrays["classes"], arrays["class_ends"])),
-                tuple(arrays["counts"].tolist()),
-                Names(arrays["names"], arrays["name_ends"]),
-                arrays["sizes"],
-                json.loads(arrays["others"].tobytes()),
+                tuple(_names(arrays, "classes", "class_ends")),
+                tuple(_numbers(arrays, "counts").tolist()),
+                _names(arrays, "names", "name_ends"),
+                _numbers(arrays, "sizes"),
+                _others(arrays["others"]),
             )
+            if (
+                len(index.classes) != len(index.counts)
+                or sum(index.counts) != len(index.names)
+                or not len(index.names) == len(index.sizes) > 0
+            ):
+                return None
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             times = pool.map(lambda folder: os.stat(top / folder).st_mtime_ns, folders)
             if list(times) != changed.tolist():
@@ -287,5 +294,27 @@ def _remembered(path: Path, top: Path) -> ImageIndex | None:
             spots = np.unique(np.linspace(0, len(index.names) - 1, SPOT_CHECKS).astype(np.int64)).tolist()
             sizes = pool.map(lambda spot: os.stat(top / index.names[spot]).st_size, spots)
             return index if list(sizes) == index.sizes[spots].tolist() else None
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, zlib.error, zipfile.BadZipFile):
         return None
+
+
+def _numbers(arrays: Mapping[str, Any], name: str) -> IntArray:
+    """An array of counts or places; what another program wrote is a `ValueError`."""
+    found: IntArray = arrays[name]
+    if found.dtype != np.int64 or found.ndim != 1 or (found < 0).any():
+        raise ValueError(f"`{name}` holds no counts")
+    return found
+
+
+def _others(array: npt.NDArray[Any]) -> dict[str, int]:
+    found = parse_json(array.tobytes())
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+        raise ValueError("`others` holds no counts")
+    return found
+
+
+def _names(arrays: Mapping[str, Any], name: str, ends_name: str) -> Names:
+    block, ends = arrays[name], _numbers(arrays, ends_name)
+    if block.dtype != np.uint8 or block.ndim != 1 or (np.diff(ends) < 0).any() or (ends[-1:] > len(block)).any():
+        raise ValueError(f"`{name}` holds no names")
+    return Names(block, ends)

@@ -7,7 +7,6 @@ are no obstacle.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search_spaces.json_file import parse_json
 from supernets.errors import CheckpointError
 
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
@@ -97,7 +97,7 @@ def read_weights(file: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"`{path}` cannot be read: {error}", hint="expected JSON, as it was exported") from error
     if not isinstance(found, dict):
@@ -134,13 +134,11 @@ def _safetensors(file: Path) -> dict[str, Any]:
 def _torch(file: Path) -> dict[str, Any]:
     import torch
 
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-        if any(name.endswith(".npy") for name in names):
-            raise CheckpointError(f"weights `{file}` are a NumPy archive, as JAX writes them", hint=EXPECTED)
-        if any(name.endswith("constants.pkl") for name in names):
-            raise CheckpointError(f"weights `{file}` are a TorchScript archive", hint=TORCHSCRIPT_HINT)
+    names = _members(file)
+    if any(name.endswith(".npy") for name in names):
+        raise CheckpointError(f"weights `{file}` are a NumPy archive, as JAX writes them", hint=EXPECTED)
+    if any(name.endswith("constants.pkl") for name in names):
+        raise CheckpointError(f"weights `{file}` are a TorchScript archive", hint=TORCHSCRIPT_HINT)
     try:
         with torch.serialization.safe_globals(_replaced_classes(file)):
             found = torch.load(file, map_location="cpu", weights_only=True)
@@ -152,6 +150,17 @@ def _torch(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"weights `{file}`: found a {type(found).__name__}, expected tensors by name")
     whole = dict(_tensors_of_module(found))
     return whole or {str(name): dict(_tensors_of_module(value)) or value for name, value in found.items()}
+
+
+def _members(file: Path) -> list[str]:
+    """Names of what a ZIP archive holds; nothing of other files."""
+    try:
+        if not zipfile.is_zipfile(file):
+            return []
+        with zipfile.ZipFile(file) as archive:
+            return archive.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"weights `{file}` cannot be read: {error}", hint=EXPECTED) from error
 
 
 def _replaced_classes(file: Path) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search_spaces.json_file import parse_json
 from supernets.checkpoint import write_atomically
 from supernets.errors import CheckpointError, TrainingError
 
@@ -41,16 +42,28 @@ class TrainingLog:
         """Drop the lines of steps after ``step``, which will be done again, and one that was cut short.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: It is damaged, or cannot be written.
         """
         if not self._is_written:
             return
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if line.endswith(b"\n") and self._step(line) <= step]
         try:
             write_atomically(self.path, b"".join(kept))
         except OSError as error:
             raise CheckpointError(f"`{self.path}`: cannot be written: {error.strerror or error}") from error
+
+    def _step(self, line: bytes) -> int:
+        try:
+            found = parse_json(line)
+            if not isinstance(found, dict) or type(found.get("step")) is not int:
+                raise ValueError("found no `step`")
+        except ValueError as error:
+            raise CheckpointError(
+                f"training log `{self.path}` is damaged: {error}", hint="delete it or restore it, then resume"
+            ) from error
+        step: int = found["step"]
+        return step
 
     def _write(self, mode: str, text: str) -> None:
         if not self._is_written:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from search_spaces.json_file import check_fields
 from supernets.errors import TrainingError
 from supernets.sampling import get_policy
 from supernets.training.losses import get_loss
@@ -209,11 +210,15 @@ class TrainingSettings:
         """Read what `to_dict` wrote.
 
         Raises:
-            TrainingError: There is a setting that is not known, or one out of range.
+            TrainingError: There is a setting that is not known, of another type, or out of range.
         """
         unknown = sorted(data.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise TrainingError(f"training setting `{unknown[0]}`: not known to this release")
+        try:
+            check_fields(cls, data)
+        except ValueError as error:
+            raise TrainingError(f"training setting {error}") from error
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
         return cls(**values)
 

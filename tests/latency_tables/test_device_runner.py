@@ -95,12 +95,13 @@ def test_unsteady_rounds_are_repeated_but_not_where_others_never_stop() -> None:
 def test_a_journal_survives_a_torn_line_and_sets_other_settings_aside(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = MeasurementJournal(path, {"seed": 1})
-    journal.append({"kind": "visit", "step": [0, 0]})
+    visit = {"kind": "visit", "step": [0, 0], "wall_ms": [1.5], "cpu_ms": [1.5], "others_busy": None}
+    journal.append(visit)
     with path.open("ab") as file:
         file.write(b'{"kind": "visit", "st')
     again = MeasurementJournal(path, {"seed": 1})
-    assert again.records == [{"kind": "visit", "step": [0, 0]}]
-    again.append({"kind": "visit", "step": [0, 1]})
+    assert again.records == [visit]
+    again.append({**visit, "step": [0, 1]})
     assert len(path.read_bytes().splitlines()) == 3
     other = MeasurementJournal(path, {"seed": 2})
     assert other.records == []
