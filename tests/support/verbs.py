@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import nas
 from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
@@ -30,19 +32,17 @@ def timeless(document: Any) -> Any:
     return [timeless(value) for value in document] if isinstance(document, list) else document
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def bits(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Every tensor by a digest of its bits."""
+    plain = {name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()}
+    return {name: hashlib.sha256(value).hexdigest() for name, value in plain.items()}
 
 
-def weights(path: Path) -> dict[str, str]:
+def weights(path: Path) -> dict[str, Any]:
     """Every tensor of a checkpoint by a digest of its bits, and how far it was trained."""
     found = read_checkpoint(path)
     parts = {"model": found.weights, "optimizer": found.optimizer, "average": found.averages}
-    tensors = {f"{part}.{name}": tensor for part, each in parts.items() for name, tensor in each.items()}
-    bits = {name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()}
-    return {"step": str(found.metadata["step"])} | {
-        name: hashlib.sha256(value).hexdigest() for name, value in bits.items()
-    }
+    return {"step": found.metadata["step"], **{part: bits(tensors) for part, tensors in parts.items()}}
 
 
 class Verb:
@@ -82,7 +82,7 @@ class Search(Verb):
             "front": timeless(front),
             "trials": recorded(folder),
             "journal": (folder / "journal.log").read_text().count("\n"),
-            "export": digest(exported / "model.safetensors"),
+            "export": bits(load_file(exported / "model.safetensors")),
         }
 
     def kept(self, folder: Path) -> list[Any]:
@@ -98,7 +98,7 @@ class Finish(Verb):
         document = json.loads((folder / "finish.json").read_text())
         exported = folder / document["verified"]["export"]
         checkpoint = weights(folder / "checkpoints" / "supernet.safetensors")
-        return {**timeless(document), **checkpoint, "export": digest(exported / "model.safetensors")}
+        return {**timeless(document), **checkpoint, "export": bits(load_file(exported / "model.safetensors"))}
 
 
 class Measure(Verb):
