@@ -192,13 +192,14 @@ def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], draft: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     checkpoint = make_checkpoint(request.space, request.architecture, network, request.image)
     config = _config(request, checkpoint)
     trained = str(request.supernet is not None).lower()
     state = dict(checkpoint.state)
-    save_file(state, draft / WEIGHTS, metadata={"format": "pt", "trained": trained, "space": request.space.name})
+    metadata = {"format": "pt", "trained": trained, "space": request.space.name}
+    (draft / WEIGHTS).write_bytes(save(state, metadata))  # the library's own writing has errors of its own
     (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if checkpoint.module_file is not None:
         shutil.copyfile(checkpoint.module_file, draft / checkpoint.module_file.name)
