@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
+from nas.errors import RunError
 from nas.report import markup
 from nas.report.markup import Column, Row
 from nas.report.reading import ReportData
 from nas.report.words import MISSING, count, milliseconds
+from search_spaces.json_file import check_fields
 
 _COLUMNS = [
     Column("format"),
@@ -29,12 +31,49 @@ _WORTH = {"knn": "20 nearest neighbours", "probe": "fitted classifier on frozen 
 """What the model's features were worth before anything was trained, on the search part."""
 
 
+class _Model(TypedDict, total=False):
+    params: int
+    macs: int
+    accuracy: float | None
+    knn: float | None
+    probe: float | None
+    latency: dict[str, dict[str, Any]]
+    criteria: dict[str, Any]
+
+
+class _File(TypedDict, total=False):
+    bytes: int
+    accuracy: float
+    difference: float
+    latency: dict[str, Any] | None
+    delegate: dict[str, Any] | None
+
+
+class _Files(TypedDict, total=False):
+    files: dict[str, dict[str, Any]]
+
+
 def shipping_section(run: ReportData) -> str:
-    """The original model and the exported files; empty where there is neither."""
+    """The original model and the exported files; empty where there is neither.
+
+    Raises:
+        RunError: What ``front.json`` says of them is damaged.
+    """
+    try:
+        return _shipping(run)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"`{run.path}`: what is known of the exported files is damaged: {error}") from error
+
+
+def _shipping(run: ReportData) -> str:
     model = run.section("model")
+    check_fields(_Model, model)
     parts = [_original(model)] if model else []
     for pick, entry in run.section("formats").items():
+        check_fields(_Files, entry)
         files: Mapping[str, Mapping[str, Any]] = entry.get("files", {})
+        for facts in files.values():
+            check_fields(_File, facts)
         rows = [_row(name, facts) for name, facts in files.items()]
         notes = [f"{name} is {facts['verdict']}." for name, facts in files.items() if "verdict" in facts]
         notes += [f"{name}: {facts['not_measured']}." for name, facts in files.items() if "not_measured" in facts]
