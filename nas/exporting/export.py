@@ -92,7 +92,6 @@ class ExportRequest:
     space: SearchSpace
     architecture: Architecture
     supernet: Supernet | None = None
-    network: nn.Module | None = None
     calibration: Iterable[Tensor] = ()
     images_BCHW: Tensor | None = None
     image: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +99,7 @@ class ExportRequest:
     seed: int = 0
     formats: tuple[str, ...] = ()
     measure: Callable[[Path, Mapping[str, str]], Mapping[str, Mapping[str, Any]]] | None = None
+    network: nn.Module | None = None
 
 
 def export_subnet(request: ExportRequest, folder: Path) -> Export:
