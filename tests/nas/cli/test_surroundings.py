@@ -126,7 +126,8 @@ def test_few_open_files_for_many_workers(folder: Path, tmp_path: Path) -> None:
         tmp_path, with_few_files, "train", "--data", str(folder), "--epochs", "1", "-q", "-o", str(tmp_path / "net")
     )
     workers = ("--workers", "8", "--supernet", str(tmp_path / "net"), "--executor", "local")
-    run_command(tmp_path, with_few_files, "search", *workers, "--evaluations", "20", "-q", "-o", str(tmp_path / "run"))
+    search = ("search", *workers, "--evaluations", "20", "-q", "-o", str(tmp_path / "run"))
+    run_command(tmp_path, with_few_files, *search, seconds=500)
     assert nas.load_result(tmp_path / "run").evaluated == 20
 
 
