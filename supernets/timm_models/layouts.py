@@ -35,7 +35,7 @@ class Layout:
         named = {self._renamed(name): tensor for name, tensor in tensors.items()}
         named.pop("", None)
         named = _with_fused(named)
-        if "cls_token" in named:
+        if "cls_token" in named and named["cls_token"].ndim == 1:
             named["cls_token"] = named["cls_token"].reshape(1, 1, -1)
         if "pos_embed" in named and named["pos_embed"].ndim == 2:
             named["pos_embed"] = named["pos_embed"][None]
