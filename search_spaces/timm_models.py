@@ -222,6 +222,8 @@ class TimmSpace(SearchSpace):
         outline: What is searchable in the model.
     """
 
+    version = 2  # 1 had no widths of heads
+
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
         self.name = f"{PREFIX}:{outline.reference.text}"

@@ -2,7 +2,8 @@
 
 Every number of an operator (a side of a shape, its MACs, its parameters) is a polynomial of the block's sizes. For
 almost all blocks it is of degree one in each size, and sizes meet in products only with the width: heads with the width
-in the attention, hidden units with the width behind it. Such a polynomial is known everywhere once it is known at twice
+in the attention, hidden units with the width behind it; where the width of heads varies too, with their number and
+with both. Such a polynomial is known everywhere once it is known at twice
 as many points as there are sizes. A few blocks have two widths, or squares, as those that mix their heads: there any
 polynomial of degree two is asked for, which takes more points. Either is checked at a point in between; a block whose
 numbers are of another kind is traced at every size instead.
@@ -29,13 +30,22 @@ class SizedOps:
         trace: Gives the operators at given sizes; costly.
         values: Candidate values of every size, ascending; the width comes first.
         degree: Degree of the polynomials, where it is known, 0 for numbers of another kind; None finds out.
+        products: Further sizes, by their places, that meet in products; with each of them what is left of it without
+            one.
 
     Attributes:
         degree: 1 for products with the width, 2 for any of two sizes, 0 where every size is traced.
     """
 
-    def __init__(self, trace: Trace, values: Sequence[tuple[int, ...]], degree: int | None = None) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        values: Sequence[tuple[int, ...]],
+        degree: int | None = None,
+        products: Sequence[tuple[int, ...]] = (),
+    ) -> None:
         self._trace = trace
+        self._products = products
         self._values = [tuple(sizes) for sizes in values]
         self._points: dict[Sizes, tuple[Op, ...]] = {}
         self.degree = 0
@@ -75,34 +85,31 @@ class SizedOps:
 
         Points are the largest sizes but for one or two that are at their least, and in degree two for one that is in
         the middle. With the share t of a size (0 at its largest, 1 at its least) and m that of its middle, the
-        polynomial is a sum of terms t, t (t - 1) and products of two t.
+        polynomial is a sum of terms t, t (t - 1) and products of several t.
         """
         spans = [(axis, sizes_of[0], sizes_of[-1]) for axis, sizes_of in enumerate(self._values)]
         share = {axis: Fraction(high - sizes[axis], high - low) for axis, low, high in spans if high > low}
         pairs = [pair for pair in combinations(share, 2) if degree > 1 or 0 in pair]
+        further = [places for places in self._products if share.keys() >= set(places)]
         weights: dict[Sizes, Fraction] = {self._point({}): Fraction(1)}
 
         def add(lowered: Mapping[int, int], weight: Fraction) -> None:
             point = self._point(lowered)
             weights[point] = weights.get(point, Fraction(0)) + weight
 
-        for axis, t in share.items():
-            least = {axis: 0}
-            add(least, t)
-            add({}, -t)
-            if degree > 1 and len(self._values[axis]) > 2:
+        for places in dict.fromkeys([*((axis,) for axis in share), *pairs, *further]):
+            term = prod((share[axis] for axis in places), start=Fraction(1))
+            for count in range(len(places) + 1):
+                for least in combinations(places, count):
+                    add(dict.fromkeys(least, 0), term * (-1) ** (len(places) - count))
+        for axis, t in share.items() if degree > 1 else ():
+            if len(self._values[axis]) > 2:
                 low, high, middle = self._values[axis][0], self._values[axis][-1], len(self._values[axis]) // 2
                 m = Fraction(high - self._values[axis][middle], high - low)
                 curved = t * (t - 1) / (m * (m - 1))
                 add({axis: middle}, curved)
-                add(least, -curved * m)
+                add({axis: 0}, -curved * m)
                 add({}, curved * (m - 1))
-        for one, other in pairs:
-            product = share[one] * share[other]
-            add({one: 0, other: 0}, product)
-            add({one: 0}, -product)
-            add({other: 0}, -product)
-            add({}, product)
         return weights
 
     def _point(self, lowered: Mapping[int, int]) -> Sizes:

@@ -7,9 +7,9 @@ An axis description names the dimensions of a tensor in order, for example::
 
 A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones and, where none are
 exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``:resize`` is a grid of positions that is
-interpolated, see `supernets.positions`; ``.`` is an axis that never changes; parentheses merge several axes into one
-dimension. Nothing is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in
-one piece.
+interpolated, see `supernets.positions`; ``:rooted`` is the width of attention heads, whose queries are scaled, see
+`supernets.head_width`; ``.`` is an axis that never changes; parentheses merge several axes into one dimension. Nothing
+is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in one piece.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from math import prod
 
 from torch import Tensor
 
-RESIZE = "resize"
-MODES = ("centre", "late-centre", RESIZE)
+RESIZE, ROOTED = "resize", "rooted"
+MODES = ("centre", "late-centre", RESIZE, ROOTED)
 _DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
@@ -135,5 +135,5 @@ def make_slicing(
 def _active_slice(axis: Axis, full: int, active: int) -> slice:
     if not 0 < active <= full:
         raise ValueError(f"axis `{axis.name}`: active size {active}, expected 1 to {full}")
-    start = {"": 0, "centre": (full - active) // 2, "late-centre": (full - active + 1) // 2}[axis.mode]
+    start = {"": 0, ROOTED: 0, "centre": (full - active) // 2, "late-centre": (full - active + 1) // 2}[axis.mode]
     return slice(start, start + active)

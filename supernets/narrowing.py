@@ -1,10 +1,11 @@
-"""Plans how a shared tensor becomes a subnet's, by slicing or by interpolation."""
+"""Plans how a shared tensor becomes a subnet's, by slicing, by interpolation, or with scaled queries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supernets.axes import RESIZE, Narrowing, make_slicing, parse_axes
+from supernets.axes import RESIZE, ROOTED, Narrowing, make_slicing, parse_axes
+from supernets.head_width import make_scaling
 from supernets.positions import make_resizing
 
 
@@ -22,5 +23,6 @@ def make_narrowing(
     Raises:
         ValueError: Description and shape do not fit, or an active size exceeds the full one.
     """
-    is_resized = any(axis.mode == RESIZE for axes in parse_axes(description) for axis in axes)
-    return (make_resizing if is_resized else make_slicing)(description, shape, full, active)
+    modes = {axis.mode for axes in parse_axes(description) for axis in axes}
+    make = make_resizing if RESIZE in modes else make_scaling if ROOTED in modes else make_slicing
+    return make(description, shape, full, active)

@@ -78,7 +78,6 @@ class ExportRequest:
         space: The search space, made for the right number of classes.
         architecture: The network.
         supernet: Trained weights; None exports random weights, and everything that is written says so.
-        network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
         calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; needed with ``supernet``.
         images_BCHW: Normalised images to compare the network's forms on; random ones where None.
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
@@ -87,6 +86,7 @@ class ExportRequest:
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`.
         measure: Says what the files are worth, given the folder and the file of each format, as
             `nas.exporting.formats.measured.measure_files` does; None leaves that open.
+        network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
     """
 
     space: SearchSpace

@@ -40,6 +40,7 @@ def block_ops(block: TimmBlock) -> tuple[Op, ...]:
 def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
     from latency_tables.trace import trace
     from supernets.timm_models import chain_of
+    from supernets.timm_models.tables import HEAD, HEAD_WIDTH
 
     chain = chain_of(model, side, classes)
     found = chain.parts[part]
@@ -54,4 +55,5 @@ def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
     own_side = chain_of(model, None, classes).side
     # How the numbers depend on the sizes is the same on every grid.
     known = None if side == own_side else _sized_ops(model, part, own_side, classes).degree
-    return SizedOps(ops_at, values, known)
+    heads = [axes.index(axis) for axis in (HEAD, HEAD_WIDTH) if axis in axes]
+    return SizedOps(ops_at, values, known, [tuple(heads), (0, *heads)] if len(heads) == 2 else ())

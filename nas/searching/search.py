@@ -130,7 +130,7 @@ class _Search:
                 folder=folder if self.settings.resume else None,
                 device=device,
                 progress=self.progress,
-                budget_seconds=self.settings.budget_seconds,
+                budget_seconds=self.settings.budget_seconds or None,
             )
             self.settings = replace(self.settings, space=own.space)
         question = self._question(own)

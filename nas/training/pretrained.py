@@ -120,6 +120,7 @@ def prepare_model(
     import torch
 
     from supernets.importance import sort_by_importance
+    from supernets.timm_models.rotation import rotate_heads
 
     started = time.monotonic()
     progress(StageStarted("prepare the model"))
@@ -137,6 +138,7 @@ def prepare_model(
     x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
     ordering = sort_by_importance(supernet, x_BCHW, labels_B if knows_classes else None)
     supernet = ordering.supernet
+    rotated = rotate_heads(supernet, x_BCHW)
     accuracy = SupernetEvaluator(supernet, images, seed).evaluate(supernet.space.largest, seed).objective
     teaches = knows_classes and accuracy * images.classes > 1
     if knows_classes and not teaches:
@@ -148,6 +150,7 @@ def prepare_model(
         "accuracy": accuracy,
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
+        "rotated_attentions": rotated,
     }
     return PretrainedStart(supernet, facts, time.monotonic() - started)
 

@@ -15,6 +15,7 @@ from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace
 from supernets.family import NetworkFamily, register_family
 from supernets.networks import timm_subnet
 from supernets.timm_models.chain import Chain, adapter_of, chain_of, create, split
+from supernets.timm_models.tables import HEAD_WIDTH
 
 
 class TimmNetwork(nn.Module):
@@ -105,6 +106,11 @@ class TimmFamily(NetworkFamily):
     def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
         """Images to the side that the network computes on."""
         return resize_images(x_BCHW, input_side)
+
+
+def narrow_heads_of(spec: TimmBlock) -> tuple[str, ...]:
+    """Paths of the attentions of a part whose heads can be narrower."""
+    return tuple(_chain(spec).parts[spec.part].table.narrow_heads) if HEAD_WIDTH in dict(spec.sizes) else ()
 
 
 def resize_images(x_BCHW: Tensor, side: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from supernets.networks.timm_subnet import OLDEST_TIMM
-from supernets.timm_models.tables import AxesTable
+from supernets.timm_models.tables import HEAD_WIDTH, AxesTable
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -134,6 +134,19 @@ def hidden_values(full: int) -> tuple[int, ...]:
     """Up to four numbers of hidden units, from a quarter of them to all, multiples of 8 but for the last."""
     values = {max(8, full * share // 4 // 8 * 8) for share in (1, 2, 3)}
     return (*sorted(value for value in values if value < full), full)
+
+
+def rank_values(full: int) -> tuple[int, ...]:
+    """Up to four widths of the heads, from a quarter of their own on, multiples of 8, or of 4 where they are narrow."""
+    step = 8 if full > 32 else 4
+    return (*sorted({max(step, full * share // 4 // step * step) for share in (1, 2, 3)} - {full}), full)
+
+
+def narrow_heads(name: str, table: AxesTable) -> dict[str, Elastic]:
+    """The width of a block's heads, where it can be searched."""
+    if not table.narrow_heads or len(values := rank_values(table.sizes[HEAD_WIDTH])) < 2:
+        return {}
+    return {HEAD_WIDTH: Elastic(f"{name}.rank", values)}
 
 
 def depth_values(full: int) -> tuple[int, ...]:

@@ -12,7 +12,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from search_spaces.timm_models import DEPTH
-from supernets.timm_models.parts import Elastic, Part, count_values, depth_values, hidden_values, shell, width_values
+from supernets.timm_models.parts import (
+    Elastic,
+    Part,
+    count_values,
+    depth_values,
+    hidden_values,
+    narrow_heads,
+    shell,
+    width_values,
+)
 from supernets.timm_models.tables import AxesTable, NotElastic
 
 EMBED = "embed"
@@ -75,9 +84,11 @@ def plain_chain(
             elastic["head"] = Elastic(f"{name}.heads", count_values(table.sizes["head"]))
         if "hidden" in table.sizes:
             elastic["hidden"] = Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"]))
+        elastic |= narrow_heads(name, table)
         parts.append(Part(name, table, elastic, ". embed", removable=DEPTH, own_path=name))
     tied = (HEADS_FOLLOW,) if step and blocks[0].ties else ()
-    parts.append(Part("head", head, {EMBED: widths}, ". embed", notes=(*notes, *tied)))
+    notes = (*notes, *tied, *dict.fromkeys(note for table in blocks for note in table.notes))
+    parts.append(Part("head", head, {EMBED: widths}, ". embed", notes=notes))
     for part in parts:
         part.table.check()
     return parts

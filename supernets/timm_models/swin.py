@@ -11,7 +11,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from supernets.timm_models.parts import Adapter, Elastic, Part, count_values, hidden_values, shell, width_values
+from supernets.timm_models.parts import (
+    Adapter,
+    Elastic,
+    Part,
+    count_values,
+    hidden_values,
+    narrow_heads,
+    shell,
+    width_values,
+)
 from supernets.timm_models.plain import HEADS_FOLLOW
 from supernets.timm_models.tables import AxesTable, NotElastic
 
@@ -77,7 +86,7 @@ def windowed_chain(model: Any, step_norm: str) -> list[Part]:
     head.norm("norm", EMBED)
     head.linear("head.fc", ".", EMBED)
     head.feature_width(EMBED)
-    notes = (HEADS_FOLLOW,) if stages[0][0].ties else ()
+    notes = (*((HEADS_FOLLOW,) if stages[0][0].ties else ()), *dict.fromkeys(stages[0][0].notes))
     parts.append(Part("head", head, {EMBED: widths[-1]}, ". . embed", notes=notes))
     for part in parts:
         part.table.check()
@@ -114,4 +123,5 @@ def _block(stage: int, number: int, table: AxesTable, widths: Elastic) -> Part:
     if "head" not in table.ties:
         elastic["head"] = Elastic(f"{name}.heads", count_values(table.sizes["head"]))
     elastic["hidden"] = Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"]))
+    elastic |= narrow_heads(name, table)
     return Part(name, table, elastic, ". . embed", removable=f"layers.{stage}.depth", own_path=name)

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.timm_models import TimmModelError
+from supernets.axes import ROOTED
 from supernets.narrowing import make_narrowing
+
+HEAD, HEAD_WIDTH = "head", "head_dim"
+"""Axes of the heads of an attention, and of the queries, keys and values of one head."""
 
 
 class NotElastic(TimmModelError):
@@ -34,6 +38,8 @@ class AxesTable:
         ties: ``{axis: (others, divisor)}``: axes whose size is that of another one, or of several merged, divided by a
             number.
         in_order: Axes whose entries cannot be put into another order without changing the function.
+        narrow_heads: Paths of attentions whose heads can be narrower, by `HEAD_WIDTH`, and do not say so elsewhere.
+        notes: What is not elastic, in words.
     """
 
     module: nn.Module
@@ -42,6 +48,8 @@ class AxesTable:
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)
     ties: dict[str, tuple[str, int]] = field(default_factory=dict)
     in_order: set[str] = field(default_factory=set)
+    narrow_heads: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def tensor(self, path: str, words: str) -> None:
         """One parameter or buffer; nothing where the model has None in its place."""
@@ -201,6 +209,10 @@ class AxesTable:
             holder = module.get_submodule(path)
             for name, words in words_of.items():
                 setattr(holder, name, _sized(getattr(holder, name), words.split(), active))
+        for path in self.narrow_heads:
+            if active[HEAD_WIDTH] != self.sizes[HEAD_WIDTH]:
+                attention: Any = module.get_submodule(path)
+                attention.scale = active[HEAD_WIDTH] ** -0.5  # what fused attention takes by itself
         return module
 
     def layer(self, path: str) -> nn.Module | None:
@@ -244,7 +256,7 @@ def _in_features(layer: nn.Module) -> int:
 
 def _fused_rows(table: AxesTable, path: str, layer: Any, embed: str, head: str) -> None:
     """Projections of `Attention`, `AttentionRope` and `EvaAttention`, fused or not, and what follows them."""
-    width = f"{head} head_dim"
+    width = f"{head} {HEAD_WIDTH}"
     of_head = int(getattr(layer, "head_dim", 0)) or layer.qkv.weight.shape[0] // (3 * layer.num_heads)
     table.sizes |= {"three": 3, head: layer.num_heads, "head_dim": of_head}
     table.linear(f"{path}.qkv", f"(three {width})", embed)
@@ -265,13 +277,31 @@ def _attention(table: AxesTable, path: str, layer: Any, embed: str, head: str) -
     if not hasattr(layer, "attn_dim"):  # as in BEiT, and in older releases of timm
         return _as_wide_as_the_input(table, path, layer, embed, head)
     _fused_rows(table, path, layer, embed, head)
-    table.attribute(path, attn_dim=f"{head} head_dim")
+    table.attribute(path, attn_dim=f"{head} head_dim", head_dim=HEAD_WIDTH)
+    normed = [name for name in ("q_norm", "k_norm", "norm") if table.layer(f"{path}.{name}") is not None]
+    if normed:
+        table.notes.append("width of heads: norms stand between their projections")
+    elif getattr(layer, "gate", None) is not None:
+        table.notes.append("width of heads: gates belong to their channels")
+    else:
+        _narrow_heads(table, path, head)
     return True
+
+
+def _narrow_heads(table: AxesTable, path: str, head: str) -> None:
+    """Let heads be narrower: queries are scaled by what the attention divides by less."""
+    for name in ("weight", "bias"):
+        if f"{path}.qkv.{name}" in table.axes:
+            words = table.axes[f"{path}.qkv.{name}"]
+            table.axes[f"{path}.qkv.{name}"] = words.replace(f"{head} {HEAD_WIDTH}", f"{head} {HEAD_WIDTH}:{ROOTED}")
+    table.narrow_heads.append(path)
 
 
 def _attention_rope(table: AxesTable, path: str, layer: Any, embed: str, head: str) -> bool:
     _fused_rows(table, path, layer, embed, head)
     groups = getattr(layer, "num_kv_groups", 1)
+    if hasattr(layer, "attn_dim"):
+        table.notes.append("width of heads: rotary positions turn their channels")
     if not hasattr(layer, "attn_dim"):
         return _tied(table, embed, head, table.sizes["head_dim"])
     if groups > 1:
@@ -307,6 +337,7 @@ def _windowed(table: AxesTable, path: str, layer: Any, embed: str, head: str) ->
     table.tensor(f"{path}.relative_position_bias_table", f". {head}")
     table.tensor(f"{path}.logit_scale", f"{head} . .")
     if not hasattr(layer, "cpb_mlp"):
+        _narrow_heads(table, path, head)
         return True
     table.static(f"{path}.cpb_mlp.0")  # relative positions from a network: an output per head
     table.linear(f"{path}.cpb_mlp.2", head, ".")
@@ -345,6 +376,7 @@ def _differential(table: AxesTable, path: str, layer: Any, embed: str, head: str
 
 def _tied(table: AxesTable, embed: str, head: str, width_of_head: int) -> bool:
     table.ties[head] = (embed, width_of_head)
+    table.notes.append("width of heads: the layer puts them together as wide as its input")
     return False
 
 
