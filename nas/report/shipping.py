@@ -27,8 +27,12 @@ _HEADS = {
     "fitted": "fitted to the features of the training images",
     "random": "drawn at random",
 }
-_WORTH = {"knn": "20 nearest neighbours", "probe": "fitted classifier on frozen features"}
-"""What the model's features were worth before anything was trained, on the search part."""
+_WORTH = {
+    "knn": "20 nearest neighbours, frozen features",
+    "probe": "fitted classifier, frozen features",
+    "fine_tuned": "fine-tuned as a whole",
+}
+"""What the model was worth before anything was searched, on the search part."""
 
 
 class _Model(TypedDict, total=False):

@@ -21,6 +21,7 @@ from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.runs.places import shown_place
 from nas.training.adaptation import adapt_classifier, load_fitting
+from nas.training.fine_tuning import fine_tune
 from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 PRETRAINED, RANDOM = "pretrained", "random"
 CALIBRATION_IMAGES = 128
 """Training images that importance is judged on."""
-FEATURES_SHARE = 0.15
-"""Share of a budget that may go to the features that a classifier is fitted to."""
+ADAPTATION_SHARE = 0.15
+"""Share of a budget that may go to the features for a fitted classifier, and as much to fine-tuning after that."""
 PRETRAINED_RATE = 5e-4
 """Peak learning rate for weights that are trained already: an eighth of that for random ones."""
 
@@ -101,7 +102,8 @@ def prepare_model(
 ) -> PretrainedStart:
     """Load a model, fit it to the images' colours and classes, and sort it by importance.
 
-    Where the weights have no classifier for these classes, one is fitted to the model's features.
+    Where the weights have no classifier for these classes, one is fitted to the model's features, and if there is time
+    the whole model is fine-tuned after that.
 
     Args:
         model: Name of a timm model, with arguments where wanted.
@@ -110,7 +112,7 @@ def prepare_model(
         seed: Seed of random weights, and of the choice of calibration images.
         device: Where it is to be.
         progress: Told of the stage.
-        budget_seconds: Time of the whole search, of which a share goes to features; None for no bound.
+        budget_seconds: Time of the whole search, of which shares go to features and fine-tuning; None for no bound.
 
     Raises:
         UnknownNameError, TimmModelError: There is no such model, or it cannot be made elastic.
@@ -131,9 +133,11 @@ def prepare_model(
         facts |= {"teaches": False}
         return PretrainedStart(original.supernet.to(device), facts, time.monotonic() - started)
     supernet = original.supernet.to(device)
-    share = None if budget_seconds is None else FEATURES_SHARE * budget_seconds
+    share = ADAPTATION_SHARE * budget_seconds if budget_seconds else None
     facts |= adapt_classifier(supernet, images, original.tells_classes, seed, share, progress)
     knows_classes = facts["head"] != "random"
+    if facts["head"] == "fitted" and share is not None:
+        facts["fine_tuned"] = fine_tune(supernet, images, seed, share, facts["probe"], progress)
     count = min(CALIBRATION_IMAGES, images.splits["train"])
     x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
     ordering = sort_by_importance(supernet, x_BCHW, labels_B if knows_classes else None)

@@ -12,13 +12,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.events import Notice
+from nas.events import Notice, StageStarted
 from nas.training.adaptation import adapt_classifier
+from nas.training.fine_tuning import fine_tune
 from nas.training.pretrained import prepare_model
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.supernet import Supernet
 from supernets.timm_models.loading import load_timm_supernet
+from supernets.training.events import TrainingProgress
 
 ARGUMENTS = {"depth": 1, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
 MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={value}" for name, value in ARGUMENTS.items())
@@ -88,3 +90,37 @@ def test_classes_in_another_order_are_noticed_without_names(digits: ImageData, s
     assert adapt_classifier(supernet, digits, True, 0, None, events.append)["head"] == "fitted"
     assert "its classes may stand in another order" in said(events)
     assert torch.allclose(layer.get_parameter("weight"), before)
+
+
+def test_a_fitted_model_is_fine_tuned_where_there_is_time(
+    digits: ImageData, supernet: Supernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    worth = adapt_classifier(supernet, digits, False, 0, None, lambda event: None)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    assert fine_tune(supernet, digits, 0, 1e-3, worth["probe"], lambda event: None) is None
+    events: list[object] = []
+    accuracy = fine_tune(supernet, digits, 0, 2.0, 1.0, events.append)  # nothing is better than all
+    assert accuracy is not None
+    assert any(isinstance(event, StageStarted) and event.seconds == 2 for event in events)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+    assert not any((tmp_path / "adapted").iterdir())
+    assert fine_tune(supernet, digits, 0, 2.0, 0.0, lambda event: None) is not None
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+
+
+def test_a_fine_tuning_that_is_stopped_goes_on(
+    digits: ImageData, supernet: Supernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+
+    def stop(event: object) -> None:
+        if isinstance(event, TrainingProgress) and event.step >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(supernet, digits, 0, 2.0, 0.0, stop)
+    (folder,) = (tmp_path / "adapted").iterdir()
+    assert (folder / "supernet.safetensors").is_file()
+    assert fine_tune(supernet, digits, 0, 2.0, 0.0, lambda event: None) is not None
+    assert not folder.exists()
