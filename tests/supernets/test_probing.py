@@ -141,14 +141,14 @@ def test_little_time_takes_fewer_images(digits: ImageData, tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_the_probe_of_a_supervised_model_is_its_classifier(digits: ImageData) -> None:
+def test_the_probe_of_a_supervised_model_is_as_good_as_its_classifier(digits: ImageData) -> None:
     supernet = trained(digits)
     reader = FeatureReader(supernet)
     known, judged = reader.read(digits, "train"), reader.read(digits, "search")
     own = right(supernet, digits)
     fitted = fit_classifier(known.values_ND, known.labels_N, 10)
     assert own > 0.9
-    assert abs(fitted.accuracy(judged.values_ND, judged.labels_N) - own) <= 0.01
+    assert fitted.accuracy(judged.values_ND, judged.labels_N) >= own - 0.01
 
 
 def trained(digits: ImageData) -> Supernet:
