@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
 
 LAYER_DECAY, LEARNING_RATE = 0.75, 2e-4
-FEWEST_PASSES = 2.0
-"""Passes over the training images below which fine-tuning is not begun."""
+FEWEST_PASSES = 10.0
+"""Passes over the training images below which fine-tuning is not begun; one made a DINOv2-S worse by five points."""
 STEP_COST = 3.5
 """Time of a training step, in passes forward over the same images."""
 
