@@ -124,7 +124,12 @@ def _rotate(attention: nn.Module, moments: _Moments) -> None:
 
     rotations_Thdd = torch.stack([to_queries_hdd, to_keys_hdd, to_values_hdd])
     rows_ThdE = rotations_Thdd @ weight_RE.view(3, heads, width, -1)
-    new_out_OI = (u_hOd * s_hd[:, None]).movedim(0, 1).reshape(out_OI.shape)
+    # Any scale may go from one layer to the other; weights of like size are what a training expects.
+    norms_Thd = rows_ThdE.norm(dim=-1)
+    scales_hd, values_hd = _balance(norms_Thd[1], norms_Thd[0]), _balance(s_hd, norms_Thd[2])
+    factors_Thd1 = torch.stack([scales_hd, 1 / scales_hd, values_hd])[..., None]
+    rotations_Thdd, rows_ThdE = factors_Thd1 * rotations_Thdd, factors_Thd1 * rows_ThdE
+    new_out_OI = (u_hOd * (s_hd / values_hd)[:, None]).movedim(0, 1).reshape(out_OI.shape)
     if bias_R is not None:
         bias_Thd = bias_R.view(3, heads, width).clone()
         bias_Thd[2] -= moments.mean_hd
@@ -133,6 +138,12 @@ def _rotate(attention: nn.Module, moments: _Moments) -> None:
         _set(attention.get_submodule("proj"), "bias", out_bias_O + out_OI @ moments.mean_hd.flatten())
     _set(attention.get_submodule("qkv"), "weight", rows_ThdE.reshape(weight_RE.shape))
     _set(attention.get_submodule("proj"), "weight", new_out_OI)
+
+
+def _balance(reader_hd: Tensor, writer_hd: Tensor) -> Tensor:
+    """What to multiply a channel's rows by, and to divide what meets it by, so that both are of one norm."""
+    is_alive = (reader_hd > 0) & (writer_hd > 0)
+    return torch.where(is_alive, (reader_hd / writer_hd).sqrt(), torch.ones_like(reader_hd))
 
 
 def _factor(moments_hdd: Tensor) -> Tensor:
