@@ -33,9 +33,8 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_documents_have_commands() -> None:
     shown = {line.split()[0] for _, line in SHOWN}
-    assert shown == set(
-        "correlate env export finish inspect latency profile report scale score search spaces targets train".split()
-    )
+    names = "correlate data env export finish inspect latency profile report scale score search spaces targets train"
+    assert shown == set(names.split())
     assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
 

@@ -39,8 +39,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: fl
         key: Keys.
         value: Values.
         mask: Bias that is added to the logits ``(..., N, M)``, or the places that may be looked at where it is boolean.
+            A query that may look nowhere gets zeros, as PyTorch's fused attention gives.
         scale: Factor of the logits; None takes one over the root of D.
     """
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, float("-inf"))
-    return logits.softmax(dim=-1) @ value
+    if mask.is_floating_point():
+        return (logits + mask).softmax(dim=-1) @ value
+    weights = logits.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return weights.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0) @ value

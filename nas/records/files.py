@@ -46,7 +46,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise RunError(f"`{path}` cannot be read: {error}") from error
+        raise RunError(
+            f"`{path}` cannot be read: {error}",
+            hint="restore the file from a copy, or run anew with `--force`",
+        ) from error
     if not isinstance(document, dict):
         raise RunError(f"`{path}` holds {type(document).__name__}, expected a JSON object")
     return document

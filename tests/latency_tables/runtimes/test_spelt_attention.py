@@ -28,8 +28,10 @@ class Attending(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BNC = self.patch(x_BCHW).flatten(2).mT
         q, k, v = self.qkv(x_BNC).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = {"float": self.bias, "boolean": self.bias < 0.5, "computed": self.bias + x_BNC.mean()}[self.mask]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        allowed = (self.bias < 0.5) | torch.eye(4, dtype=torch.bool)
+        nowhere = allowed & (torch.arange(4)[:, None] != 2)  # where the third patch may look
+        masks = {"float": self.bias, "boolean": allowed, "nowhere": nowhere, "computed": self.bias + x_BNC.mean()}
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=masks[self.mask], scale=self.scale)
         logits_BK: Tensor = self.head(mixed.transpose(1, 2).reshape(-1, 4, 8).mean(1))
         return logits_BK
 
@@ -48,7 +50,7 @@ def test_attention_with_a_mask_is_exported(mask: str, scale: float | None, tmp_p
     check_export(Attending(mask, scale).eval(), 8, tmp_path / "network.onnx")
 
 
-@pytest.mark.parametrize(("mask", "scale"), [("float", None), ("boolean", 0.3), ("computed", 2.0)])
+@pytest.mark.parametrize(("mask", "scale"), [("float", None), ("boolean", 0.3), ("nowhere", None), ("computed", 2.0)])
 def test_spelt_attention_is_attention(mask: str, scale: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     network, images_BCHW = Attending(mask, scale), torch.randn(3, 3, 8, 8)
     expected = network(images_BCHW)

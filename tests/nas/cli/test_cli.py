@@ -107,7 +107,7 @@ def test_images_that_cannot_be_used(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         (tmp_path / "texts" / name).mkdir(parents=True)
         (tmp_path / "texts" / name / "notes.txt").write_text("no image")
-    for folder, message in (("empty", "`empty`"), ("texts", "`texts`")):
+    for folder, message in (("empty", "empty`: the folder is empty"), ("texts", "texts`")):
         result = nas("train", "--data", folder, "--epochs", "1", folder=tmp_path)
         assert result.returncode == 2, result.stderr
         assert message in result.stderr

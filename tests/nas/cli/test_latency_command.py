@@ -43,7 +43,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (["--runtime", "tflite"], 2, "unknown runtime: `tflite`", ""),
         (["--runtime", "litert"], 5, "`ai_edge_litert` is not installed", "python -m venv"),
         (["--runtime", "litert", "--python", "/no/python"], 5, "found no program `/no/python`", ""),
-        (["--target", "usb:1"], 1, "target `usb:1`", "adb devices"),
+        (["--target", "usb:1"], 2, "target `usb:1`", "adb devices"),
         (["--precision", "int8"], 2, "only fp32 can be measured so far", ""),
         (["--target", "adb:1", "--runtime", "executorch"], 2, "phones are measured with `litert`", ""),
         (["--name", "local", "--threads", "2"], 2, "on one thread", "--name"),

@@ -205,7 +205,7 @@ def test_growth_under_a_latency_stays_within_it(tmp_path: Path, fake_scorer: typ
     ("network", "given", "error", "message"),
     [
         ("elastic/S1", {"up_to": "0.001ms"}, Exception, "beyond `0.001ms` already"),
-        ("resnet18", {}, UsageError, "belongs to no search space"),
+        ("resnet18", {}, Exception, "which no adapter knows"),
         (None, {}, UsageError, "no network to grow"),
         ("asvit/seed", {"ties": "best"}, UsageError, "`ties` is 'best'"),
         ("asvit/seed", {"repeats": 0}, UsageError, "`repeats` is 0, expected a whole number from 1"),

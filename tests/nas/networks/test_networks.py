@@ -13,6 +13,7 @@ from nas.errors import RunError, UsageError
 from nas.networks.resolve import resolve_network
 from search_spaces import get_space
 from search_spaces.errors import ArchitectureError, UnknownNameError
+from supernets.checkpoint import SCHEMA
 
 
 def write_run(folder: Path, **settings: object) -> Path:
@@ -76,11 +77,17 @@ def test_a_run_and_its_members(tmp_path: Path) -> None:
         resolve_network(str(tmp_path / "other"))
 
 
+def write_checkpoint(run: Path, classes: int) -> None:
+    metadata: dict[str, object] = {"schema": SCHEMA, "space": "elastic-mini", "version": 1, "classes": classes}
+    metadata |= {"step": 1, "total_steps": 1, "data": {}, "settings": {}, "training": {}}
+    (run / "checkpoints").mkdir()
+    file = run / "checkpoints" / "supernet.safetensors"
+    save_file({"x": np.zeros(1)}, file, {"nas.supernet": json.dumps(metadata)})
+
+
 def test_a_trained_run_has_the_classes_of_its_images(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", data="images")
-    (run / "checkpoints").mkdir()
-    header = {"nas.supernet": json.dumps({"classes": 37})}
-    save_file({"x": np.zeros(1)}, run / "checkpoints" / "supernet.safetensors", header)
+    write_checkpoint(run, classes=37)
     classifier = list(resolve_network(str(run)).graph().ops())[-1]
     assert classifier.output_shape == (37,)
 
@@ -89,9 +96,7 @@ def test_the_network_of_a_training(tmp_path: Path) -> None:
     architecture = get_space("elastic-mini").middle
     settings = {"command": "train", "space": "elastic-mini", "data": "images", "architecture": architecture.to_dict()}
     run = write_run(tmp_path / "run", **settings)
-    (run / "checkpoints").mkdir()
-    header = {"nas.supernet": json.dumps({"classes": 37})}
-    save_file({"x": np.zeros(1)}, run / "checkpoints" / "supernet.safetensors", header)
+    write_checkpoint(run, classes=37)
     network = resolve_network(str(run))
     assert (network.name, network.architecture) == (str(run), architecture)
     assert list(network.graph().ops())[-1].output_shape == (37,)

@@ -29,6 +29,7 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=15, learning_rate=2e-3, checkpo
 def launch(images: Path, folder: Path, processes: int = 2, **asked: Any) -> subprocess.CompletedProcess[str]:
     settings = {**SETTINGS.to_dict(), **asked}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["--monitor-interval=3"] if "lost_at" in asked else []  # torchrun waits longer
     command += [str(SCRIPT), str(images), str(folder), json.dumps(settings)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import nas
 from latency_tables.counting import counted_macs
 from nas.cli.main import app
-from nas.errors import RunError, UsageError
+from nas.errors import NasError, RunError
 from search_spaces import SearchSpaceError, SingleSpace, find_architecture, get_space
 from search_spaces.asvit_progressive import coarse_dilation
 from supernets import Supernet, SupernetError
@@ -192,14 +192,14 @@ def test_weights_of_one_network_are_no_supernet(data: ImageData, tmp_path: Path)
     ("arguments", "message"),
     [
         ({"arch": "asvit/small", "space": "elastic"}, "is of space `asvit-grown`, found space `elastic`"),
-        ({"arch": "resnet18"}, "belongs to no search space"),
+        ({"arch": "resnet18"}, "which no adapter knows"),
         ({"arch": "elastic-mini/middle", "epochs": 1, "budget_seconds": 1.0}, "expected one of them"),
     ],
 )
 def test_networks_that_cannot_be_trained_are_refused(
     arguments: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(NasError, match=message):
         nas.train(**arguments, output=tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 

@@ -148,7 +148,8 @@ def test_a_recipe_that_does_not_exist() -> None:
 
 def test_options_are_read_from_text() -> None:
     texts = ["weight_decay=0.02", "accumulate=2", "ema_decay=none", "teachers=a, b", "clipping=none"]
-    found = parse_options(texts)
+    found, others = parse_options(texts)
+    assert others == {}
     assert found == {
         "weight_decay": 0.02,
         "accumulate": 2,
@@ -157,7 +158,7 @@ def test_options_are_read_from_text() -> None:
         "clipping": "none",
     }
     assert dataclasses.replace(TrainingSettings(), **found).accumulate == 2
-    assert parse_options(["teachers=none"]) == {"teachers": ()}
+    assert parse_options(["teachers=none"]) == ({"teachers": ()}, {})
 
 
 @pytest.mark.parametrize(
