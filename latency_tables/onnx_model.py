@@ -75,6 +75,7 @@ def _drop_values(tensor: Any, folder: Path) -> None:
 
     if uses_external_data(tensor) and prod(tensor.dims) <= KEPT_ELEMENTS:
         try:
+            _check_beside(tensor, folder)
             load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # the loader's own classes and OSError
             if tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
@@ -87,6 +88,13 @@ def _drop_values(tensor: Any, folder: Path) -> None:
             tensor.ClearField(field)
     tensor.ClearField("external_data")
     tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _check_beside(tensor: Any, folder: Path) -> None:
+    """Refuse a data file that is a link; releases of ONNX before 1.19 follow it out of the folder."""
+    for entry in tensor.external_data:
+        if entry.key == "location" and (folder / entry.value).is_symlink():
+            raise ValueError(f"`{entry.value}` is a link, expected a file")
 
 
 def has_values(tensor: Any) -> bool:

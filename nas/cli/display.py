@@ -111,7 +111,7 @@ def _column_widths(
         min(width, max(NARROWEST_TEXT, headers[i], longest_word(by_column[i]))) if i in flexible else width
         for i, width in enumerate(widths)
     ]
-    room = width - (3 * len(columns) - 1)  # without the gaps between columns
+    room = width - (3 * len(columns) + 1)  # the gaps between columns, of which rich before 14.3 has two more
     while sum(widths) > room and widths != least:
         widest = max((i for i in flexible if widths[i] > least[i]), key=widths.__getitem__)
         widths[widest] -= 1

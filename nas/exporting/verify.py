@@ -138,10 +138,9 @@ def export_run(
             f"`{run}` holds a supernet, expected the training of one network or a search",
             hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, then export from that run",
         )
-    settings = recorded.settings
-    target, card, chosen = folder or run / "exports" / "network", settings.get("card") or {}, parse_formats(formats)
-    checkpoint, seed = supernet_checkpoint(run), settings["seed"]
-    return _export_trained(checkpoint, recorded.architecture, data or settings["data"], card, seed, target, chosen)
+    card, chosen = recorded.settings.get("card") or {}, parse_formats(formats)
+    source, seed, target = data or recorded.setting("data"), recorded.setting("seed"), folder or run / "exports/network"
+    return _export_trained(supernet_checkpoint(run), recorded.architecture, source, card, seed, target, chosen)
 
 
 def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:

@@ -22,6 +22,8 @@ SIZES = ("params", "macs")
 
 Read = TypeVar("Read")
 _MOST = sys.float_info.max
+_INTEGERS = 2**63
+"""What whole numbers of arrays stay below."""
 
 
 def latency_name(target: str) -> str:
@@ -176,7 +178,7 @@ def number(data: Mapping[str, Any], name: str, where: str) -> float:
     found = data.get(name)
     if (type(found) is not float and type(found) is not int) or not abs(found) <= _MOST:
         raise ValueError(_complaint(data, name, where, "a finite number"))
-    return found
+    return found if abs(found) < _INTEGERS else float(found)
 
 
 def whole(data: Mapping[str, Any], name: str, where: str) -> int:
@@ -186,7 +188,7 @@ def whole(data: Mapping[str, Any], name: str, where: str) -> int:
         ValueError: It is missing, or no whole number.
     """
     found = data.get(name)
-    if type(found) is not int or abs(found) > _MOST:
+    if type(found) is not int or abs(found) >= _INTEGERS:
         raise ValueError(_complaint(data, name, where, "a whole number"))
     return found
 

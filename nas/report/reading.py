@@ -48,15 +48,20 @@ class ReportData:
         return points_of(self.front, self.trials)
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """An object of the front document: ``training``, ``verified``, ``model`` or ``formats``; empty without one.
+        """An object of the front document, see `section_of`."""
+        return section_of(self.front, name)
 
-        Raises:
-            RunError: It is no object.
-        """
-        found = self.front.document.get(name) or {}
-        if not isinstance(found, dict):
-            raise RunError(f"`{self.path / FRONT_FILE}`: `{name}` is {type(found).__name__}, expected an object")
-        return found
+
+def section_of(front: SearchFront, name: str) -> Mapping[str, Any]:
+    """An object of a front document: ``training``, ``verified``, ``model`` or ``formats``; empty without one.
+
+    Raises:
+        RunError: It is no object.
+    """
+    found = front.document.get(name) or {}
+    if not isinstance(found, dict):
+        raise RunError(f"`{front.run / FRONT_FILE}`: `{name}` is {type(found).__name__}, expected an object")
+    return found
 
 
 def points_of(front: SearchFront, trials: Iterable[Trial]) -> list[Trial]:
@@ -80,7 +85,7 @@ def measured_latency(front: SearchFront) -> Latency | None:
     Raises:
         RunError: What stands there is no latency.
     """
-    latencies = (front.document.get("verified") or {}).get("latency")
+    latencies = section_of(front, "verified").get("latency")
     if not isinstance(latencies, dict) or front.target not in latencies:
         return None
     try:
@@ -91,7 +96,7 @@ def measured_latency(front: SearchFront) -> Latency | None:
 
 def verified_member(front: SearchFront) -> FrontMember | None:
     """The member that was verified; None where the document does not say which."""
-    number = (front.document.get("verified") or {}).get("number")
+    number = section_of(front, "verified").get("number")
     return next((member for member in members_of(front) if member.number == number), None)
 
 

@@ -78,6 +78,19 @@ class RunFolder:
         """The verb that started the run: ``search``, ``train``, ``finish`` or ``scale``; None where there is no run."""
         return self.settings.get("command")
 
+    def setting(self, name: str) -> Any:
+        """A setting that every run of its verb records.
+
+        Raises:
+            RunError: It is not there.
+        """
+        if name not in self.settings:
+            raise RunError(
+                f"`{self.path / 'settings.json'}` is damaged: `{name}` is missing",
+                hint="restore the file from a copy, or start a new run",
+            )
+        return self.settings[name]
+
     @property
     def is_training(self) -> bool:
         """Whether the run trained a supernet or one network, rather than searched."""

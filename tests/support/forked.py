@@ -1,30 +1,41 @@
-"""Work in a process that is forked from this one, so that it needs no time to import anything, and can be killed."""
+"""Work in a process that need not import anything, since it is forked from one that has, and that can be killed.
+
+The processes are not forked from the test's own: one that has computed gradients cannot be forked.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["nas.cli.main", "nas.searching.search", "nas.training.train", "nas.finishing.finish"])
 
-def fork(work: Callable[[], object], log: Path) -> int:
-    """Begin the work; what it says, and why it failed, goes to ``log``. The number of its process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process:
-        return process
+
+def fork(work: Callable[[], object], log: Path) -> ForkServerProcess:
+    """Begin the work, which can be pickled; what it says, and why it failed, goes to ``log``."""
+    process = _context.Process(target=_do, args=(work, log, dict(os.environ)))
+    process.start()
+    return process
+
+
+def _do(work: Callable[[], object], log: Path, environment: Mapping[str, str]) -> None:
     code = 1
     try:
         os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for standard in (1, 2):
             os.dup2(descriptor, standard)
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # not those of pytest
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
         work()
         sys.stdout.flush()
         code = 0
@@ -35,16 +46,23 @@ def fork(work: Callable[[], object], log: Path) -> int:
         os._exit(code)
 
 
-def ended(process: int, seconds: float) -> int | None:
+def ended(process: ForkServerProcess, seconds: float) -> int | None:
     """The exit code of a process that ends within so many seconds; None for one that does not."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.002)
+    process.join(seconds)
+    return process.exitcode
+
+
+def kill(process: ForkServerProcess) -> None:
+    """Kill the process, and it alone."""
+    process.kill()
+    process.join()
+
+
+def kill_all(process: ForkServerProcess) -> None:
+    """Kill the process and those that it began."""
+    assert process.pid is not None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 def finish(work: Callable[[], object], log: Path, seconds: float = 300.0) -> float:
@@ -52,8 +70,7 @@ def finish(work: Callable[[], object], log: Path, seconds: float = 300.0) -> flo
     began = time.monotonic()
     code = ended(process := fork(work, log), seconds)
     if code is None:
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        kill_all(process)
     assert code == 0, f"exit code {code}:\n{log.read_text()[-3000:]}"
     return time.monotonic() - began
 
@@ -62,8 +79,7 @@ def killed(work: Callable[[], object], log: Path, seconds: float) -> bool:
     """Begin the work and kill it, and it alone, after so long; whether it had not ended before."""
     code = ended(process := fork(work, log), seconds)
     if code is None:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        kill(process)
         return True
     assert code == 0, f"exit code {code}:\n{log.read_text()[-3000:]}"
     return False

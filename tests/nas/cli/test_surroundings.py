@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import nas
 from nas.cli.main import main
 from nas.errors import RunError
 from nas.runs.run import Run
-from tests.support.forked import ended, finish, fork
+from tests.support.forked import ended, finish, fork, kill_all
 from tests.support.mounts import make_read_only, own_mounts
 from tests.support.searches import FakeEvaluator, recorded, run_fake_search, timeless
 
@@ -55,8 +54,7 @@ def run_command(
     log = tmp_path / f"log-{time.monotonic_ns()}"
     found = ended(process := fork(partial(within, prepare, *arguments), log), seconds)
     if found is None:
-        os.killpg(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        kill_all(process)
     said = log.read_text(errors="replace")
     assert (found != 0) == (code != 0), said
     assert code == 0 or f"exit code {code}" in said, said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import NasError, UsageError
+from nas.errors import NasError, RunError, UsageError
 from nas.exporting.export import CONFIG, WEIGHTS, load
 from nas.exporting.verify import export_run
 from search_spaces import UnknownNameError, get_space
@@ -25,6 +25,14 @@ def test_a_network_is_exported_by_name(tmp_path: Path, monkeypatch: pytest.Monke
     params = sum(parameter.numel() for parameter in load(exported.folder).parameters())
     assert params == space.lower(space.smallest).params
     assert 4 * params < (exported.folder / WEIGHTS).stat().st_size < 4.2 * params
+
+
+def test_settings_of_a_training_without_its_images_are_refused(tmp_path: Path) -> None:
+    settings = {"schema": 1, "command": "train", "architecture": get_space("resnas-mini").smallest.to_dict(), "seed": 0}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(RunError, match=r"settings\.json` is damaged: `data` is missing") as caught:
+        export_run(tmp_path)
+    assert "start a new run" in caught.value.hint
 
 
 def test_what_names_no_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

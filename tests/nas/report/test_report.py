@@ -331,6 +331,24 @@ def test_broken_line_inside_is_an_error(make_run: MakeRun) -> None:
         build_report(run)
 
 
+@pytest.mark.parametrize("value", [10**19, -(2**63)])
+def test_numbers_beyond_what_arrays_hold_are_drawn_as_others(make_run: MakeRun, value: int) -> None:
+    trial = make_trials(4, 16.0)[3]
+    trial |= {"number": 3, "objectives": {"length_distortion": value}}
+    assert "Search progress" in Page(build_report(make_run(3, trials_line=json.dumps(trial) + "\n"))).text
+
+
+def test_more_operations_than_arrays_hold_are_refused(make_run: MakeRun) -> None:
+    trial = {**make_trials(4, 16.0)[3], "number": 3, "macs": 2**63}
+    with pytest.raises(RunError, match="`macs`: found '9223372036854775808', expected a whole number"):
+        build_report(make_run(3, trials_line=json.dumps(trial) + "\n"))
+
+
+def test_a_verified_network_that_is_none_is_refused(make_run: MakeRun) -> None:
+    with pytest.raises(RunError, match="`verified` is int, expected an object"):
+        build_report(make_run(6, verified=3))
+
+
 @pytest.mark.parametrize("change", ["space", "params"])
 def test_space_that_has_changed_shows_the_choices(make_run: MakeRun, change: str) -> None:
     run = make_run(30)
