@@ -25,8 +25,10 @@ SCHEMA = 1
 BYTES_PER_ELEMENT: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
 Kind = Literal["measured", "calibrated", "transferred"]
-Milliseconds = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+MOST = 1e30
+"""No number of a table is larger, so that sums and products of several stay finite."""
+Milliseconds = Annotated[float, Field(ge=0, le=MOST)]
+Positive = Annotated[float, Field(gt=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Features = tuple[float, float, float, float]
 """Launches, MACs, bytes read, bytes written."""
@@ -132,7 +134,7 @@ class Roofline(_Model):
     highest: Features
     direct: bool
     low: Share
-    high: float = Field(ge=1)
+    high: float = Field(ge=1, le=MOST)
     n_fit: int = Field(ge=0)
 
     @property
@@ -157,8 +159,8 @@ class Roofline(_Model):
 class Interval(_Model):
     """Relative residuals of whole networks, ``measured / predicted - 1``, at the two ends of the interval."""
 
-    low: float = Field(gt=-1)
-    high: float
+    low: float = Field(gt=-1, le=MOST)
+    high: float = Field(le=MOST)
     coverage: Share
 
 

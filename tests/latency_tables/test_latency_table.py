@@ -54,6 +54,7 @@ def put(value: Any, *path: str | int) -> Callable[[dict[str, Any]], None]:
     [
         (drop("overhead_ms"), "field `overhead_ms`: found nothing, expected a value"),
         (put(-0.5, "kernels", 0, "median_ms"), "field `kernels.0.median_ms`: found -0.5, expected greater than or"),
+        (put(1e308, "rooflines", 0, "ms_per_megabyte_read"), "found 1e+308, expected less than or equal to 1000000"),
         (put(float("nan"), "kernels", 0, "median_ms"), "found NaN, expected finite numbers"),
         (put("s", "unit"), "field `unit`: found \"s\", expected 'ms'"),
         (
