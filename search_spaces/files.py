@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DAMAGED_ARCHIVE = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile)
+"""What NumPy and zipfile raise over an archive that is damaged, encrypted or none."""
 SET_ASIDE = ".old"
 """Ending of a folder that another one takes the place of."""
 

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, takewhile
-from zipfile import BadZipFile
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.files import cache_dir, replacing
+from search_spaces.files import DAMAGED_ARCHIVE, cache_dir, replacing
 from search_spaces.timm_models import TimmSpace
 from supernets.data.image_data import Batch, ImageData, Part
 from supernets.errors import SupernetError
@@ -129,15 +129,7 @@ class FeatureReader:
         return torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1).float().cpu()
 
     def _load(self) -> dict[bytes, Tensor]:
-        if not self._path.is_file():
-            return {}
-        try:
-            with np.load(self._path, allow_pickle=False) as arrays:
-                keys, values_ND = arrays["keys"], torch.from_numpy(arrays["values"])
-            return {key.tobytes(): row_D for key, row_D in zip(keys, values_ND, strict=True)}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            logger.warning("`%s` cannot be read, so features are computed again: %s", self._path, error)
-            return {}
+        return remembered(self._path, sum(layer.in_features for layer in self._layers))
 
     def _save(self, features: dict[bytes, Tensor]) -> None:
         keys = np.frombuffer(b"".join(features), dtype=np.uint8).reshape(len(features), -1)
@@ -222,3 +214,20 @@ def _digest(supernet: Supernet) -> str:
         if name not in ends:
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def remembered(path: Path, width: int) -> dict[bytes, Tensor]:
+    """The features ``(width,)`` that were kept of images, by their keys; none where the file is missing or damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            keys, values_ND = arrays["keys"], arrays["values"]
+        if (keys.dtype, values_ND.dtype, keys.ndim, values_ND.shape[1:]) != (np.uint8, np.float32, 2, (width,)):
+            raise ValueError(f"found {values_ND.dtype} {values_ND.shape}, expected float32 of width {width}")
+        if not np.isfinite(values_ND).all():
+            raise ValueError("found numbers that are not finite")
+        return {key.tobytes(): row_D for key, row_D in zip(keys, torch.from_numpy(values_ND), strict=True)}
+    except DAMAGED_ARCHIVE as error:
+        logger.warning("`%s` cannot be read, so features are computed again: %s", path, error)
+        return {}

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import time
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.files import cache_dir
+from search_spaces.files import DAMAGED_ARCHIVE, cache_dir
 from search_spaces.json_file import parse_json
 from supernets.checkpoint import write_atomically
 from supernets.data.image_data import IntArray
@@ -294,7 +292,7 @@ def _remembered(path: Path, top: Path) -> ImageIndex | None:
             spots = np.unique(np.linspace(0, len(index.names) - 1, SPOT_CHECKS).astype(np.int64)).tolist()
             sizes = pool.map(lambda spot: os.stat(top / index.names[spot]).st_size, spots)
             return index if list(sizes) == index.sizes[spots].tolist() else None
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, zlib.error, zipfile.BadZipFile):
+    except DAMAGED_ARCHIVE:
         return None
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Genotypes, SearchSpace
-from search_spaces.files import cache_dir, replacing
+from search_spaces.files import DAMAGED_ARCHIVE, cache_dir, replacing
 from supernets.errors import SupernetError
 from supernets.sampling.floors import Floor
 
@@ -193,7 +191,7 @@ def _read(path: Path, space: SearchSpace, wanted: TableRange, macs: Macs) -> Gen
     try:
         with np.load(path, allow_pickle=False) as archive:
             table: Genotypes = archive["genotypes"]
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+    except DAMAGED_ARCHIVE:
         return None
     if table.dtype != np.int8 or table.ndim != 2 or table.shape[1] != len(space.choices):
         return None

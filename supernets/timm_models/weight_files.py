@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search_spaces.files import DAMAGED_ARCHIVE
 from search_spaces.json_file import parse_json
 from supernets.errors import CheckpointError
 
@@ -159,7 +160,7 @@ def _members(file: Path) -> list[str]:
             return []
         with zipfile.ZipFile(file) as archive:
             return archive.namelist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise CheckpointError(f"weights `{file}` cannot be read: {error}", hint=EXPECTED) from error
 
 

@@ -45,6 +45,7 @@ from nas.training.settings import TrainSettings
 from search_spaces import Architecture, SingleSpace, get_space
 from supernets.checkpoint import load_supernet, save_checkpoint
 from supernets.data import image_index
+from supernets.features import remembered
 from supernets.supernet import Supernet
 from supernets.timm_models.weight_files import beside, find_weights, read_weights
 from supernets.training.log import LOG_NAME, TrainingLog
@@ -414,7 +415,13 @@ def _cache_formats(folder: Path) -> list[Format]:
     cached = folder / "index.npz"
     image_index._remember(cached, index, [(name, (images / name).stat().st_mtime_ns) for name in ("", "a", "b")])
     assert image_index._remembered(cached, images) is not None
-    return [Format("remembered images", cached, _mutate_archive, lambda: image_index._remembered(cached, images))]
+    features = folder / "features.npz"
+    np.savez(features, keys=np.arange(64, dtype=np.uint8).reshape(4, 16), values=np.ones((4, 6), dtype=np.float32))
+    assert len(remembered(features, 6)) == 4
+    return [
+        Format("remembered images", cached, _mutate_archive, lambda: image_index._remembered(cached, images)),
+        Format("remembered features", features, _mutate_archive, lambda: remembered(features, 6)),
+    ]
 
 
 def _mutate_archive(generator: Any, contents: bytes) -> bytes:
