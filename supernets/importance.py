@@ -14,7 +14,8 @@ Blocks have criteria of their own: ``magnitude`` is the size of their weights, `
 input (Men et al., "ShortGPT", 2024, arXiv 2403.03853), ``taylor`` is replaced by the exact figure, the loss without the
 block. Which criterion is used is decided axis by axis, by the loss of the networks at the middle size of that axis.
 
-Legend of tensor suffixes: B batch, C colours, H and W rows and columns, N tokens, K classes, I inputs of a layer.
+Legend of tensor suffixes: B batch, C colours, H and W rows and columns, N tokens, K classes, I inputs of a layer,
+M rows (images or tokens).
 """
 
 from __future__ import annotations
@@ -153,33 +154,36 @@ def sorted_along(supernet: Supernet, axis: str, criterion: str, calibration: Cal
         order = sorted(range(len(values)), key=lambda number: -values[number])
         return reordered(supernet, tuple(order))
     again = _copy(supernet)
-    importance = _importance(again, criterion, calibration)
+    importance = importance_of(again, criterion, calibration)
     with torch.no_grad():
         for group in _groups(again)[axis]:
             order_of = torch.stack([importance(name, own) for name, own in group]).sum(dim=0)
             order_of = order_of.argsort(descending=True, stable=True)
             for name, own in group:
-                part = _part(again, name)
+                part = part_of(again, name)
                 tensors = {key: tensor.detach() for key, tensor in part.module.state_dict().items()}
                 permute_axis(tensors, part.axes, part.sizes, own, order_of)
     return again
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
+    """A part of the whole network: its module, the axes of its tensors, their sizes, and which are not to be sorted."""
+
     module: nn.Module
     axes: Mapping[str, str]
     sizes: Mapping[str, int]
     in_order: set[str]
 
 
-def _part(supernet: Supernet, name: str) -> _Part:
+def part_of(supernet: Supernet, name: str) -> Part:
+    """The part of that name."""
     space, family = supernet.space, supernet.family
     assert isinstance(family, TimmFamily)
     spec = space.block(name, dict(space.largest.settings))
     assert isinstance(spec, TimmBlock)
     axes, sizes, in_order = family.axes(spec), family.sizes(spec), family.in_order(spec)
-    return _Part(supernet.network.get_submodule(name), axes, sizes, in_order)
+    return Part(supernet.network.get_submodule(name), axes, sizes, in_order)
 
 
 def _groups(supernet: Supernet) -> dict[str, list[list[tuple[str, str]]]]:
@@ -189,7 +193,7 @@ def _groups(supernet: Supernet) -> dict[str, list[list[tuple[str, str]]]]:
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     fixed: set[tuple[str, str]] = set()
     for outline in space.outline.parts:
-        part = _part(supernet, outline.name)
+        part = part_of(supernet, outline.name)
         searched = dict(outline.axes)
         if "head" in part.sizes and "head" not in searched:
             searched["head"] = f"{outline.name}.heads"  # they follow the width
@@ -224,23 +228,23 @@ def middle_of(space: SearchSpace, axis: str) -> Architecture:
     return space.decode(space.repair(space.encode([probe])))[0]
 
 
-def _importance(supernet: Supernet, criterion: str, calibration: Calibration) -> Callable[[str, str], Tensor]:
-    """Importance of every entry of an axis of a part."""
+def importance_of(supernet: Supernet, criterion: str, calibration: Calibration) -> Callable[[str, str], Tensor]:
+    """Importance of every entry of an axis of a part, both by name; ``taylor`` leaves gradients behind."""
     norms: dict[str, Tensor] = {}
     if criterion == "taylor":
         _accumulate_gradients(supernet, calibration)
     if criterion == "activation":
-        norms = _input_norms(supernet, calibration)
+        norms = {path: sums.squares_I.sqrt() for path, sums in input_sums(supernet, calibration).items()}
 
     def importance(name: str, axis: str) -> Tensor:
-        part = _part(supernet, name)
+        part = part_of(supernet, name)
         tensors = {key: tensor.detach() for key, tensor in part.module.named_parameters()}
         axes: Mapping[str, str] = part.axes
         if criterion == "taylor":
             learned = part.module.named_parameters()
             tensors = {key: tensor.detach() * tensor.grad for key, tensor in learned if tensor.grad is not None}
         if criterion == "activation":
-            tensors, axes = _weighted_inputs(name, tensors, axes, norms)
+            tensors, axes = weighted_inputs(name, tensors, axes, norms)
         if not tensors:
             return torch.zeros(part.sizes[axis], device=supernet.device)
         return axis_importance(tensors, axes, part.sizes, axis)
@@ -255,10 +259,27 @@ def _accumulate_gradients(supernet: Supernet, calibration: Calibration) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
 
+@dataclass(frozen=True)
+class InputSums:
+    """What flows into a layer, summed over calibration images and tokens, by channel."""
+
+    rows: int
+    sum_I: Tensor
+    squares_I: Tensor
+
+    def __add__(self, other: InputSums) -> InputSums:
+        return InputSums(self.rows + other.rows, self.sum_I + other.sum_I, self.squares_I + other.squares_I)
+
+    @property
+    def variance_I(self) -> Tensor:
+        """Variance by channel."""
+        return (self.squares_I / self.rows - (self.sum_I / self.rows).square()).clamp_min(0)
+
+
 @torch.no_grad()
-def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tensor]:
-    """Root of the summed squares ``(I,)`` of what flows into every dense layer, by channel and by the layer's path."""
-    squares: dict[str, Tensor] = {}
+def input_sums(supernet: Supernet, calibration: Calibration) -> dict[str, InputSums]:
+    """What flows into every dense layer of the whole network, by the layer's path."""
+    found: dict[str, InputSums] = {}
     handles = []
     for path, layer in supernet.network.named_modules():
         is_convolution = isinstance(layer, nn.Conv2d) and layer.groups == 1
@@ -266,8 +287,9 @@ def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tens
             channels = 1 if is_convolution else -1
 
             def watch(_: nn.Module, inputs: tuple[Tensor, ...], path: str = path, channels: int = channels) -> None:
-                x_I = inputs[0].detach().movedim(channels, -1).flatten(0, -2).square().sum(dim=0)
-                squares[path] = squares[path] + x_I if path in squares else x_I
+                x_MI = inputs[0].detach().movedim(channels, -1).flatten(0, -2)
+                sums = InputSums(len(x_MI), x_MI.sum(dim=0), x_MI.square().sum(dim=0))
+                found[path] = found[path] + sums if path in found else sums
 
             handles.append(layer.register_forward_pre_hook(watch))
     try:
@@ -276,18 +298,18 @@ def _input_norms(supernet: Supernet, calibration: Calibration) -> dict[str, Tens
     finally:
         for handle in handles:
             handle.remove()
-    return {path: total_I.sqrt() for path, total_I in squares.items()}
+    return found
 
 
-def _weighted_inputs(
-    part: str, parameters: Mapping[str, Tensor], axes: Mapping[str, str], norms: Mapping[str, Tensor]
+def weighted_inputs(
+    part: str, parameters: Mapping[str, Tensor], axes: Mapping[str, str], sizes: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights of dense layers times the size of their inputs, with axes on the inputs only."""
+    """Weights of dense layers times the ``sizes`` of their inputs by path, with axes on the inputs only."""
     weighted, words = {}, {}
     for name, weight in parameters.items():
-        norm_I = norms.get(f"{part}.{name.removesuffix('.weight')}") if name.endswith(".weight") else None
-        if norm_I is not None:
-            weighted[name] = weight.abs().reshape(*weight.shape[:2], -1).sum(dim=2) * norm_I
+        size_I = sizes.get(f"{part}.{name.removesuffix('.weight')}") if name.endswith(".weight") else None
+        if size_I is not None:
+            weighted[name] = weight.abs().reshape(*weight.shape[:2], -1).sum(dim=2) * size_I
             words[name] = ". " + re.findall(r"\([^)]*\)|\S+", axes[name])[1]
     return weighted, words
 

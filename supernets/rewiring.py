@@ -11,6 +11,7 @@ transformer block these are the ones that the reference counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -100,6 +101,8 @@ def permute_axis(
     Raises:
         ValueError: A description does not fit its tensor, or narrows the axis other than to its first entries.
     """
+    if any(found.name == axis and found.mode for name in tensors for found in chain(*parse_axes(axes[name]))):
+        raise ValueError(f"the order of `{axis}` is not free, networks keep its centre or scale it")
     for split, positions in _carriers(tensors, axes, sizes, axis):
         for position in positions:
             split.copy_(split.index_select(position, order))
@@ -114,6 +117,4 @@ def _carriers(
         positions = [position for position, found in enumerate(named) if found.name == axis]
         if not positions:
             continue
-        if any(named[position].mode for position in positions):
-            raise ValueError(f"axes `{axes[name]}`: the order of `{axis}` is not free, networks keep its centre")
         yield tensor.view(make_narrowing(axes[name], tuple(tensor.shape), sizes, sizes).split_shape), positions

@@ -52,6 +52,8 @@ Floats = npt.NDArray[np.float64]
 
 LARGE, SPREAD = 4, 4
 """Networks tried before anything is predicted: such as are large for their costs, and others."""
+PER_SUGGESTION = 2
+"""Proposals of its own for each network that the problem suggests."""
 BATCH_SHARE = 0.15
 """Proposals made from one fit, as a share of its labels: with more labels a fit costs more and ages less."""
 FEW = 50
@@ -104,7 +106,8 @@ class PredictorController:
     """Proposes what is expected to enlarge the area under the front of quality and known costs most.
 
     Networks out of bounds are never proposed. The predictor is fitted anew when the proposals of the last fit
-    are used up, so it depends on what was told and on nothing else. Where no fit is possible proposals are random.
+    are used up, so it depends on what was told and on nothing else. Where no fit is possible proposals are random. What
+    the problem suggests comes in between, so that a short search is not spent on it.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
@@ -113,6 +116,9 @@ class PredictorController:
         self._encode = SpaceEncoder(problem.space)
         self._neighbourhoods = Neighbourhoods(problem)
         self._queue: list[Genotypes] = list(informed_population(problem, LARGE, SPREAD, self._generator))
+        suggested = problem.feasible[:0] if problem.suggested is None else problem.suggested
+        self._since_suggestion = PER_SUGGESTION
+        self._suggested: list[Genotypes] = list(within_bound(problem, suggested))
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
         self._costs_k: list[Floats] = []
@@ -123,7 +129,7 @@ class PredictorController:
             labels = len(self._done)
             wanted = max(count, int(min(BATCH_SHARE * labels, (labels / FEW) ** 2)))
             with on_one_thread():
-                self._queue = list(self._proposals(wanted))
+                self._queue = self._with_suggestions(list(self._proposals(wanted)))
         if not self._queue:
             proposal = fresh_proposal(self._problem, self._seen, self._evaluated, self._generator)
             self._queue = [] if proposal is None else [proposal]
@@ -136,6 +142,16 @@ class PredictorController:
         self._seen.update(row_keys(genotypes))
         self._done += list(genotypes[is_new_n])
         self._costs_k += list(outcomes.costs_nk[is_new_n])
+
+    def _with_suggestions(self, proposals: list[Genotypes]) -> list[Genotypes]:
+        """Proposals, and one suggestion that is new for every `PER_SUGGESTION` of them so far."""
+        self._since_suggestion += len(proposals)
+        while self._suggested and self._since_suggestion >= PER_SUGGESTION:
+            suggestion = self._suggested.pop(0)
+            if suggestion.tobytes() not in self._seen | {proposal.tobytes() for proposal in proposals}:
+                proposals.append(suggestion)
+                self._since_suggestion -= PER_SUGGESTION
+        return proposals
 
     @property
     def _evaluated(self) -> Genotypes:

@@ -34,6 +34,7 @@ class SearchProblem:
         feasible: A network within all limits, the fastest that is known, as one row ``[1, c]``.
         evaluations: The budget, for controllers whose number of steps is part of the method; None where only time
             counts.
+        suggested: Networks that are worth a try for what is known of their weights, ``[n, c]``; None for none.
     """
 
     space: SearchSpace
@@ -44,3 +45,4 @@ class SearchProblem:
     overshoot: Callable[[Genotypes], Floats]
     feasible: Genotypes
     evaluations: int | None = None
+    suggested: Genotypes | None = None

@@ -38,6 +38,7 @@ class _Recorded(TypedDict, total=False):
     budget_seconds: float | None
     training_seconds: float | None
     search_seconds: float | None
+    suggested: list[list[int]] | None
 
 
 class _Training(TypedDict, total=False):

@@ -43,6 +43,7 @@ from nas.searching.loop import SearchLoop
 from nas.searching.plan import Budget, Plan
 from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
+from nas.searching.suggestions import recorded_suggestions, suggest
 from nas.searching.training import check_training, search_training
 from nas.training.options import checked_options, recordable
 from nas.training.pretrained import PRETRAINED, PretrainedStart, find_model, folder_name, keep_original
@@ -145,6 +146,8 @@ class _Search:
             **question.identity,
             **identity_of(question.images),
         }
+        if own is not None and not (settings.resume and recorded_settings(folder)):
+            document["suggested"] = self._suggested(own, question)
         with Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run:
             if run.is_resumed:
                 self._take_up(run, question)
@@ -159,6 +162,7 @@ class _Search:
             score = self._score_in_columns()
             plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers, score)
             problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
+            problem = replace(problem, suggested=recorded_suggestions(run.settings, problem.space, run.path))
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
             with (
@@ -217,6 +221,12 @@ class _Search:
                 assert images is not None, "a search inside a model has images"
                 asked.compensator(own.supernet, images, settings.seed)
         return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own)
+
+    def _suggested(self, own: PretrainedStart, question: _Question) -> list[list[int]] | None:
+        """Networks that the weights of a model suggest, for the record."""
+        assert question.images is not None, "a search inside a model has images"
+        found = suggest(own, question.images, question.bounds, self.settings.seed)
+        return None if found is None else found.tolist()
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from nas.controllers import Controller, Outcome, Outcomes, SearchProblem, get_controller
 from nas.controllers.improvement import Front, best_batch
-from nas.controllers.predictor import LARGE, SPREAD
+from nas.controllers.predictor import LARGE, PER_SUGGESTION, SPREAD
 from nas.controllers.proposals import within_bound
 from nas.objectives.pareto import hypervolume, pareto_mask
 from nas.predictors import FewLabelPredictor
@@ -260,3 +261,19 @@ def test_each_proposal_is_a_neighbour_of_the_least_explored_member_of_the_front(
         outcomes = [Outcome(State.DONE, cost, -1.0, False, {}) for cost in told]
         controller.tell(genotypes, Outcomes.of(outcomes))
     assert len(known) > 2 * (LARGE + SPREAD)
+
+
+def test_suggestions_within_the_bound_come_between_proposals() -> None:
+    problem = make_problem(MINI, 2.0)
+    drawn = problem.space.sample(200, np.random.default_rng(5))
+    within, outside = within_bound(problem, drawn)[:3], drawn[problem.excess(drawn) > 0][:2]
+    steps, quality = LARGE + SPREAD + 3 * (PER_SUGGESTION + 1), curved_quality(MINI)
+    plain, _ = drive(get_controller("predictor")(problem), problem, steps, quality, never)
+    for suggested in (np.concatenate([outside, within]), outside):
+        asked, _ = drive(
+            get_controller("predictor")(replace(problem, suggested=suggested)), problem, steps, quality, never
+        )
+        first = LARGE + SPREAD + 1
+        assert (asked[:first] == plain[:first]).all()
+        rows = [position for position, row in enumerate(asked) if (row == within).all(axis=1).any()]
+        assert rows == ([first, first + PER_SUGGESTION, first + 2 * PER_SUGGESTION + 1] if len(suggested) > 2 else [])
