@@ -41,7 +41,7 @@ class _Layer:
     """Units that one choice keeps some of.
 
     Attributes:
-        column: Of the choice in genotypes.
+        column: Column of the choice in genotypes.
         kind: One of `UNITS`.
         places: ``(part, axis)`` of what the choice narrows.
     """
