@@ -2,7 +2,7 @@
 
 Trains a small vision transformer on images as one ordinary network, takes it for the pretrained model, sorts it by
 Taylor importance, rotates its heads, and judges networks inside it on images that nothing has seen: some that cut one
-axis alone, and random ones of 40 to 80 % of the MACs that cut all axes but the side of the image.
+axis alone, and random ones of 40 to 80 % of the MACs that cut all axes but the side of the image and its patches.
 
     python benchmarks/compensation.py [--seeds 3] [--epochs 40] [--images 256] [--weights FILE{seed}]
 
@@ -23,7 +23,7 @@ from seed_intervals import with_interval
 
 from nas.evaluation.accuracy import accuracy_of
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
-from search_spaces.timm_models import SIDE
+from search_spaces.timm_models import PATCH, SIDE
 from supernets import Supernet
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
@@ -53,9 +53,10 @@ def cut(space: SearchSpace, sizes: dict[str, int]) -> Architecture:
 
 
 def random_networks(space: SearchSpace, seed: int) -> list[Architecture]:
-    """Networks between 40 and 80 % of the whole one's MACs, on images of its own side."""
+    """Networks between 40 and 80 % of the whole one's MACs, on its own images and patches."""
     genotypes = space.sample(4000, np.random.default_rng(seed))
-    genotypes[:, space.columns[SIDE]] = space.cardinalities[space.columns[SIDE]] - 1
+    columns = [space.columns[name] for name in (SIDE, PATCH)]
+    genotypes[:, columns] = space.cardinalities[columns] - 1
     shares = population_cost(space, genotypes).macs / population_cost(space, space.encode([space.largest])).macs[0]
     return space.decode(genotypes[(shares >= 0.4) & (shares <= 0.8)][:RANDOM_NETWORKS])
 

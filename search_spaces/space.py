@@ -25,11 +25,12 @@ Genotypes = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Choice:
-    """One searchable dimension: a name and its candidate values in ascending order.
+    """One searchable dimension: a name and its candidate values, from the smallest network to the largest.
 
     Attributes:
         name: Name of the choice.
-        values: Candidate values. In a choice with labels they are codes, whose order means nothing.
+        values: Candidate values, ascending; or descending, where a larger number makes a smaller network, as the side
+            of patches does. In a choice with labels they are codes, whose order means nothing.
         labels: Names of the codes of an unordered choice, such as the kinds of an operator; empty where the values are
             sizes.
     """
@@ -41,8 +42,11 @@ class Choice:
     def __post_init__(self) -> None:
         if not 1 <= len(self.values) <= 127:
             raise ValueError(f"choice `{self.name}`: {len(self.values)} values, expected 1 to 127")
-        if list(self.values) != sorted(set(self.values)):
-            raise ValueError(f"choice `{self.name}`: values must ascend without repetition, found {self.values}")
+        ascending = sorted(set(self.values))
+        if list(self.values) not in (ascending, ascending[::-1]):
+            raise ValueError(
+                f"choice `{self.name}`: values must ascend, or descend, without repetition, found {self.values}"
+            )
         if self.labels and len(set(self.labels)) != len(self.values):
             raise ValueError(
                 f"choice `{self.name}`: {len(self.values)} values need as many labels, found {self.labels}"

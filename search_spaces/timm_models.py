@@ -6,10 +6,11 @@ of a block from a registered lowering, so that importing this stays free of torc
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
@@ -35,7 +36,10 @@ NO_ARGUMENTS = {
 }
 """Arguments of ``timm.create_model`` that make no sense here, and why."""
 COLOURS = "in_chans"
-SIDE, DEPTH = "input.side", "depth"
+SIDE, PATCH, DEPTH = "input.side", "input.patch", "depth"
+PATCH_ARGUMENT = "patch_size"
+LEAST_GRID = 2
+"""Fewest patches along a side of the image."""
 ORDER = "order"
 
 
@@ -111,6 +115,11 @@ class TimmReference:
             pairs.append(f"{ORDER}={'.'.join(map(str, self.order))}")
         return self.name + ("?" + "&".join(pairs) if pairs else "")
 
+    def on_patches(self, side: int) -> TimmReference:
+        """The same model made for square patches of another side in pixels."""
+        arguments = dict(self.arguments) | {PATCH_ARGUMENT: side}
+        return replace(self, arguments=tuple(sorted(arguments.items())))
+
     @property
     def model(self) -> str:
         """The canonical form without the order of blocks, which does not change what a block is."""
@@ -137,7 +146,7 @@ class TimmBlock:
     """The size of one part of a timm model: its stem, one of its blocks, a step between stages or its head.
 
     Attributes:
-        model: A `TimmReference.model`.
+        model: A `TimmReference.model`, on the patches of the network.
         part: Name of the part in that model, or of the first of all parts that are equal to it.
         side: Side in pixels of the image that the network computes on.
         classes: Number of classes to tell apart.
@@ -216,13 +225,14 @@ class TimmSpace(SearchSpace):
     """The networks inside one timm model; the largest one is the model itself.
 
     A depth of d keeps the d most important of the removable blocks, in the model's own order. Sizes of blocks that are
-    left out are put to the largest value, so that equal networks are equal genotypes.
+    left out are put to the largest value, so that equal networks are equal genotypes. Patches that do not divide the
+    side of the image are put to the next smaller ones that do, at last to the model's own.
 
     Args:
         outline: What is searchable in the model.
     """
 
-    version = 2  # 1 had no widths of heads
+    version = 3  # 1 had no widths of heads, 2 no sides of patches
 
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
@@ -235,35 +245,47 @@ class TimmSpace(SearchSpace):
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """Input side, widths, depths, then the sizes of every block."""
+        """Input side, side of patches, widths, depths, then the sizes of every block."""
         return self.outline.choices
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
         """A slot for every part of the model."""
+        common = [name for name in (SIDE, PATCH) if name in self.columns]
         return tuple(
             Slot(
                 part.name,
-                tuple(dict.fromkeys([SIDE, *([part.removable] if part.removable else []), *dict(part.axes).values()])),
+                tuple(dict.fromkeys(common + [part.removable] * bool(part.removable) + [*dict(part.axes).values()])),
             )
             for part in self.outline.parts
         )
 
     def block(self, slot: str, values: Mapping[str, int]) -> TimmBlock | None:
-        """The part in ``slot``; None where the depth leaves it out."""
+        """The part in ``slot``; None where the depth leaves it out, or patches do not divide the side."""
         part = self._parts[slot]
+        if not self._fits(values[SIDE], values.get(PATCH, self._own_patch)):
+            return None
         if part.removable and self._rank[slot] >= values[part.removable]:
             return None
         sizes = tuple((axis, values[choice]) for axis, choice in part.axes)
-        return TimmBlock(self.outline.reference.model, part.same_as, values[SIDE], self.classes, sizes)
+        return TimmBlock(self.reference(values).model, part.same_as, values[SIDE], self.classes, sizes)
+
+    def reference(self, values: Mapping[str, int]) -> TimmReference:
+        """The model on the patches of a network with these values."""
+        own, patch = self.outline.reference, values.get(PATCH, self._own_patch)
+        return own if patch == self._own_patch else own.on_patches(patch)
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(3, side, side)`` of the image that the network computes on."""
         return (3, values[SIDE], values[SIDE])
 
     def repair(self, genotypes: Genotypes) -> Genotypes:
-        """Put the sizes of blocks that the depth leaves out to the largest value."""
+        """Put the sizes of blocks that the depth leaves out to the largest value, and patches to some that fit."""
         repaired: Genotypes = genotypes.copy()
+        for number, patch in enumerate(self._patches[:-1]):
+            unfit = [not self._fits(side, patch) for side in self.choices[self.columns[SIDE]].values]
+            wrong = np.array(unfit)[repaired[:, self.columns[SIDE]]] & (repaired[:, self.columns[PATCH]] == number)
+            repaired[wrong, self.columns[PATCH]] += 1
         for part in self.outline.parts:
             own = [choice for choice in dict(part.axes).values() if choice.startswith(f"{part.name}.")]
             if part.removable and own:
@@ -272,6 +294,18 @@ class TimmSpace(SearchSpace):
                 repaired[absent[:, None], columns] = self.cardinalities[columns].astype(np.int8) - 1
         return repaired
 
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture with every choice at its smallest value; side and patches make the fewest tokens."""
+        genotypes = np.zeros((1, len(self.choices)), dtype=np.int8)
+        sides = self.choices[self.columns[SIDE]].values
+        numbers = itertools.product(range(len(sides)), range(len(self._patches)))
+        pairs = [(s, p) for s, p in numbers if self._fits(sides[s], self._patches[p])]
+        if pairs:
+            fewest = min(pairs, key=lambda pair: sides[pair[0]] // self._patches[pair[1]])
+            genotypes[0, [self.columns[SIDE], self.columns[PATCH]]] = fewest
+        return self.decode(self.repair(genotypes))[0]
+
     def sample(self, count: int, generator: np.random.Generator) -> Genotypes:
         """Draw ``count`` genotypes ``[count, c]``: every choice uniformly, then those of absent blocks made canonical.
 
@@ -279,6 +313,19 @@ class TimmSpace(SearchSpace):
         """
         drawn = generator.integers(0, self.cardinalities, size=(count, len(self.choices)))
         return self.repair(drawn.astype(np.int8))
+
+    @cached_property
+    def _patches(self) -> tuple[int, ...]:
+        """Sides of patches, descending; none where they are not searched."""
+        return self.choices[self.columns[PATCH]].values if PATCH in self.columns else ()
+
+    @property
+    def _own_patch(self) -> int:
+        return self._patches[-1] if self._patches else 0
+
+    def _fits(self, side: int, patch: int) -> bool:
+        """Whether patches divide the side of an image, or are the model's own."""
+        return patch == self._own_patch or is_divided(side, patch)
 
     def _ranks(self) -> Iterator[tuple[str, int]]:
         """The rank of every removable part: how many parts of its depth choice are more important."""
@@ -305,6 +352,11 @@ class TimmSpace(SearchSpace):
     def kept_blocks(self, architecture: Architecture) -> list[str]:
         """Names of the removable parts that an architecture has, in the model's order."""
         return [name for name, _ in self.blocks(architecture) if self._parts[name].removable]
+
+
+def is_divided(side: int, patch: int) -> bool:
+    """Whether patches make up an image, with several along its side."""
+    return side % patch == 0 and side // patch >= LEAST_GRID
 
 
 def spread_order(count: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
-from math import prod
+from math import lcm, prod
 
 from search_spaces.graph import Op, Shape
 
@@ -77,8 +77,11 @@ class SizedOps:
         return is_known or self._combined(between, degree) == self._trace(between)
 
     def _combined(self, sizes: Sizes, degree: int) -> tuple[Op, ...]:
-        terms = [(weight, self._points[point]) for point, weight in self._weights(sizes, degree).items() if weight]
-        return tuple(_combine([(weight, ops[index]) for weight, ops in terms]) for index in range(len(terms[0][1])))
+        weights = {point: weight for point, weight in self._weights(sizes, degree).items() if weight}
+        parts = lcm(*(weight.denominator for weight in weights.values()))
+        terms = [(int(weight * parts), self._points[point]) for point, weight in weights.items()]
+        ops_of = zip(*(ops for _, ops in terms), strict=True)
+        return tuple(_combine([weight for weight, _ in terms], ops, parts) for ops in ops_of)
 
     def _weights(self, sizes: Sizes, degree: int) -> dict[Sizes, Fraction]:
         """What each point counts for at ``sizes``.
@@ -122,17 +125,17 @@ def _form(op: Op) -> tuple[object, ...]:
     return (op.name, op.kind, op.inputs, op.function, op.kernel, op.stride, ranks, len(op.output_shape))
 
 
-def _combine(terms: Sequence[tuple[Fraction, Op]]) -> Op:
-    if len(terms) == 1:
-        return terms[0][1]
+def _combine(weights: Sequence[int], ops: Sequence[Op], parts: int) -> Op:
+    """The operator whose numbers are the weighted sums of those of ``ops``, in ``parts`` of a whole."""
+    if len(ops) == 1:
+        return ops[0]
 
     def number(values: Sequence[int]) -> int:
-        return int(sum(weight * value for (weight, _), value in zip(terms, values, strict=True)))
+        return sum(weight * value for weight, value in zip(weights, values, strict=True)) // parts
 
     def shape(shapes: Sequence[Shape]) -> Shape:
         return tuple(number(sides) for sides in zip(*shapes, strict=True))
 
-    ops = [op for _, op in terms]
     return replace(
         ops[0],
         input_shapes=tuple(shape(shapes) for shapes in zip(*(op.input_shapes for op in ops), strict=True)),

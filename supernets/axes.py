@@ -7,9 +7,11 @@ An axis description names the dimensions of a tensor in order, for example::
 
 A name stands for a searchable axis and keeps its first entries; ``:centre`` keeps the middle ones and, where none are
 exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``:resize`` is a grid of positions that is
-interpolated, see `supernets.positions`; ``:rooted`` is the width of attention heads, whose queries are scaled, see
-`supernets.head_width`; ``.`` is an axis that never changes; parentheses merge several axes into one dimension. Nothing
-is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in one piece.
+interpolated, see `supernets.positions`; ``:resample`` is a side of the kernel that makes patches, which may also be
+larger than the shared one, see `supernets.patches`; ``:rooted`` is the width of attention heads, whose queries are
+scaled, see `supernets.head_width`; ``.`` is an axis that never changes; parentheses merge several axes into one
+dimension. Nothing is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in
+one piece.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from math import prod
 
 from torch import Tensor
 
-RESIZE, ROOTED = "resize", "rooted"
-MODES = ("centre", "late-centre", RESIZE, ROOTED)
+RESIZE, RESAMPLE, ROOTED = "resize", "resample", "rooted"
+MODES = ("centre", "late-centre", RESIZE, RESAMPLE, ROOTED)
 _DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
 
 

@@ -1,11 +1,12 @@
-"""Plans how a shared tensor becomes a subnet's, by slicing, by interpolation, or with scaled queries."""
+"""Plans how a shared tensor becomes a subnet's, by slicing, by interpolation, by resampling, or with scaled queries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supernets.axes import RESIZE, ROOTED, Narrowing, make_slicing, parse_axes
+from supernets.axes import RESAMPLE, RESIZE, ROOTED, Narrowing, make_slicing, parse_axes
 from supernets.head_width import make_scaling
+from supernets.patches import make_resampling
 from supernets.positions import make_resizing
 
 
@@ -24,5 +25,6 @@ def make_narrowing(
         ValueError: Description and shape do not fit, or an active size exceeds the full one.
     """
     modes = {axis.mode for axes in parse_axes(description) for axis in axes}
-    make = make_resizing if RESIZE in modes else make_scaling if ROOTED in modes else make_slicing
+    planners = {RESIZE: make_resizing, RESAMPLE: make_resampling, ROOTED: make_scaling}
+    make = next((planner for mode, planner in planners.items() if mode in modes), make_slicing)
     return make(description, shape, full, active)

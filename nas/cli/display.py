@@ -150,6 +150,7 @@ def describe(architecture: Architecture) -> str:
     """An architecture in one short line: input side, widths and depths from input to output."""
     settings = dict(architecture.settings)
     parts = [f"{settings['input.side']} px"] if "input.side" in settings else []
+    parts += [f"patch {settings['input.patch']}"] if "input.patch" in settings else []
     for kind in ("width", "embed", "depth"):
         values = [str(value) for name, value in settings.items() if name.rpartition(".")[2] == kind]
         if kind == "depth" and not values:

@@ -15,7 +15,15 @@ from torch import nn
 
 from search_spaces import UnknownNameError
 from search_spaces.space import Choice
-from search_spaces.timm_models import SIDE, Outline, PartOutline, TimmModelError, TimmReference
+from search_spaces.timm_models import (
+    PATCH,
+    SIDE,
+    Outline,
+    PartOutline,
+    TimmModelError,
+    TimmReference,
+    is_divided,
+)
 from supernets.narrowing import make_narrowing
 from supernets.timm_models.beit import BeitAdapter
 from supernets.timm_models.cait import CaitAdapter
@@ -30,6 +38,7 @@ from supernets.timm_models.plain import plain_depths
 from supernets.timm_models.relpos import RelativePositionAdapter
 from supernets.timm_models.swin import SwinAdapter
 from supernets.timm_models.swin_v2 import SwinV2Adapter
+from supernets.timm_models.tables import PATCH_SIDE
 from supernets.timm_models.vit import VisionTransformerAdapter
 from supernets.timm_models.xcit import XcitAdapter
 
@@ -49,6 +58,8 @@ ADAPTERS: list[Adapter] = [
     MobileNetAdapter(),
 ]
 SIDE_SHARES = (0.625, 0.75, 0.875, 1.0)
+LARGEST_PATCH = 2
+"""How many times as wide as the model's own patches others may be."""
 SIDE_ARGUMENT = "img_size"
 DEFAULT_CLASSES = 1000
 """Classes of a model that comes without a classifier, where nobody says how many."""
@@ -206,7 +217,8 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
     chain = chain_of(reference.model, None, classes)
     _check_runs(reference, chain)
     sides = _sides(reference, chain)
-    choices = {SIDE: sides}
+    patches = _patches(reference, chain, sides)
+    choices = {SIDE: sides} | ({PATCH: patches} if patches else {})
     parts = list(chain.parts.values())
     own: dict[str, tuple[int, ...]] = {}
     for part in parts:
@@ -223,7 +235,9 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
         outlines.append(PartOutline(part.name, same_as, axes, part.removable))
     fixed = tuple(note for part in parts for note in part.notes)
     if len(sides) == 1:
-        fixed = ("input side: its positions belong to one grid of patches", *fixed)
+        fixed = ("input side and patches: its positions belong to one grid of patches", *fixed)
+    elif PATCH_SIDE not in chain.parts["stem"].table.sizes:
+        fixed = ("patches: more than one convolution makes them", *fixed)
     listed = tuple(Choice(name, values) for name, values in choices.items())
     return Outline(reference, listed, tuple(outlines), chain.classes, fixed, chain.family)
 
@@ -245,6 +259,29 @@ def _sides(reference: TimmReference, chain: Chain) -> tuple[int, ...]:
     grid = chain.side // chain.stride
     steps = {max(1, round(grid * share)) * chain.stride for share in SIDE_SHARES}
     return (*sorted(side for side in steps if side < chain.side), chain.side)
+
+
+def _patches(reference: TimmReference, chain: Chain, sides: tuple[int, ...]) -> tuple[int, ...]:
+    """Sides of patches, descending to the model's own; none where there is no other.
+
+    Patches divide the largest side of the image; where none do, smaller ones.
+    """
+    own = chain.parts["stem"].table.sizes.get(PATCH_SIDE, 0)
+    larger = range(LARGEST_PATCH * own, own, -1) if chain.any_side else ()
+    for asked in (sides[-1:], sides):
+        found = tuple(patch for patch in larger if any(is_divided(side, patch) for side in asked))
+        if found:
+            return (*found, own) if _takes_patches(reference, chain, found[0]) else ()
+    return ()
+
+
+def _takes_patches(reference: TimmReference, chain: Chain, patch: int) -> bool:
+    """Whether the constructor of a model has an argument for the side of patches."""
+    try:
+        other = chain_of(reference.on_patches(patch).model, None, chain.classes)
+    except TimmModelError:
+        return False
+    return other.parts["stem"].table.sizes.get(PATCH_SIDE) == patch
 
 
 @lru_cache(maxsize=64)

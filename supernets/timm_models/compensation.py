@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture
-from search_spaces.timm_models import SIDE, TimmBlock, TimmSpace
+from search_spaces.timm_models import PATCH, SIDE, TimmBlock, TimmSpace
 from supernets.errors import DataError
 from supernets.least_squares import ALPHA, DegenerateError, damped_factor, prefix_prediction, ridge_change
 from supernets.narrowing import make_narrowing
@@ -126,7 +126,7 @@ class Compensator:
         self._images = [part_BCHW.to(supernet.device) for part_BCHW in torch.split(images_BCHW, BATCH)]
         self._full = dict(space.shared_blocks())
         self._readings: dict[str, list[list[Reading]]] = {}
-        self._wholes: dict[int, _Whole] = {}
+        self._wholes: dict[Architecture, _Whole] = {}
         self._states: OrderedDict[tuple[object, ...], _State] = OrderedDict()
         self._factors: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -150,7 +150,8 @@ class Compensator:
 
     def _solve_in_order(self, network: nn.Module, architecture: Architecture) -> None:
         side = dict(architecture.settings)[SIDE]
-        whole = self._whole(side)
+        uncut = self._uncut(architecture)
+        whole = self._whole(uncut)
         blocks = list(self._supernet.space.blocks(architecture))
         following = [name for name, _ in blocks[1:]] + [""]
         keys = [(*blocks[: number + 1], following[number]) for number in range(len(blocks))]
@@ -161,9 +162,9 @@ class Compensator:
             self._states.move_to_end(keys[known])
             for (name, _), weights in zip(blocks, state.weights, strict=False):
                 network.get_submodule(name).load_state_dict(weights)
-        all_blocks = list(self._full)
+        all_blocks = dict(self._supernet.space.blocks(uncut))
         is_whole = [
-            spec == replace(self._full_block(name), side=side) and following[number] == _next(all_blocks, name)
+            spec == all_blocks[name] and following[number] == _next(list(all_blocks), name)
             for number, (name, spec) in enumerate(blocks)
         ]
         for number in range(known + 1, len(blocks)):
@@ -255,17 +256,21 @@ class Compensator:
 
     # -- the whole network ---------------------------------------------------------------------------------------
 
-    def _whole(self, side: int) -> _Whole:
-        if side not in self._wholes:
-            self._wholes[side] = self._run_whole(side)
-        return self._wholes[side]
+    def _uncut(self, architecture: Architecture) -> Architecture:
+        """The whole network on images and patches of an architecture."""
+        seen = {name: value for name, value in architecture.settings if name in (SIDE, PATCH)}
+        return replace(architecture, settings=tuple((dict(self._supernet.space.largest.settings) | seen).items()))
 
-    def _run_whole(self, side: int) -> _Whole:
+    def _whole(self, uncut: Architecture) -> _Whole:
+        if uncut not in self._wholes:
+            self._wholes[uncut] = self._run_whole(uncut)
+        return self._wholes[uncut]
+
+    def _run_whole(self, uncut: Architecture) -> _Whole:
         space, family, found = self._supernet.space, self._supernet.family, _Whole()
-        network = self._supernet.network
-        if side != space.image_side:
-            values = {**dict(space.largest.settings), SIDE: side}
-            network = self._supernet.extract(Architecture(space.name, space.version, tuple(values.items()))).eval()
+        network, side = self._supernet.network, dict(uncut.settings)[SIDE]
+        if uncut != space.largest:
+            network = self._supernet.extract(uncut).eval()
         for number, x_BCHW in enumerate(self._images):
             x = family.prepare(x_BCHW, side)
             for name in self._full:

@@ -60,7 +60,7 @@ def subnet_config(space: TimmSpace, architecture: Architecture) -> dict[str, Any
     """
     values = dict(architecture.settings)
     reference = space.outline.reference
-    chain = chain_of(reference.model, values[SIDE], space.classes)
+    chain = chain_of(space.reference(values).model, values[SIDE], space.classes)
     names = renumbered(space, architecture)
     keep: dict[str, list[int]] = {}
     for name in names:
@@ -82,10 +82,9 @@ def subnet_config(space: TimmSpace, architecture: Architecture) -> dict[str, Any
                 old, new = full._buffers.get(key), module._buffers.get(key)
                 if old is not None and new is not None and old.shape != new.shape:
                     constants[f"{where}.{key}"] = new.shape[0]
-    own_side = chain_of(reference.model, None, space.classes).side
     return {
         "model": reference.name,
-        "arguments": _arguments(reference, values[SIDE], own_side) | {"num_classes": space.classes},
+        "arguments": _arguments(space, values) | {"num_classes": space.classes},
         "keep": keep,
         "attributes": attributes,
         "constants": constants,
@@ -108,7 +107,7 @@ def plain_timm_config(space: TimmSpace, architecture: Architecture) -> dict[str,
         return {"architecture": reference.name, "model_args": whole, "num_classes": space.classes}
     if not blocks or any(block != blocks[0] for block in blocks) or "embed" not in blocks[0]:
         return None
-    chain = chain_of(reference.model, values[SIDE], space.classes)
+    chain = chain_of(space.reference(values).model, values[SIDE], space.classes)
     active = chain.parts[kept[0]].table.active(blocks[0])
     if "head" not in active:
         return None
@@ -117,8 +116,7 @@ def plain_timm_config(space: TimmSpace, architecture: Architecture) -> dict[str,
         network = build_network(space, architecture)
     wanted = {name: tuple(tensor.shape) for name, tensor in to_timm_names(network.state_dict(), names).items()}
     width, hidden = active["embed"], active.get("hidden", 0)
-    own_side = chain_of(reference.model, None, space.classes).side
-    common = _arguments(reference, values[SIDE], own_side) | {"embed_dim": width, "depth": len(blocks)}
+    common = _arguments(space, values) | {"embed_dim": width, "depth": len(blocks)}
     for rows, share in product((hidden, 2 * hidden, hidden * 3 / 2), (0.0, 0.5)):
         arguments = common | {"num_heads": active["head"] * active.get("group", 1), "mlp_ratio": (rows + share) / width}
         if _shapes(reference, arguments, space.classes) == wanted:
@@ -141,8 +139,9 @@ def _shapes(reference: TimmReference, arguments: Mapping[str, Any], classes: int
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _arguments(reference: TimmReference, side: int, own_side: int) -> dict[str, Any]:
-    return arguments_of(reference, side if side != own_side else None)
+def _arguments(space: TimmSpace, values: Mapping[str, int]) -> dict[str, Any]:
+    own_side = chain_of(space.outline.reference.model, None, space.classes).side
+    return arguments_of(space.reference(values), values[SIDE] if values[SIDE] != own_side else None)
 
 
 def _sizes_in(module: nn.Module) -> dict[str, Any]:

@@ -111,6 +111,8 @@ def describe_stem(model: Any) -> AxesTable:
     if backbone is not None:
         table.static("patch_embed.backbone")
     table.linear("patch_embed.proj", EMBED, ".")
+    if type(embedding).__name__ == "PatchEmbed":
+        table.patches("patch_embed.proj", EMBED)
     table.norm("patch_embed.norm", EMBED)
     for name in ("cls_token", "reg_token", "dist_token"):
         if hasattr(model, name):

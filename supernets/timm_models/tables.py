@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.timm_models import TimmModelError
-from supernets.axes import ROOTED
+from supernets.axes import RESAMPLE, ROOTED
 from supernets.narrowing import make_narrowing
 
 HEAD, HEAD_WIDTH = "head", "head_dim"
 """Axes of the heads of an attention, and of the queries, keys and values of one head."""
+PATCH_SIDE = "patch"
+"""Axis of the rows and columns of pixels of a patch."""
 
 
 class NotElastic(TimmModelError):
@@ -69,6 +71,13 @@ class AxesTable:
         window = " . ." if isinstance(layer, nn.Conv2d) else ""
         self.tensor(f"{path}.weight", f"{outputs} {inputs}{window}")
         self.tensor(f"{path}.bias", outputs)
+
+    def patches(self, path: str, outputs: str) -> None:
+        """The convolution that makes square patches of an image, whose side can be another."""
+        layer = self.layer(path)
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (layer.kernel_size[0],) * 2:
+            self.sizes[PATCH_SIDE] = layer.kernel_size[0]
+            self.tensor(f"{path}.weight", f"{outputs} . {PATCH_SIDE}:{RESAMPLE} {PATCH_SIDE}:{RESAMPLE}")
 
     def depthwise(self, path: str, channels: str) -> None:
         """A depthwise convolution."""

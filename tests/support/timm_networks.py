@@ -65,25 +65,29 @@ def check_extracted_is_active(supernet: Supernet) -> int:
     Returns:
         Number of networks that timm could make.
     """
-    space, x_BCHW = timm_space(supernet), images(supernet)
+    space = timm_space(supernet)
     drawn = space.decode(space.sample(3, np.random.default_rng(0)))
-    plain_networks = 0
-    for architecture in [space.smallest, _uniform(space), *drawn]:
-        extracted = supernet.extract(architecture).eval()
-        found = extracted(x_BCHW)
-        assert torch.equal(found, supernet(x_BCHW, architecture))
-        weights = timm_state_dict(space, architecture, extracted)
-        rebuilt = build_subnet(json.loads(json.dumps(subnet_config(space, architecture))), weights)
-        prepared = supernet.family.prepare(x_BCHW, int(extracted.input_side))  # type: ignore[arg-type]
-        assert torch.allclose(rebuilt(prepared), found, atol=1e-5)
-        plain = plain_timm_config(space, architecture)
-        if plain is not None:
-            plain_networks += 1
-            reference = TimmReference(plain["architecture"])
-            model = create(reference, None, plain["num_classes"], **plain["model_args"]).eval()
-            model.load_state_dict(weights)
-            assert torch.allclose(model(prepared), found, atol=1e-5)
-    return plain_networks
+    return sum(check_rebuilt(supernet, architecture) for architecture in [space.smallest, _uniform(space), *drawn])
+
+
+@torch.no_grad()
+def check_rebuilt(supernet: Supernet, architecture: Architecture) -> bool:
+    """Active, extracted and rebuilt networks are the same; returns whether timm could make it."""
+    space, x_BCHW = timm_space(supernet), images(supernet)
+    extracted = supernet.extract(architecture).eval()
+    found = extracted(x_BCHW)
+    assert torch.equal(found, supernet(x_BCHW, architecture))
+    weights = timm_state_dict(space, architecture, extracted)
+    rebuilt = build_subnet(json.loads(json.dumps(subnet_config(space, architecture))), weights)
+    prepared = supernet.family.prepare(x_BCHW, int(extracted.input_side))  # type: ignore[arg-type]
+    assert torch.allclose(rebuilt(prepared), found, atol=1e-5)
+    plain = plain_timm_config(space, architecture)
+    if plain is not None:
+        reference = TimmReference(plain["architecture"])
+        model = create(reference, None, plain["num_classes"], **plain["model_args"]).eval()
+        model.load_state_dict(weights)
+        assert torch.allclose(model(prepared), found, atol=1e-5)
+    return plain is not None
 
 
 def _uniform(space: TimmSpace) -> Architecture:
@@ -99,10 +103,17 @@ def check_counts(supernet: Supernet) -> None:
     genotypes = space.sample(2, np.random.default_rng(1))
     cost = population_cost(space, genotypes)
     for index, architecture in enumerate(space.decode(genotypes)):
-        extracted = supernet.extract(architecture).requires_grad_(False)
-        graph = space.lower(architecture)
-        assert graph.macs == macs_without_constants(extracted, images(supernet, 1)) == cost.macs[index]
-        assert graph.params == sum(parameter.numel() for parameter in extracted.parameters()) == cost.params[index]
+        assert check_counts_of(supernet, architecture) == (cost.params[index], cost.macs[index])
+
+
+@torch.no_grad()
+def check_counts_of(supernet: Supernet, architecture: Architecture) -> tuple[int, int]:
+    """Parameters and MACs of one network, which are those of its op graph."""
+    extracted = supernet.extract(architecture).requires_grad_(False)
+    graph = supernet.space.lower(architecture)
+    assert graph.macs == macs_without_constants(extracted, images(supernet, 1))
+    assert graph.params == sum(parameter.numel() for parameter in extracted.parameters())
+    return graph.params, graph.macs
 
 
 def check_promises(model: str) -> None:
@@ -114,14 +125,14 @@ def check_promises(model: str) -> None:
     check_counts(supernet)
 
 
-def check_borrowed_gradients(supernet: Supernet) -> None:
-    """They equal those through the narrowing; returns with no gradients left."""
-    x_BCHW = images(supernet)
+def check_borrowed_gradients(supernet: Supernet, architecture: Architecture | None = None) -> None:
+    """They equal those through the narrowing to the smallest network, or another; returns with no gradients left."""
+    x_BCHW, architecture = images(supernet), architecture or supernet.space.smallest
     supernet.zero_grad()
-    supernet(x_BCHW, supernet.space.smallest).square().mean().backward()
+    supernet(x_BCHW, architecture).square().mean().backward()
     expected = {name: p.grad.clone() for name, p in supernet.named_parameters() if p.grad is not None}
     supernet.zero_grad()
-    with supernet.borrow(supernet.space.smallest) as subnet:
+    with supernet.borrow(architecture) as subnet:
         subnet(x_BCHW).square().mean().backward()
     found = {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()

@@ -65,7 +65,8 @@ def exported(supernet: Supernet, architecture: Architecture, folder: Path, forma
 def mixed(supernet: Supernet) -> Architecture:
     space = supernet.space
     assert isinstance(space, TimmSpace)
-    return space.from_values({**dict(space.largest.settings), "depth": 2, "blocks.0.hidden": 96, "blocks.2.heads": 1})
+    sizes = {"input.patch": 16, "depth": 2, "blocks.0.hidden": 96, "blocks.2.heads": 1}
+    return space.from_values({**dict(space.largest.settings), **sizes})
 
 
 def logits_elsewhere(
@@ -107,8 +108,10 @@ def test_families_that_older_releases_compute_otherwise_need_a_later_one(
         build_subnet(config, {})
 
 
-def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, tmp_path: Path) -> None:
-    space, values = supernet.space, dict(supernet.space.middle.settings)
+@pytest.mark.parametrize(("side", "patch"), [(24, 8), (32, 16)])
+def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, side: int, patch: int, tmp_path: Path) -> None:
+    space = supernet.space
+    values = dict(space.middle.settings) | {"input.side": side, "input.patch": patch}
     values |= {choice.name: choice.values[-1] for choice in space.choices if choice.name.endswith(".rank")}
     architecture = space.from_values(values)
     export = exported(supernet, architecture, tmp_path / "knee", ("timm",))
@@ -118,7 +121,7 @@ def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, tmp_path
     assert config["pretrained_cfg"]["mean"] == [0.4, 0.5, 0.6]
     check_packages_are_named(export.folder)
     assert not list(export.folder.glob("*.py"))
-    side = config["network"]["input_side"]
+    assert config["network"]["input_side"] == side
     images = torch.randn(200, 3, side, side, generator=torch.Generator().manual_seed(4))
     code = 'import timm, torch\nmodel = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()\n'
     code += "with torch.no_grad(): logits = model(torch.from_numpy(images)).numpy()"

@@ -13,7 +13,7 @@ from torch import nn
 from nas.evaluation.accuracy import accuracy_of
 from nas.training.session import training_settings
 from search_spaces import Architecture, SingleSpace, get_space, population_cost
-from search_spaces.timm_models import SIDE
+from search_spaces.timm_models import PATCH, SIDE
 from supernets import Supernet
 from supernets.data.sources import load_data
 from supernets.importance import SORTED, Calibration, sorted_along
@@ -52,7 +52,8 @@ def test_digits_right_after_slicing(seed: int, tmp_path: Path) -> None:
     assert right(supernet.extract(cut("rank", 8))) > right(supernet.network) - 0.5
     assert right(compensator(cut("embed", 32))) >= 95
     genotypes = space.sample(2000, np.random.default_rng(seed))
-    genotypes[:, space.columns[SIDE]] = space.cardinalities[space.columns[SIDE]] - 1
+    columns = [space.columns[name] for name in (SIDE, PATCH)]
+    genotypes[:, columns] = space.cardinalities[columns] - 1
     shares = population_cost(space, genotypes).macs / population_cost(space, space.encode([space.largest])).macs[0]
     networks = space.decode(genotypes[(shares >= 0.4) & (shares <= 0.8)][:24])
     compensated = statistics.fmean(right(compensator(architecture)) for architecture in networks)
