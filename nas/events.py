@@ -11,19 +11,30 @@ from nas.records.trial import Trial
 SEARCH_SHARE = 0.1
 EXPORT_SHARE = 0.06
 """Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
+UNTRAINED_SHARE, UNTRAINED_SECONDS = 0.2, 900.0
+"""Share of a budget, and most seconds, in which networks are judged before anything is trained."""
+COMPENSATION_SHARE = 0.1
+"""Share of such a budget for what makes up for what was cut out of the network that was chosen."""
 CUT_SHORT = 0.75
 """Share of its usual time below which a training is worth a warning."""
 
 
 @dataclass(frozen=True)
 class TimePlan:
-    """Seconds for each part; None for a part that time does not bound or that there is not."""
+    """Seconds for each part, told when a run starts; None for a part that time does not bound or that there is not.
+
+    Attributes:
+        training_seconds: To train all networks together.
+        search_seconds: To judge networks.
+        winner_seconds: To train the one that was chosen.
+    """
 
     training_seconds: float | None
     search_seconds: float | None
+    winner_seconds: float | None = None
 
     @classmethod
-    def of(cls, total: float | None, spent: float, *, trains: bool, exports: bool) -> TimePlan:
+    def of(cls, total: float | None, spent: float, *, trains: bool, exports: bool, finishes: bool = False) -> TimePlan:
         """Divide ``total`` seconds; None for a search that time does not bound.
 
         Args:
@@ -31,11 +42,15 @@ class TimePlan:
                 total each, however much that is.
             trains: Whether there is a supernet to train.
             exports: Whether a network is exported and judged in the end.
+            finishes: Whether the network that was chosen is trained.
         """
         if total is None:
             return cls(None, None)
         export = EXPORT_SHARE * total if exports else 0.0
         rest = max(total - export - spent, 2 * SEARCH_SHARE * total)
+        if finishes:
+            search, compensation = min(UNTRAINED_SHARE * total, UNTRAINED_SECONDS), COMPENSATION_SHARE * total
+            return cls(None, min(search, rest / 2), max(rest - search - compensation, SEARCH_SHARE * total))
         if not trains:
             return cls(None, rest)
         return cls(rest - SEARCH_SHARE * total, SEARCH_SHARE * total)

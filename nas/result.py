@@ -12,7 +12,7 @@ class SearchResult(SearchFront):
     """The answer of a search, see `nas.runs.front.SearchFront` for what can be read from it."""
 
     def export(
-        self, pick: str | int = "knee", output: Path | str | None = None, data: Path | str | None = None
+        self, pick: str | int | None = None, output: Path | str | None = None, data: Path | str | None = None
     ) -> Path:
         """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.exporting.export`.
 

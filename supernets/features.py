@@ -124,8 +124,10 @@ class FeatureReader:
 
     @torch.no_grad()
     def _compute(self, x_BCHW: Tensor) -> Tensor:
+        supernet = self._supernet
+        side = supernet.space.input_shape(dict(supernet.space.largest.settings))[-1]
         with watched(self._layers) as seen:
-            self._supernet.network(x_BCHW.to(self._supernet.device))
+            supernet.network(supernet.family.prepare(x_BCHW.to(supernet.device), side))
         return torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1).float().cpu()
 
     def _load(self) -> dict[bytes, Tensor]:
@@ -147,13 +149,27 @@ def classifiers_of(supernet: Supernet) -> list[nn.Linear]:
     Raises:
         SupernetError: The space is not timm's, or such a layer is not dense.
     """
-    assert isinstance(supernet.space, TimmSpace)
-    names = classifier_layers(supernet.space.outline.reference.name)
+    space = supernet.space.base
+    assert isinstance(space, TimmSpace)
+    names = classifier_layers(space.outline.reference.name)
     layers = [dict(supernet.network.named_modules()).get(f"head.{name}") for name in names]
     dense = [layer for layer in layers if isinstance(layer, nn.Linear) and layer.bias is not None]
     if len(dense) < len(names):
         raise SupernetError(f"`{supernet.space.name}` has no dense classifier with a bias, so none can be fitted")
     return dense
+
+
+@torch.no_grad()
+def classifier_of(supernet: Supernet) -> FittedClassifier:
+    """The classifier that the whole network has, of the features that a `FeatureReader` of it gives.
+
+    Raises:
+        SupernetError: The network has no dense classifier.
+    """
+    layers = classifiers_of(supernet)
+    weight_KD = torch.cat([layer.weight / len(layers) for layer in layers], dim=1).cpu()
+    bias_K = torch.stack([layer.bias for layer in layers]).mean(dim=0).cpu()
+    return FittedClassifier(weight_KD, bias_K, decay=math.nan, held_out=math.nan)
 
 
 @torch.no_grad()
@@ -172,7 +188,7 @@ def put_classifier(supernet: Supernet, fitted: FittedClassifier) -> None:
     for layer, part_KD in zip(layers, parts, strict=True):
         layer.weight.copy_(len(layers) * part_KD)
         layer.bias.copy_(fitted.bias_K)
-    side = supernet.space.image_side
+    side = supernet.space.input_shape(dict(supernet.space.largest.settings))[-1]
     x_BCHW = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(supernet.device)
     with watched(layers) as seen:
         logits_BK = supernet.network(x_BCHW)
@@ -207,7 +223,8 @@ def _keys(x_BCHW: Tensor) -> list[bytes]:
 
 def _digest(supernet: Supernet) -> str:
     """What weights are known by, the classifier's left out."""
-    names = classifier_layers(supernet.space.outline.reference.name) if isinstance(supernet.space, TimmSpace) else ()
+    space = supernet.space.base
+    names = classifier_layers(space.outline.reference.name) if isinstance(space, TimmSpace) else ()
     ends = tuple(f"head.{name}.{kind}" for name in names for kind in ("weight", "bias"))
     digest = hashlib.sha256(f"{supernet.space.name}/{supernet.device.type}".encode())
     for name, tensor in supernet.network.state_dict().items():

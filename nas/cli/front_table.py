@@ -37,7 +37,8 @@ def _show_front(result: SearchResult, target: str, front: Sequence[FrontMember],
     numbers = [name.replace("_", " ").replace("-", " ") for name in (*further, *evaluated, *beside)]
     columns = ["", "network", "params", "MACs", *(f"latency {name}" for name in targets), *numbers]
     is_main = target == result.target
-    picked = result.pick("knee" if is_main else f"{target}:knee").number if front else None
+    pick = result.default_pick if is_main else f"{target}:knee"
+    picked = result.pick(pick).number if front else None
     shown = sorted({*spread(len(front), MEMBERS), *(i for i, member in enumerate(front) if member.number == picked)})
     rows = []
     for position in shown:
@@ -48,7 +49,7 @@ def _show_front(result: SearchResult, target: str, front: Sequence[FrontMember],
         ]
         rows.append(
             [
-                f"{position}" + (" <- knee" if member.number == picked else ""),
+                f"{position}" + (f" <- {pick.rpartition(':')[2]}" if member.number == picked else ""),
                 display.describe(member.architecture),
                 *display.size_text(member.params, member.macs),
                 *(display.latency_text(vars(member.latency[name])) for name in targets),

@@ -23,7 +23,8 @@ def export(
     pick: Annotated[
         str | None,
         typer.Option(
-            help="Network of the front: knee, best, fastest, settled, or a number from its table. Default: knee."
+            help="Network of the front: knee, best, fastest, settled, or a number from its table. Default: what the"
+            " search exported, else knee."
         ),
     ] = None,
     format: Annotated[

@@ -13,7 +13,15 @@ from nas.objectives.units import format_count, format_duration
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nas.events import Notice, SearchStarted, StageProgress, StageStarted, TrainingCutShort, TrialFinished
+    from nas.events import (
+        Notice,
+        SearchStarted,
+        StageProgress,
+        StageStarted,
+        TimePlan,
+        TrainingCutShort,
+        TrialFinished,
+    )
     from supernets.training.events import Preparation, TrainingProgress, Validation
     from supernets.training.progressive import PhaseCost
 
@@ -65,6 +73,15 @@ class ProgressPrinter:
 
     def _on_Notice(self, event: Notice) -> None:
         self._say(event.text)
+
+    def _on_TimePlan(self, event: TimePlan) -> None:
+        parts = {
+            "train all networks": event.training_seconds,
+            "judge networks": event.search_seconds,
+            "train the chosen one": event.winner_seconds,
+        }
+        text = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in parts.items() if seconds is not None)
+        self._say(f"plan: {text}")
 
     def _on_TrainingCutShort(self, event: TrainingCutShort) -> None:
         seconds, usual = (format_duration(plan.training_seconds or 0.0) for plan in (event.plan, event.usual))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from nas.evaluation.classifier import refit_classifier
+from search_spaces import Architecture, SingleSpace
+from search_spaces.timm_models import TimmSpace
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
 
-SEQUENTIAL, NONE = "sequential", "none"
+SEQUENTIAL, PREFIX, NONE = "sequential", "prefix", "none"
 LOSS_IMAGES = 128
 """Images that the loss before and after is taken on."""
 
@@ -45,6 +50,25 @@ class Compensation:
         count = min(self.images, data.splits["train"])
         images_BCHW, _ = next(iter(data.train_batches(count, seed, epoch=0)))
         return Compensator(supernet, images_BCHW, self.variant)
+
+    def chosen(self, supernet: Supernet, data: ImageData, architecture: Architecture, seed: int) -> Supernet:
+        """The network that was chosen, alone: whatever judged it, its layers are solved in order, and its classifier
+        is fitted again to its own features where that is better on the search part.
+
+        Raises:
+            DataError: There are too few training images.
+            DegenerateError: Activations are not finite; the message names the block.
+        """
+        from supernets.errors import SupernetError
+        from supernets.supernet import Supernet
+
+        alone = Supernet(SingleSpace(supernet.space.base, architecture)).to(supernet.device).eval()
+        solved = replace(self, variant=SEQUENTIAL).compensator(supernet, data, seed)(architecture)
+        alone.network.load_state_dict(solved.state_dict())
+        if isinstance(alone.space.base, TimmSpace) and architecture != supernet.space.largest:
+            with suppress(SupernetError):  # a classifier of another kind stays as it is
+                refit_classifier(alone, data, seed)
+        return alone
 
     def facts(self, supernet: Supernet, data: ImageData, seed: int) -> dict[str, Any]:
         """What ``front.json`` says of it: images, damping, and the loss at the middle of every axis before and after.

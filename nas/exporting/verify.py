@@ -27,13 +27,13 @@ from nas.exporting.formats.registry import parse_formats
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.records.files import write_json
-from nas.runs.folder import RunFolder, supernet_checkpoint
-from nas.runs.front import FRONT_FILE, SearchFront, load_front
+from nas.runs.folder import FINISHED, RunFolder, supernet_checkpoint
+from nas.runs.front import FRONT_FILE, FrontMember, SearchFront, load_front
 from nas.runs.places import shown_place, source_beside
 from search_spaces import Architecture, SearchSpace, get_space, space_names
 from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
-from supernets.data.image_data import ImageData
+from supernets.data.image_data import ImageData, Part
 from supernets.data.sources import load_data
 from supernets.family import family_of
 
@@ -44,7 +44,7 @@ TOLERATED_DIFFERENCE = 0.10
 
 def export_member(
     front: SearchFront,
-    pick: str | int = "knee",
+    pick: str | int | None = None,
     folder: Path | None = None,
     formats: Sequence[str] = (),
     data: str | None = None,
@@ -53,7 +53,8 @@ def export_member(
 
     Args:
         front: What a search found.
-        pick: The member, as in `nas.runs.front.SearchFront.pick`.
+        pick: The member, as in `nas.runs.front.SearchFront.pick`; None takes the network that the search itself
+            finished where it did.
         folder: Where to write; None takes ``exports/<pick>`` in the run folder.
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`. Accuracy and
             latency of all files are then measured and stand in ``front.json`` under ``formats`` too.
@@ -69,6 +70,9 @@ def export_member(
         DataError: The run's images are gone or have changed.
         NasError: The folder cannot be written.
     """
+    if pick is None and "finished" in front.document.get("verified", {}):
+        return export_run(front.run / FINISHED, None, folder, formats, data)
+    pick = front.default_pick if pick is None else pick
     member, run = front.pick(pick), RunFolder(front.run)
     folder = folder or run.path / "exports" / str(pick)
     if not run.settings:
@@ -109,7 +113,7 @@ def export_run(
 
     Args:
         run: The run folder, or ``RUN:PICK``; or a network of a space by name, text or file, see `export_untrained`.
-        pick: The member of a search's front, as in `nas.runs.front.SearchFront.pick`; None takes the knee.
+        pick: The member of a search's front, as in `nas.runs.front.SearchFront.pick`.
         folder: Where to write; None takes ``exports/<pick>`` or ``exports/network`` in the run folder.
         formats: As in `export_member`.
         data: As in `export_member`.
@@ -130,7 +134,7 @@ def export_run(
     if recorded.command is None and (run / CONFIG).exists():
         raise UsageError(f"`{run}` is an exported folder, expected a run", hint="its files are there already")
     if not recorded.is_training:
-        return export_member(load_front(run), pick or "knee", folder, formats, data)
+        return export_member(load_front(run), pick, folder, formats, data)
     if pick is not None:
         raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
     if recorded.architecture is None:
@@ -189,7 +193,7 @@ def _export_trained(
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
     asked = Compensation.of(card.get("compensation", {}))
-    network = None if asked is None else asked.compensator(supernet, images, seed)(architecture)
+    network = None if asked is None else asked.chosen(supernet, images, architecture, seed).network
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
@@ -247,34 +251,65 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     member = front.pick(pick)
     export = export_member(front, pick)
     judged = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
-    verified: dict[str, Any] = {
-        "number": member.number,
-        "pick": pick,
+    facts = {
         "export": str(export.folder.relative_to(front.run)),
-        "search_accuracy": member.objectives[front.objective],
+        "search_accuracy": _search_accuracy(front, member, export, images),
         **judged.to_dict("test"),
         "proof": {name: value for name, value in export.proof.items() if name != "formats"},
     }
+    return note_verified(front, images, pick, export.onnx, facts)
+
+
+def _search_accuracy(front: SearchFront, member: FrontMember, export: Export, images: ImageData) -> float:
+    """Accuracy of what was exported on the search part; that is not what was judged where it is made up for anew."""
+    if front.document.get("model", {}).get("compensation") is None:
+        return member.objectives[front.objective]
+    space = get_space(member.architecture.space)
+    return onnx_accuracy(export.onnx, images, space, member.architecture, "search").accuracy
+
+
+def note_verified(
+    front: SearchFront, images: ImageData, pick: str, onnx: Path, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write down in ``front.json`` what is known of the member that ships, beside the model it came out of.
+
+    Args:
+        front: What a search found.
+        images: Images that the search was for.
+        pick: The member, as in `nas.runs.front.SearchFront.pick`.
+        onnx: Its exported file, whose latency is measured where the target is this machine.
+        facts: What was found out about it.
+
+    Returns:
+        What ``front.json`` now holds.
+
+    Raises:
+        NasError: The file cannot be written.
+        BusyMachineError: This machine is too busy to be measured.
+    """
+    member = front.pick(pick)
+    verified: dict[str, Any] = {"number": member.number, "pick": pick, **facts}
     kept = RunFolder(front.run).original
     if kept.exists():
         original, _ = load_supernet(kept)
-        verified["original_test_accuracy"] = accuracy_of(
-            original.extract(original.space.largest), images, "test", "cpu"
-        )
+        whole = original.extract(original.space.largest)
+        verified["original_test_accuracy"] = accuracy_of(whole, images, "test", "cpu")
     if front.target == LOCAL:
         statistic = load_target(LOCAL).provenance.protocol.get("statistic")
-        measurement = measure_network(export.onnx, statistic="p5" if statistic == "p5" else "median")
+        measurement = measure_network(onnx, statistic="p5" if statistic == "p5" else "median")
         verified |= compare_latency(member.latency[LOCAL], measurement, front.limit_ms)
     document = {**front.document, "verified": verified}
     write_json(front.run / FRONT_FILE, document)
     return document
 
 
-def onnx_accuracy(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> Judgement:
-    """How often an ONNX file is right on the test part."""
+def onnx_accuracy(
+    path: Path, images: ImageData, space: SearchSpace, architecture: Architecture, part: Part = "test"
+) -> Judgement:
+    """How often an ONNX file is right on a part of the images."""
     network, family = OnnxNetwork(path), family_of(space)
     side = space.input_shape(dict(architecture.settings))[-1]
-    batches = images.batches("test", BATCH_SIZE)
+    batches = images.batches(part, BATCH_SIZE)
     return judge(lambda x_BCHW: network(family.prepare(x_BCHW, side)), batches, images.class_names)
 
 

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
     from supernets.training.distributed import ProcessGroup
     from supernets.training.events import TrainingProgress, TrainingResult
-    from supernets.training.soup import Snapshots, Soup
+    from supernets.training.soup import Ingredient, Snapshots, Soup
     from supernets.training.targets import Teacher
 
 RESULT = "finish.json"
+START = "start"
+"""What the weights that a finish begins with are called among those that may be averaged."""
 TRAINING, SNAPSHOTS = "training", "snapshots"
 """Folders of checkpoints: of the training, and those that may be averaged."""
 
@@ -190,18 +192,19 @@ class _Finish:
             return
         if self.group.is_main_process:
             self.accuracy["sliced"] = self._judge(network)
-        supernet = plan.inherited.supernet.to(self.device)
-        take_over(plan.inherited, network, asked.compensator(supernet, plan.images, plan.source.seed))
+        supernet, images, seed = plan.inherited.supernet.to(self.device), plan.images, plan.source.seed
+        take_over(plan.inherited, network, lambda found: asked.chosen(supernet, images, found, seed).network)
 
     def _finish(self, run: Run, network: Supernet, teacher: Teacher | None) -> FinishResult:
-        from supernets.training.soup import Snapshots
+        from supernets.training.soup import Ingredient, Snapshots
 
         plan = self.plan
-        accuracy = self.accuracy
+        accuracy, start = self.accuracy, []
         if plan.starts_inherited:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            accuracy["inherited"] = self._judge(network)
+            accuracy["inherited"] = inherited = self._judge(network)
             network.load_state_dict(before)  # without the statistics that it was judged with
+            start = [Ingredient(START, inherited, lambda: before)]
             if "sliced" in accuracy:
                 accuracy["compensated"] = accuracy["inherited"]
         heeded = False
@@ -213,7 +216,7 @@ class _Finish:
         self.progress(StageStarted("training", plan.training.budget_seconds))
         outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
         self.progress(StageStarted("averaging"))
-        soup = self._average(network, snapshots, outcome.checkpoint, accuracy)
+        soup = self._average(network, [*start, *snapshots.ingredients()], outcome.checkpoint, accuracy)
         checkpoint = self._save(run, network, outcome.checkpoint)
         run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": soup.accuracy}}})
         self.progress(StageStarted("export"))
@@ -264,7 +267,7 @@ class _Finish:
         return evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed).objective
 
     def _average(
-        self, network: Supernet, snapshots: Snapshots, checkpoint: Path, accuracy: dict[str, float | None]
+        self, network: Supernet, ingredients: list[Ingredient], checkpoint: Path, accuracy: dict[str, float | None]
     ) -> Soup:
         from supernets.checkpoint import read_checkpoint
         from supernets.training.soup import Ingredient, Weights, greedy_soup
@@ -274,9 +277,8 @@ class _Finish:
             return self._judge(network)
 
         last = read_checkpoint(checkpoint)
-        ingredients = snapshots.ingredients()
         accuracy["trained"] = judge(last.averages or last.weights)
-        if not ingredients or last.averages:
+        if last.averages or all(found.name == START for found in ingredients):
             plain = Ingredient("last step", judge(last.weights), lambda: last.weights)
             ingredients.append(plain)
         soup = greedy_soup(ingredients, judge)

@@ -38,7 +38,7 @@ class FinishSettings(TrainingRun):
         Setting(
             "Network of a search's front: knee, best, fastest, settled, or a number from the front's table.",
             TRAINED,
-            "knee",
+            "what the search exported, else knee",
         ),
     ] = None
     arch: Annotated[

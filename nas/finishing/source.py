@@ -75,7 +75,7 @@ def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
 
     Args:
         run: Run folder of a search, of a supernet's training, or of one network's.
-        pick: Member of a search's front, as in `nas.SearchResult.pick`; the knee where None.
+        pick: Member of a search's front, as in `nas.SearchResult.pick`.
         arch: The network where ``run`` holds a supernet or is None, as `nas.networks.resolve.resolve_network`
             understands it.
 
@@ -100,7 +100,7 @@ def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
             raise UsageError(
                 f"`{run}` holds a search, found network `{arch}`", hint="name one of its front by `--pick`"
             )
-        return _of_search(run, pick or "knee", settings)
+        return _of_search(run, pick, settings)
     if pick is not None:
         raise UsageError(f"`{run}` holds no search, found pick `{pick}`", hint="leave `--pick` out")
     return _of_training(run, arch, settings)
@@ -144,7 +144,7 @@ def take_over(inherited: Inherited, network: Supernet, make: Callable[[Architect
     network.network.load_state_dict(network.family.fit_weights(weights, network.network))
 
 
-def _of_search(run: Path, pick: str, settings: Mapping[str, Any]) -> Source:
+def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Source:
     result = load_front(run)
     member = result.pick(pick)
     card: dict[str, Any] = {

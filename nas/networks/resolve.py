@@ -161,7 +161,9 @@ def _from_run(path: Path, pick: str | None) -> NamedNetwork:
     if run.is_training:
         architecture, name = _trained_architecture(run, pick), str(path)
     else:
-        architecture, name = load_front(path).pick(pick or "knee").architecture, f"{path}:{pick or 'knee'}"
+        front = load_front(path)
+        pick = pick or front.default_pick
+        architecture, name = front.pick(pick).architecture, f"{path}:{pick}"
     space = get_space(architecture.space, run.classes)
     return space_network(space, space.parse(architecture.to_dict()), name)
 

@@ -60,11 +60,14 @@ def front_figure(
 
 
 def pick_of(front: SearchFront) -> FrontMember | None:
-    """The recommended network: the knee of the front; None where the front is empty."""
+    """The recommended network: what the run exported, else the knee of the front; None where the front is empty."""
     lead = lead_of(front.objectives)
     members = [member for member in members_of(front) if is_point(front, member)]
     if not members:
         return None
+    verified = verified_member(front)
+    if verified is not None and is_point(front, verified):
+        return verified
     costs_n2 = [[member.latency[front.target].ms, lead.cost(member.value(lead.name))] for member in members]
     return members[knee(np.array(costs_n2, dtype=np.float64))]
 

@@ -62,7 +62,7 @@ def title(run: ReportData) -> str:
 
 
 def recommendation(run: ReportData) -> str:
-    """The knee of the front in large numbers."""
+    """The recommended network in large numbers."""
     front, pick = run.front, pick_of(run.front)
     if pick is None:
         return markup.section(
@@ -84,6 +84,8 @@ def recommendation(run: ReportData) -> str:
     reason = (
         "The only network of the front."
         if len(members_of(front)) == 1
+        else f"The best {words(name)} within the limits."
+        if front.default_pick == "best"
         else f"The knee of the front: the best balance of latency and {words(name)}."
     )
     return markup.section(

@@ -17,7 +17,7 @@ from search_spaces.json_file import check_fields
 if TYPE_CHECKING:
     from supernets.checkpoint import CheckpointMetadata
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, FINISHED = "checkpoints", "finished"
 ORIGINAL_NAME = "original.safetensors"
 _OF_A_TRAINING = ("train", "finish")
 
@@ -39,6 +39,7 @@ class _Recorded(TypedDict, total=False):
     training_seconds: float | None
     search_seconds: float | None
     suggested: list[list[int]] | None
+    winner_seconds: float | None
 
 
 class _Training(TypedDict, total=False):
@@ -108,7 +109,7 @@ class RunFolder:
         """The weights that the run's networks are judged by, its own or its supernet's; None for untrained networks."""
         if self.settings.get("supernet") is not None:
             return supernet_checkpoint(Path(self.settings["supernet"]))
-        if self.settings.get("budget_seconds") == 0:  # nothing was trained
+        if self.settings.get("budget_seconds") == 0 or self.settings.get("train") == "winner":  # judged untrained
             return self.original
         return None if self.settings.get("data") is None else supernet_checkpoint(self.path)
 

@@ -210,18 +210,26 @@ class SearchFront:
             return None
         return self._read(lambda: FrontMember.from_entry(record(self.document, "settled", ""), "settled."))
 
-    def pick(self, which: str | int = "knee") -> FrontMember:
+    @property
+    def default_pick(self) -> str:
+        """What ships where nothing else is asked for: what the run itself exported, else the knee."""
+        verified = self.document.get("verified")
+        return str(verified.get("pick", PICKS[0])) if isinstance(verified, dict) else PICKS[0]
+
+    def pick(self, which: str | int | None = None) -> FrontMember:
         """One member of the front.
 
         Args:
             which: ``knee`` (where more latency stops paying), ``best`` (best leading objective), ``fastest``, an index
-                into `front`, or ``settled`` where the controller ended with a network of its own. Of a search for
-                several devices the first three are of the target's front, and ``TARGET:knee`` of another one's.
+                into `front`, or ``settled`` where the controller ended with a network of its own; None takes the
+                `default_pick`. Of a search for several devices the first three are of the target's front, and
+                ``TARGET:knee`` of another one's.
 
         Raises:
             UsageError: There is no such member.
             RunError: The front is empty.
         """
+        which = self.default_pick if which is None else which
         settled = self.settled if which == "settled" else None
         if settled is not None:
             return settled

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import RunError, UsageError
-from nas.evaluation.compensation import NONE, SEQUENTIAL
+from nas.evaluation.compensation import NONE, PREFIX
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
 from nas.objectives.objective import ACCURACY, Objective, evaluated_name, parse_names
@@ -16,7 +16,7 @@ from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
 from nas.runs.settings import Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
-from nas.searching.settings import DEFAULT_WINDOW, SearchSettings
+from nas.searching.settings import DEFAULT_WINDOW, SUPERNET, WINNER, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
 from search_spaces import UnknownNameError
 
@@ -68,8 +68,10 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     if {"limit_share", "limit_ms"} <= set(chosen):
         both = f"{chosen['limit_share']:.0%} and {chosen['limit_ms']:g} ms"
         raise UsageError(f"two limits on the latency on `{chosen['target']}`: {both}")
-    if chosen.get("budget_seconds") == 0:
-        chosen = {"compensation": SEQUENTIAL, **chosen}
+    if "model" in chosen and chosen["weights"] != RANDOM and "policy" not in chosen:
+        chosen.setdefault("train", WINNER)
+    if "model" in chosen and (chosen.get("budget_seconds") == 0 or chosen.get("train") == WINNER):
+        chosen.setdefault("compensation", PREFIX)
     settings = _checked(SearchSettings(**chosen))
     is_free = not settings.evaluates or (settings.score is not None and get_score(settings.score).is_free)
     if settings.fidelity != "full" and (is_free or settings.score == "as-vit"):
@@ -88,7 +90,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
             hint=f"leave it out for {HALVING_BATCH}",
         )
     if settings.evaluations is None and settings.budget_seconds is None:
-        if settings.trains:
+        if settings.trains or settings.finishes:
             return replace(settings, budget_seconds=DEFAULT_BUDGET_SECONDS)
         published = CONTROLLER_DEFAULTS.get(settings.controller, {}).get("evaluations")
         usual = DEFAULT_FREE_EVALUATIONS if is_free else DEFAULT_EVALUATIONS
@@ -217,6 +219,7 @@ def _check_compensation(settings: SearchSettings) -> None:
     asked = {
         "a budget of 0": settings.budget_seconds == 0,
         f"compensation `{settings.compensation}`": settings.compensation not in (None, NONE),
+        f"`train` {settings.train}": settings.train == WINNER,
         "a limit that is a share of the model's latency": settings.limit_share is not None,
     }
     for what, is_asked in asked.items():
@@ -234,7 +237,10 @@ def _check_compensation(settings: SearchSettings) -> None:
 
 def _checked(settings: SearchSettings) -> SearchSettings:
     """The settings, if they make sense."""
-    if settings.compensation is not None or settings.limit_share is not None or settings.budget_seconds == 0:
+    if settings.train not in (None, SUPERNET, WINNER):
+        raise UsageError(f"`train` is {settings.train!r}, expected {SUPERNET!r} or {WINNER!r}")
+    asks_for_weights = settings.compensation is not None or settings.budget_seconds == 0 or settings.train == WINNER
+    if asks_for_weights or settings.limit_share is not None:
         _check_compensation(settings)
     for name in ("limit_ms", "macs", "params", "batch", "evaluations", "patience"):
         value = getattr(settings, name)
@@ -253,7 +259,11 @@ def _checked(settings: SearchSettings) -> SearchSettings:
             f"`score` is {settings.score!r}, but networks with trained weights are ranked by accuracy",
             hint="leave `score` out, or `data` and `supernet`",
         )
-    if (settings.policy is not None or settings.options) and not settings.trains:
+    if settings.policy is not None and settings.finishes:
+        raise UsageError(
+            "`policy` given, but no supernet is trained", hint=f"add `train {SUPERNET}`, or leave `policy` out"
+        )
+    if (settings.policy is not None or settings.options) and not (settings.trains or settings.finishes):
         raise UsageError(
             f"{'`policy`' if settings.policy is not None else 'training settings'} given, but nothing is trained",
             hint="add `data`, without `supernet`, for a search that trains",

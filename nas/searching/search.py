@@ -51,7 +51,7 @@ from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 
-UNTRAINED_SECONDS = 240.0
+UNTRAINED_SECONDS = 120.0
 """Time to judge networks where nothing is trained and no number of them is given."""
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ if TYPE_CHECKING:
 def search(given: Given) -> SearchResult:
     """Find the networks of a space with the best trade-offs between quality and latency on a device, or several.
 
-    Without images networks are ranked untrained, by a score. With ``data`` a supernet is
-    trained first, networks are ranked by accuracy on the images' search part, and the front's knee is exported and
-    verified: test accuracy of the exported file, and measured beside predicted latency where the target is this
-    machine. With ``supernet`` its weights are used. Every reported network satisfies all bounds at once.
+    Without images networks are ranked untrained, by a score. With ``data`` a supernet is trained first, and networks
+    are ranked by accuracy on the images' search part. With ``supernet`` its weights are used, with ``model`` those of
+    the model, out of which networks are cut. The most accurate network within the limits, or the front's knee where
+    there are none, is exported and verified: test accuracy of the exported file, and measured beside predicted latency
+    where the target is this machine. Every reported network satisfies all bounds at once.
 
     Returns:
         The front and what can be done with it.
@@ -153,6 +154,8 @@ class _Search:
                 self._take_up(run, question)
             elif time_plan.is_cut_short(usual := self._divide_time(0.0, question)):
                 self.progress(TrainingCutShort(time_plan, usual))
+            elif any(asdict(time_plan).values()):
+                self.progress(time_plan)
             write_settings(run.path, "search", settings.to_repeat())
             if own is not None and question.images is not None and not original_checkpoint(run.path).exists():
                 keep_original(own, question.images, run.path)
@@ -176,11 +179,20 @@ class _Search:
                 reason = loop(Budget(settings.evaluations, seconds, settings.patience))
                 result = self._result(run, question, loop, objectives, training, reason)
             if question.images is not None and not result.is_interrupted:
-                from nas.exporting.verify import export_and_verify
-
-                self.progress(StageStarted("export"))
-                result = SearchResult(result.run, export_and_verify(result, question.images))
+                result = SearchResult(result.run, self._ship(run, result, question.images))
         return result
+
+    def _ship(self, run: Run, result: SearchResult, images: ImageData) -> dict[str, Any]:
+        """Train the network that was chosen, where that was asked for, and export it; what ``front.json`` then says."""
+        from nas.exporting.verify import export_and_verify
+
+        settings, pick = self.settings, self.settings.pick
+        if settings.finishes:
+            from nas.searching.winner import finish_winner
+
+            return finish_winner(result, settings, run.settings.get("winner_seconds"), images)
+        self.progress(StageStarted("export"))
+        return export_and_verify(result, images, pick)
 
     def _question(self, own: PretrainedStart | None = None) -> _Question:
         """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
@@ -192,7 +204,7 @@ class _Search:
             from supernets.data.sources import load_data
 
             side = get_space(settings.space).image_side
-            if settings.trains:
+            if settings.trains or settings.finishes:
                 training = search_training(settings, settings.budget_seconds)
                 images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
             else:
@@ -261,7 +273,8 @@ class _Search:
         total, exports = self.settings.budget_seconds, question.images is not None
         if total == 0:
             return TimePlan(None, UNTRAINED_SECONDS if self.settings.evaluations is None else None)
-        return TimePlan.of(total, spent, trains=self.settings.trains, exports=exports)
+        trains, finishes = self.settings.trains, self.settings.finishes
+        return TimePlan.of(total, spent, trains=trains, exports=exports, finishes=finishes)
 
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""
@@ -280,7 +293,9 @@ class _Search:
             planned = self._divide_time(question.spent_seconds, question).search_seconds
             recorded = run.settings["search_seconds"]
             is_extended = now is not None and before is not None and recorded is not None
-            changes["search_seconds"] = max(recorded + now - before, 0.0) if is_extended else planned
+            name = "winner_seconds" if self.settings.finishes and is_extended else "search_seconds"
+            spent = run.settings.get(name)
+            changes[name] = max(spent + now - before, 0.0) if is_extended and spent is not None else planned
         run.update_settings(changes)
 
     def _evaluator(self, run: Run, question: _Question) -> tuple[Evaluator | None, dict[str, Any] | None]:

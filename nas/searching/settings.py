@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SPACE, DEVICE, SEARCH = "Space and model", "Device and limits", "Search"
 TRAINING, PLACE = "Training", "Where it runs"
 COMPENSATION_IMAGES, LEAST_IMAGES = 512, 32
+SUPERNET, WINNER = "supernet", "winner"
+"""What a budget may train."""
 DEFAULT_WINDOW = 0.975
 """Lower end of a bound on parameters or MACs, as a share of it: that of ViT-ResNAS."""
 
@@ -177,6 +179,15 @@ class SearchSettings(RunSettings, Question):
         str,
         Setting("How much of an evaluation is done: full, or halving (all a little, the best of them more).", SEARCH),
     ] = "full"
+    train: Annotated[
+        str | None,
+        Setting(
+            "What a budget trains: supernet (all networks together, before they are judged) or winner (the one that was"
+            " chosen, alone, after that).",
+            TRAINING,
+            "winner for the trained weights of a model, else supernet",
+        ),
+    ] = None
     policy: Annotated[
         str | None,
         Setting("Which networks a step of the training trains, as in `nas train`.", TRAINING, "uniform"),
@@ -195,9 +206,9 @@ class SearchSettings(RunSettings, Question):
     compensation: Annotated[
         str | None,
         Setting(
-            "What makes up for what is cut out of `model`: sequential (layers are solved anew in order), prefix (from"
-            " statistics of the whole model) or none; `--set compensation=prefix`.",
-            default="sequential with a budget of 0, else none",
+            "What makes up for what is cut out of `model` when networks are judged: sequential (layers are solved anew"
+            " in order), prefix (from statistics of the whole model) or none; `--set compensation=sequential`.",
+            default="prefix where networks are judged before any training, else none",
         ),
     ] = None
     compensation_images: Annotated[
@@ -243,7 +254,18 @@ class SearchSettings(RunSettings, Question):
     @property
     def trains(self) -> bool:
         """Whether the run trains a supernet of its own before it searches."""
-        return self.data is not None and self.supernet is None and self.budget_seconds != 0
+        trains_something = self.data is not None and self.supernet is None and self.budget_seconds != 0
+        return trains_something and self.train != WINNER
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the run trains the network that it chose, after the search."""
+        return self.train == WINNER and self.budget_seconds != 0
+
+    @property
+    def pick(self) -> str:
+        """The member of the front that is exported: where there is a limit, the most accurate one within it."""
+        return "best" if self.bounds else "knee"
 
     @property
     def evaluates(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.evaluation.classifier import MOST_IMAGES, fit_to_images
 from nas.evaluation.evaluators import calibration_batches
 from nas.events import Notice, Progress, ignore
 from search_spaces import get_space
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
     from supernets.timm_models.loading import Original
 
-MOST_IMAGES = 20_000
-"""Training images that a classifier is fitted to at most."""
-MOST_VIEWS, VIEWED_IMAGES = 4, 5_000
-"""Augmented views of each image that are learned from as well, while they are together no more than so many images."""
 NEIGHBOURS_OF_DINO, TEMPERATURE_OF_DINO = (10, 20, 100, 200), 0.07
 CONFUSED = 0.1
 """Accuracy that another naming of its classes would add to a classifier, above which these are doubted."""
@@ -73,15 +70,11 @@ def measure_worth(
     """
     from supernets.errors import DataError
     from supernets.features import FeatureReader
-    from supernets.probing import fit_classifier
 
     started = time.monotonic()
     reader = FeatureReader(supernet)
-    known = reader.read(images, "train", MOST_IMAGES, seconds)
     judged = reader.read(images, "search", MOST_IMAGES)
-    left = None if seconds is None else max(seconds - (time.monotonic() - started), 0.0)
-    views = reader.read_views(images, min(MOST_VIEWS, VIEWED_IMAGES // len(known.labels_N)), seed, left)
-    fitted = fit_classifier(known.values_ND, known.labels_N, images.classes, seed, (views.values_ND, views.labels_N))
+    known, fitted = fit_to_images(reader, images, seed, seconds)
     try:
         neighbours, weighted = _neighbours(known, judged)
     except DataError:

@@ -79,7 +79,7 @@ def test_classifier_for_other_classes_cannot_teach(weights: Path) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_search_export_and_resume(weights: Path, tmp_path: Path) -> None:
     question = {"model": MODEL, "weights": weights, "data": "digits", "target": "pixel6", "output": tmp_path / "run"}
-    result = nas.search(**question, budget_seconds=6, evaluations=3)  # type: ignore[arg-type]
+    result = nas.search(**question, budget_seconds=6, evaluations=3, train="supernet")  # type: ignore[arg-type]
     document = result.document
     assert document["model"]["teaches"] is True
     assert document["model"]["license"] == "cc-by-4.0"

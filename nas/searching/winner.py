@@ -1,0 +1,60 @@
+"""The network that a search chose, trained alone in the run's own folder until it can be shipped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nas.exporting.formats.onnx_file import ONNX_FILE
+from nas.exporting.verify import note_verified
+from nas.finishing.finish import finish
+from nas.runs.folder import FINISHED, recorded_settings
+from nas.runs.front import SearchFront
+from nas.searching.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from supernets.data.image_data import ImageData
+
+
+def finish_winner(
+    result: SearchFront, settings: SearchSettings, seconds: float | None, images: ImageData
+) -> dict[str, Any]:
+    """Finish the network that the settings pick, and verify what was exported; a finish of the same goes on.
+
+    Args:
+        result: What the search found.
+        settings: Settings of the search; its training options are the finish's.
+        seconds: Time to train; None for the epochs of a finish.
+        images: Images that the search was for.
+
+    Returns:
+        What ``front.json`` now holds.
+
+    Raises:
+        NasError, SupernetError: As `nas.finish`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; resuming the search goes on.
+    """
+    folder, architecture = result.run / FINISHED, result.pick(settings.pick).architecture
+    begun = recorded_settings(folder)
+    asked = {"architecture": architecture.to_dict(), "budget_seconds": seconds}
+    goes_on = begun is not None and asked == {name: begun.get(name) for name in asked}
+    finished = finish(
+        run=result.run,
+        pick=settings.pick,
+        seed=settings.seed,
+        budget_seconds=seconds,
+        options=settings.options,
+        device=settings.device,
+        output=folder,
+        resume=goes_on,
+        force=not goes_on,
+        progress=settings.progress,
+    )
+    facts = dict(finished.verified)
+    export = folder / facts.pop("export")
+    facts |= {
+        "export": str(export.relative_to(result.run)),
+        "search_accuracy": finished.accuracy["averaged"],
+        "finished": dict(finished.accuracy),
+        "epochs": finished.epochs,
+    }
+    return note_verified(result, images, settings.pick, export / ONNX_FILE.file, facts)

@@ -1,0 +1,71 @@
+"""A search whose budget trains the network that was chosen, alone, after networks were judged untrained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import nas
+from nas.errors import UsageError
+from nas.events import StageStarted, TimePlan
+from nas.runs.folder import FINISHED
+
+SIZES = {"depth": 2, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
+MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={size}" for name, size in SIZES.items())
+
+
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    import timm
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=10, **SIZES).state_dict(), path)
+    return {"model": MODEL, "weights": path, "data": "digits", "compensation_images": 64}
+
+
+def test_the_chosen_network_is_finished_and_shipped(question: dict[str, Any], tmp_path: Path) -> None:
+    told: list[object] = []
+    result = nas.search(
+        **question, budget_seconds=8, evaluations=2, limit_share=0.8, output=tmp_path / "run", progress=told.append
+    )
+    plan = next(event for event in told if isinstance(event, TimePlan))
+    assert plan.training_seconds is None
+    assert plan.winner_seconds
+    stages = [event.name for event in told if isinstance(event, StageStarted)]
+    assert stages.index("search") < stages.index("training") < stages.index("export")
+
+    document, verified = result.document, result.document["verified"]
+    assert verified["pick"] == result.default_pick == "best"
+    assert document["model"]["compensation"]["variant"] == "prefix"
+    assert "training" not in document
+    finished = json.loads((result.run / FINISHED / "finish.json").read_text(encoding="utf-8"))
+    assert finished["architecture"] == result.pick().architecture.to_dict()
+    assert verified["search_accuracy"] == finished["accuracy"]["averaged"]
+    assert finished["accuracy"]["averaged"] >= finished["accuracy"]["compensated"]
+    assert verified["test_accuracy"] == finished["verified"]["test_accuracy"]
+    shipped = result.run / verified["export"]
+    assert shipped == result.run / FINISHED / "exports" / "network"
+    weights = load_file(shipped / "model.safetensors")
+
+    assert result.export() == shipped
+    again = nas.search(output=result.run, resume=True)
+    assert again.document["verified"] == verified
+    assert all(torch.equal(weights[name], each) for name, each in load_file(shipped / "model.safetensors").items())
+
+
+def test_a_supernet_is_not_trained_beside_it(question: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no supernet is trained"):
+        nas.search(**question, train="winner", policy="sandwich", output=tmp_path / "run")
+    with pytest.raises(UsageError, match="`train` is 'both'"):
+        nas.search(**question, train="both", output=tmp_path / "run")
+    with pytest.raises(UsageError, match="`train` winner without a model"):
+        nas.search(data="digits", space="elastic-mini", train="winner", output=tmp_path / "run")
+    with pytest.raises(UsageError, match="with random weights"):
+        nas.search(**{**question, "weights": "random"}, train="winner", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
