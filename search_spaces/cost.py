@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces.graph import Op, peak_elements
-from search_spaces.space import Genotypes, SearchSpace, Slot
+from search_spaces.space import BlockSpec, Genotypes, SearchSpace, Slot
 
 BlockCost = Callable[[tuple[Op, ...]], Sequence[float]]
 """Maps a block's operators to its k costs."""
@@ -51,7 +51,8 @@ class CostTables:
         self.width = width
         self.dtype = np.dtype(dtype)
         self._combine = combine
-        self._tables = [self._tabulate(slot, cost) for slot in space.slots]
+        known: dict[BlockSpec, Sequence[float]] = {}  # many rows of many slots have the same block
+        self._tables = [self._tabulate(slot, cost, known) for slot in space.slots]
 
     def __call__(self, genotypes: Genotypes) -> npt.NDArray[Any]:
         """The costs of valid ``genotypes`` ``[n, c]`` as one array ``[k, n]``."""
@@ -72,7 +73,7 @@ class CostTables:
             gathered_n = cost[index_n]
             self._combine(total_n, gathered_n if repeats_n is None else gathered_n * repeats_n, out=total_n)
 
-    def _tabulate(self, slot: Slot, cost: BlockCost) -> _SlotTable:
+    def _tabulate(self, slot: Slot, cost: BlockCost, known: dict[BlockSpec, Sequence[float]]) -> _SlotTable:
         space = self.space
         columns = tuple(space.columns[name] for name in slot.choices)
         value_lists = [space.choices[column].values for column in columns]
@@ -81,7 +82,9 @@ class CostTables:
         for row, values in enumerate(itertools.product(*value_lists)):
             block = space.block(slot.name, dict(zip(slot.choices, values, strict=True)))
             if block is not None:
-                rows[row] = cost(block.ops())
+                if block not in known:
+                    known[block] = cost(block.ops())
+                rows[row] = known[block]
         strides = tuple(prod(sizes[position + 1 :]) for position in range(len(sizes)))
         if slot.repeats is None:
             return _SlotTable(columns, strides, tuple(rows.T.copy()), None, np.empty(0, dtype=np.int64))

@@ -11,13 +11,16 @@ numbers are of another kind is traced at every size instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, islice
 from math import lcm, prod
 
-from search_spaces.graph import Op, Shape
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces.graph import Op
 
 Sizes = tuple[int, ...]
 Trace = Callable[[Sizes], tuple[Op, ...]]
@@ -48,6 +51,7 @@ class SizedOps:
         self._products = products
         self._values = [tuple(sizes) for sizes in values]
         self._points: dict[Sizes, tuple[Op, ...]] = {}
+        self._numbers: dict[Sizes, npt.NDArray[np.int64]] = {}
         self.degree = 0
         for tried in (1, 2) if degree is None else (degree,):
             if self._holds(tried, is_known=degree is not None):
@@ -71,6 +75,7 @@ class SizedOps:
         if degree > 1 and len(points) >= prod(map(len, self._values)):
             return False
         self._points |= {point: self._trace(point) for point in points if point not in self._points}
+        self._numbers = {point: np.array(list(_numbers(ops)), np.int64) for point, ops in self._points.items()}
         if len({tuple(_form(op) for op in self._points[point]) for point in points}) > 1:
             return False
         between = tuple(sizes[(len(sizes) - 1) // 2] for sizes in self._values)
@@ -79,9 +84,11 @@ class SizedOps:
     def _combined(self, sizes: Sizes, degree: int) -> tuple[Op, ...]:
         weights = {point: weight for point, weight in self._weights(sizes, degree).items() if weight}
         parts = lcm(*(weight.denominator for weight in weights.values()))
-        terms = [(int(weight * parts), self._points[point]) for point, weight in weights.items()]
-        ops_of = zip(*(ops for _, ops in terms), strict=True)
-        return tuple(_combine([weight for weight, _ in terms], ops, parts) for ops in ops_of)
+        terms = np.array([int(weight * parts) for weight in weights.values()])
+        numbers = np.stack([self._numbers[point] for point in weights])
+        if float(np.abs(terms) @ numbers.max(axis=1)) >= np.iinfo(np.int64).max:
+            terms = terms.astype(object)  # Python's own numbers have no end
+        return tuple(_with_numbers(self._points[self._point({})], iter((terms @ numbers // parts).tolist())))
 
     def _weights(self, sizes: Sizes, degree: int) -> dict[Sizes, Fraction]:
         """What each point counts for at ``sizes``.
@@ -125,21 +132,16 @@ def _form(op: Op) -> tuple[object, ...]:
     return (op.name, op.kind, op.inputs, op.function, op.kernel, op.stride, ranks, len(op.output_shape))
 
 
-def _combine(weights: Sequence[int], ops: Sequence[Op], parts: int) -> Op:
-    """The operator whose numbers are the weighted sums of those of ``ops``, in ``parts`` of a whole."""
-    if len(ops) == 1:
-        return ops[0]
+def _numbers(ops: Sequence[Op]) -> Iterator[int]:
+    """All numbers of operators that depend on sizes, in a row."""
+    for op in ops:
+        for shape in (*op.input_shapes, op.output_shape):
+            yield from shape
+        yield from (op.macs, op.params)
 
-    def number(values: Sequence[int]) -> int:
-        return sum(weight * value for weight, value in zip(weights, values, strict=True)) // parts
 
-    def shape(shapes: Sequence[Shape]) -> Shape:
-        return tuple(number(sides) for sides in zip(*shapes, strict=True))
-
-    return replace(
-        ops[0],
-        input_shapes=tuple(shape(shapes) for shapes in zip(*(op.input_shapes for op in ops), strict=True)),
-        output_shape=shape([op.output_shape for op in ops]),
-        macs=number([op.macs for op in ops]),
-        params=number([op.params for op in ops]),
-    )
+def _with_numbers(ops: Sequence[Op], numbers: Iterator[int]) -> Iterator[Op]:
+    """Operators with other numbers, in the order of `_numbers`."""
+    for op in ops:
+        *inputs, output = (tuple(islice(numbers, len(shape))) for shape in (*op.input_shapes, op.output_shape))
+        yield replace(op, input_shapes=tuple(inputs), output_shape=output, macs=next(numbers), params=next(numbers))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from search_spaces.graph import Op
 from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace, register_lowering
 from search_spaces.timm_models_ops import SizedOps
+
+if TYPE_CHECKING:
+    from supernets.timm_models.chain import Chain
 
 
 def timm_space(text: str, classes: int | None = None) -> TimmSpace:
@@ -36,13 +40,28 @@ def block_ops(block: TimmBlock) -> tuple[Op, ...]:
     return _sized_ops(block.model, part, block.side, block.classes)(tuple(size for _, size in block.sizes))
 
 
+_by_form: dict[tuple[str, tuple[int, ...]], SizedOps] = {}
+"""Parts that compute the same on as many tokens have the same operators, whatever images and patches these are from."""
+
+
 @lru_cache(maxsize=1024)
 def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
-    from latency_tables.trace import trace
     from supernets.timm_models import chain_of
-    from supernets.timm_models.tables import HEAD, HEAD_WIDTH
 
     chain = chain_of(model, side, classes)
+    form = chain.forms[part], chain.full_flows[part]
+    if form not in _by_form:
+        own_side = chain_of(model, None, classes).side
+        # How the numbers depend on the sizes is the same on every grid.
+        known = None if side == own_side else _sized_ops(model, part, own_side, classes).degree
+        _by_form.setdefault(form, _traced(chain, model, part, known))
+    return _by_form[form]
+
+
+def _traced(chain: Chain, model: str, part: str, degree: int | None) -> SizedOps:
+    from latency_tables.trace import trace
+    from supernets.timm_models.tables import HEAD, HEAD_WIDTH
+
     found = chain.parts[part]
     axes = list(found.elastic)
 
@@ -52,8 +71,5 @@ def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
         return trace(module, chain.flow_shape(part, named), f"{model}: {part}").blocks[0][1]
 
     values = [found.elastic[axis].values for axis in axes]
-    own_side = chain_of(model, None, classes).side
-    # How the numbers depend on the sizes is the same on every grid.
-    known = None if side == own_side else _sized_ops(model, part, own_side, classes).degree
     heads = [axes.index(axis) for axis in (HEAD, HEAD_WIDTH) if axis in axes]
-    return SizedOps(ops_at, values, known, [tuple(heads), (0, *heads)] if len(heads) == 2 else ())
+    return SizedOps(ops_at, values, degree, [tuple(heads), (0, *heads)] if len(heads) == 2 else ())

@@ -99,9 +99,15 @@ class Chain:
         return _full_flows(self)
 
     @property
+    def forms(self) -> Mapping[str, str]:
+        """Text for every part, equal for those that compute the same of the same, training aside."""
+        return _forms(self)
+
+    @property
     def computed_as(self) -> Mapping[str, str]:
         """For every part the first one that computes the same, but for what is dropped in training."""
-        return _computed_as(self)
+        first: dict[str, str] = {}
+        return {name: first.setdefault(form, name) for name, form in self.forms.items()}
 
 
 def create(reference: TimmReference, side: int | None, classes: int | None, **arguments: Any) -> nn.Module:
@@ -361,12 +367,8 @@ def _on_meta(module: nn.Module) -> nn.Module:
 
 
 @lru_cache(maxsize=64)
-def _computed_as(chain: Chain) -> dict[str, str]:
-    first: dict[str, str] = {}
-    return {
-        name: first.setdefault(_fingerprint(part, _without_dropping(part.table.module)), name)
-        for name, part in chain.parts.items()
-    }
+def _forms(chain: Chain) -> dict[str, str]:
+    return {name: _fingerprint(part, _without_dropping(part.table.module)) for name, part in chain.parts.items()}
 
 
 def _without_dropping(module: nn.Module) -> nn.Module:

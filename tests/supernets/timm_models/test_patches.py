@@ -167,7 +167,7 @@ def test_choices_go_up_or_down() -> None:
 def test_sliced_networks_are_compared_with_the_whole_one_on_their_patches() -> None:
     supernet = made(TINY)
     x_BCHW = images(supernet, 64)
-    whole, sliced = on_patches(supernet, 32), on_patches(supernet, 32, ("hidden", "embed"))
+    whole, sliced = on_patches(supernet, 32), on_patches(supernet, 32, ("hidden",))
     compensator = Compensator(supernet, x_BCHW, SEQUENTIAL)
     uncut = supernet.extract(whole).eval()
     assert torch.allclose(compensator(whole)(x_BCHW), uncut(x_BCHW), atol=1e-6)
