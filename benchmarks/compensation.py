@@ -55,7 +55,7 @@ def cut(space: SearchSpace, sizes: dict[str, int]) -> Architecture:
 def random_networks(space: SearchSpace, seed: int) -> list[Architecture]:
     """Networks between 40 and 80 % of the whole one's MACs, on its own images and patches."""
     genotypes = space.sample(4000, np.random.default_rng(seed))
-    columns = [space.columns[name] for name in (SIDE, PATCH)]
+    columns = [space.columns[name] for name in (SIDE, PATCH) if name in space.columns]
     genotypes[:, columns] = space.cardinalities[columns] - 1
     shares = population_cost(space, genotypes).macs / population_cost(space, space.encode([space.largest])).macs[0]
     return space.decode(genotypes[(shares >= 0.4) & (shares <= 0.8)][:RANDOM_NETWORKS])
