@@ -1,4 +1,4 @@
-"""Linear layers solved anew by ridge regression, in double precision.
+"""Linear layers solved anew by ridge regression; what is solved is in double precision.
 
 Legend of tensor suffixes: M rows (tokens), I inputs, O outputs, K inputs that are kept, C inputs that are cut.
 """
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from supernets.errors import SupernetError
 
+EXACT_PRODUCTS, ROWS = 1_000_000_000, 2048
+"""Multiplications up to which a product is taken in double precision, and rows of a block above."""
 ALPHA = 1e-3
 """Damping, as a share of the mean variance of an input."""
 
@@ -44,12 +46,23 @@ def ridge_change(
     if intercept:
         mean_I, mean_O = a_MI.mean(dim=0), error_MO.mean(dim=0)
         a_MI, error_MO = a_MI - mean_I, error_MO - mean_O
-    gram_II = a_MI.T @ a_MI / len(a_MI)
-    cross_IO = a_MI.T @ error_MO / len(a_MI)
+    gram_II = products(a_MI, a_MI) / len(a_MI)
+    cross_IO = products(a_MI, error_MO) / len(a_MI)
     change_OI = torch.cholesky_solve(cross_IO, damped_factor(gram_II, alpha)).T
     if not torch.isfinite(change_OI).all():
         raise DegenerateError("what its layers are to give is not finite")
     return change_OI, mean_O - change_OI @ mean_I
+
+
+def products(left_MI: Tensor, right_MO: Tensor) -> Tensor:
+    """``left.T @ right`` in double precision; a large one as the sum, in double, of blocks of rows in single."""
+    if left_MI.numel() * right_MO.shape[1] <= EXACT_PRODUCTS:
+        return left_MI.double().T @ right_MO.double()
+    total_IO = torch.zeros(left_MI.shape[1], right_MO.shape[1], dtype=torch.float64, device=left_MI.device)
+    blocks = (torch.split(rows.float(), ROWS) for rows in (left_MI, right_MO))
+    for left_BI, right_BO in zip(*blocks, strict=True):
+        total_IO += left_BI.T @ right_BO
+    return total_IO
 
 
 def damped_factor(gram_II: Tensor, alpha: float = ALPHA) -> Tensor:

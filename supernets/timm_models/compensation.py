@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from search_spaces import Architecture
 from search_spaces.timm_models import PATCH, SIDE, TimmBlock, TimmSpace
 from supernets.errors import DataError
-from supernets.least_squares import ALPHA, DegenerateError, damped_factor, prefix_prediction, ridge_change
+from supernets.least_squares import ALPHA, DegenerateError, damped_factor, prefix_prediction, products, ridge_change
 from supernets.narrowing import make_narrowing
 from supernets.supernet import Supernet
 from supernets.timm_models.branches import (
@@ -209,9 +209,9 @@ class Compensator:
                 if to_stream or is_end:
                     width = part.get_submodule(reading.path).get_parameter("weight").shape[0]
                     target = whole.middle[name] if reading.path == "attn.proj" else whole.entering[following]
-                    wanted_MO = torch.cat(target)[:, :width].double()
+                    wanted_MO = torch.cat(target)[:, :width]
                     if to_stream:
-                        wanted_MO = wanted_MO - torch.cat(stream or rows["norm2"]).double()
+                        wanted_MO = wanted_MO - torch.cat(stream or rows["norm2"])
                         wanted_MO = _unscaled(part, reading.path, wanted_MO)
                 else:
                     wanted_MO = self._whole_outputs(name, spec, reading, whole)
@@ -228,9 +228,9 @@ class Compensator:
         """Give a layer the weights that bring it closest to what is wanted."""
         weight_OI = part.get_submodule(reading.path).get_parameter("weight")
         for rows, bias in _bias_rows(part, reading.path):
-            error_MO = wanted_MO[:, rows] - a_MI.double() @ weight_OI[rows].double().T
+            error_MO = wanted_MO[:, rows] - a_MI @ weight_OI[rows].T
             if bias is not None:
-                error_MO -= bias.double()
+                error_MO -= bias
             try:
                 change_OI, change_O = ridge_change(a_MI, error_MO, self.alpha, intercept=bias is not None)
             except DegenerateError as error:
@@ -244,10 +244,10 @@ class Compensator:
         part, family = self._supernet.network.get_submodule(name), self._supernet.family
         weight_OI = part.get_submodule(reading.path).get_parameter("weight")
         full, active = family.sizes(self._full_block(name)), family.sizes(spec)
-        wanted_MO = torch.cat(whole.inputs[name, reading.path]).double() @ weight_OI.double().T
+        wanted_MO = torch.cat(whole.inputs[name, reading.path]) @ weight_OI.T
         for rows, bias in _bias_rows(part, reading.path):
             if bias is not None:
-                wanted_MO[:, rows] += bias.double()
+                wanted_MO[:, rows] += bias
         narrowing = make_narrowing(f". {reading.rows}", tuple(wanted_MO.shape), full, active)
         return narrowing.narrow(wanted_MO)
 
@@ -366,7 +366,7 @@ class Compensator:
             a_MI = torch.cat(drawn).double()
             has_bias = self._supernet.network.get_submodule(f"{name}.{path}")._parameters["bias"] is not None
             mean_I = a_MI.mean(dim=0) if has_bias else torch.zeros_like(a_MI[0])
-            gram_II = (a_MI - mean_I).T @ (a_MI - mean_I) / len(a_MI)
+            gram_II = products(a_MI - mean_I, a_MI - mean_I) / len(a_MI)
             try:
                 self._factors[name, path] = mean_I, gram_II, damped_factor(gram_II, self.alpha)
             except DegenerateError as error:
@@ -441,5 +441,5 @@ def _unscaled(part: nn.Module, path: str, stream_MO: Tensor) -> Tensor:
         owner, _, leaf = name.rpartition(".")
         scale_O = part.get_submodule(owner)._parameters.get(leaf) if owner in ("", *part._modules) else None
         if scale_O is not None:
-            return torch.where(scale_O == 0, torch.zeros_like(stream_MO), stream_MO / scale_O.double())
+            return torch.where(scale_O == 0, torch.zeros_like(stream_MO), stream_MO / scale_O)
     return stream_MO

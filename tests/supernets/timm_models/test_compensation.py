@@ -48,8 +48,9 @@ def _error(compensator: Compensator, architecture: Architecture, supernet: Super
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
-def test_sliced_networks_come_closer_to_the_whole_one(model: str) -> None:
+def test_sliced_networks_come_closer_to_the_whole_one(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     supernet = made(model)
+    monkeypatch.setattr(compensation, "ROWS_PER_INPUT", 0)  # the classifier is solved on these few images as well
     x_BCHW = images(supernet, 64)
     architecture = _sliced(supernet, embed=False, heads=False, hidden=False, depth=True)
     errors = {
@@ -110,6 +111,17 @@ def test_units_that_follow_from_kept_ones_cost_nothing(variant: str) -> None:
     wanted_BK, found_BK = supernet(x_BCHW, supernet.space.largest), compensator(architecture)(x_BCHW)
     assert torch.allclose(found_BK, wanted_BK, atol=1e-4)
     assert not torch.allclose(supernet(x_BCHW, architecture), wanted_BK, atol=1e-2)
+
+
+def test_a_classifier_is_not_solved_on_few_images() -> None:
+    """It sees one row of an image: with fewer than four images per input it would learn them by heart."""
+    supernet = made(PLAIN)
+    architecture = _sliced(supernet, hidden=True)
+    before = supernet.extract(architecture).state_dict()
+    for count, stays in ((191, True), (192, False)):
+        after = Compensator(supernet, images(supernet, count))(architecture).state_dict()
+        assert torch.equal(after["head.head.weight"], before["head.head.weight"]) is stays
+        assert not torch.equal(after["blocks.0.mlp.fc2.weight"], before["blocks.0.mlp.fc2.weight"])
 
 
 @torch.no_grad()
