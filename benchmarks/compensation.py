@@ -25,9 +25,10 @@ from nas.evaluation.accuracy import accuracy_of
 from search_spaces import Architecture, SearchSpace, get_space, population_cost
 from search_spaces.timm_models import PATCH, SIDE
 from supernets import Supernet
+from supernets.calibration import Calibration
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
-from supernets.importance import SORTED, Calibration, sorted_along
+from supernets.importance import SORTED, sorted_along
 from supernets.timm_models.compensation import NONE, PREFIX, SEQUENTIAL, Compensator
 from supernets.timm_models.rotation import rotate_heads
 

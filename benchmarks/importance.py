@@ -28,9 +28,10 @@ from nas.training.session import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 from search_spaces.timm_models import DEPTH
 from supernets import Supernet
+from supernets.calibration import Calibration
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
-from supernets.importance import CRITERIA, SORTED, Calibration, sort_by_importance, sorted_along
+from supernets.importance import CRITERIA, SORTED, sort_by_importance, sorted_along
 from supernets.training.trainer import train_supernet
 
 MODEL = "vit_tiny_patch16_224?img_size=32&patch_size=4&embed_dim=64&depth=4&num_heads=4"

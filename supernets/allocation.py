@@ -25,7 +25,8 @@ from torch import Tensor
 
 from search_spaces import Genotypes, population_cost
 from search_spaces.timm_models import TimmSpace
-from supernets.importance import Calibration, importance_of, input_sums, part_of, weighted_inputs
+from supernets.calibration import Calibration
+from supernets.importance import importance_of, input_sums, part_of, weighted_inputs
 from supernets.rewiring import axis_importance
 from supernets.supernet import Supernet
 from supernets.timm_models.tables import HEAD_WIDTH

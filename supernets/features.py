@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from search_spaces import SearchSpace, get_space
 from search_spaces.files import DAMAGED_ARCHIVE, cache_dir, replacing
 from search_spaces.timm_models import TimmSpace
 from supernets.data.image_data import Batch, ImageData, Part
-from supernets.errors import SupernetError
+from supernets.errors import DataError, SupernetError
+from supernets.fidelity import LEAST_IMAGES, components_for, principal_components
 from supernets.probing import FittedClassifier
 from supernets.supernet import Supernet
 from supernets.timm_models.own_weights import classifier_layers
@@ -126,9 +128,9 @@ class FeatureReader:
     def _compute(self, x_BCHW: Tensor) -> Tensor:
         supernet = self._supernet
         side = supernet.space.input_shape(dict(supernet.space.largest.settings))[-1]
-        with watched(self._layers) as seen:
-            supernet.network(supernet.family.prepare(x_BCHW.to(supernet.device), side))
-        return torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1).float().cpu()
+        x_BCHW = supernet.family.prepare(x_BCHW.to(supernet.device), side)
+        features_BD, _ = run_watched(supernet.network, supernet.space, x_BCHW)
+        return features_BD.float().cpu()
 
     def _load(self) -> dict[bytes, Tensor]:
         return remembered(self._path, sum(layer.in_features for layer in self._layers))
@@ -149,14 +151,30 @@ def classifiers_of(supernet: Supernet) -> list[nn.Linear]:
     Raises:
         SupernetError: The space is not timm's, or such a layer is not dense.
     """
-    space = supernet.space.base
+    return classifiers_in(supernet.network, supernet.space)
+
+
+def classifiers_in(network: nn.Module, space: SearchSpace) -> list[nn.Linear]:
+    """The same layers of a network of the space.
+
+    Raises:
+        SupernetError: As `classifiers_of`.
+    """
+    space = space.base
     assert isinstance(space, TimmSpace)
     names = classifier_layers(space.outline.reference.name)
-    layers = [dict(supernet.network.named_modules()).get(f"head.{name}") for name in names]
+    layers = [dict(network.named_modules()).get(f"head.{name}") for name in names]
     dense = [layer for layer in layers if isinstance(layer, nn.Linear) and layer.bias is not None]
     if len(dense) < len(names):
-        raise SupernetError(f"`{supernet.space.name}` has no dense classifier with a bias, so none can be fitted")
+        raise SupernetError(f"`{space.name}` has no dense classifier with a bias, so none can be fitted")
     return dense
+
+
+def run_watched(network: nn.Module, space: SearchSpace, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Features ``(B, D)`` of images, as `Features` says, and the network's outputs ``(B, K)``."""
+    with watched(classifiers_in(network, space)) as seen:
+        outputs_BK = network(x_BCHW)
+    return torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1), outputs_BK
 
 
 @torch.no_grad()
@@ -190,12 +208,40 @@ def put_classifier(supernet: Supernet, fitted: FittedClassifier) -> None:
         layer.bias.copy_(fitted.bias_K)
     side = supernet.space.input_shape(dict(supernet.space.largest.settings))[-1]
     x_BCHW = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(supernet.device)
-    with watched(layers) as seen:
-        logits_BK = supernet.network(x_BCHW)
-    features_BD = torch.cat([inputs_BD.flatten(1) for inputs_BD in seen], dim=1)
+    features_BD, logits_BK = run_watched(supernet.network, supernet.space, x_BCHW)
     expected_BK = features_BD @ fitted.weight_KD.to(features_BD).T + fitted.bias_K.to(features_BD)
     if not torch.allclose(logits_BK, expected_BK, atol=1e-3 * float(expected_BK.abs().max())):
         raise SupernetError(f"the classifier of `{supernet.space.name}` is not the last layer, so none can be fitted")
+
+
+def told_by_components(supernet: Supernet, images: ImageData, most: int) -> Supernet:
+    """The same weights, with the components of features in place of a classifier; see `supernets.fidelity`.
+
+    Args:
+        supernet: Supernet of a timm space, left as it is.
+        images: Images at its side, whose training part is looked at without its labels.
+        most: Images to look at.
+
+    Raises:
+        SupernetError: The network has no dense classifier.
+        DataError: There are too few images, or their features are not finite.
+    """
+    features_ND = FeatureReader(supernet).read(images, "train", most).values_ND
+    count = components_for(*features_ND.shape)
+    if len(features_ND) < LEAST_IMAGES:
+        raise DataError(
+            f"data `{images.source}`: features of {len(features_ND)} training images, expected {LEAST_IMAGES} or more",
+            hint="give more images",
+        )
+    again = Supernet(get_space(supernet.space.name, count))
+    expected = again.state_dict()
+    state = supernet.state_dict()
+    again.load_state_dict(
+        {name: state[name] if state[name].shape == old.shape else old for name, old in expected.items()}
+    )
+    again = again.to(supernet.device).train(supernet.training)
+    put_classifier(again, principal_components(features_ND, count))
+    return again
 
 
 @contextmanager

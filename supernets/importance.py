@@ -21,7 +21,7 @@ M rows (images or tokens).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from search_spaces import Architecture, SearchSpace
 from search_spaces.timm_models import DEPTH, TimmBlock, TimmModelError, TimmSpace
+from supernets.calibration import Calibration
 from supernets.rewiring import axis_importance, permute_axis
 from supernets.supernet import Supernet
 from supernets.timm_models.family import TimmFamily
@@ -41,7 +42,6 @@ UNSORTED = "none"
 EMBED = "embed"
 SORTED = ("hidden", "head", EMBED)
 """Kinds of axes, in the order in which they are sorted; blocks come last."""
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -59,47 +59,12 @@ class Ordering:
     losses: Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Images to judge importance on, as small batches.
-
-    Attributes:
-        images_BCHW: Normalised images on the device of the supernet.
-        targets_BK: Probabilities of the classes.
-    """
-
-    images_BCHW: Tensor
-    targets_BK: Tensor
-
-    @classmethod
-    def of(cls, supernet: Supernet, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Calibration:
-        """Calibration on labels, or where there are none on what the whole network says itself."""
-        images_BCHW = images_BCHW.to(supernet.device)
-        if labels_B is not None:
-            return cls(images_BCHW, F.one_hot(labels_B.to(supernet.device), supernet.space.classes).float())
-        with torch.no_grad():
-            parts = [supernet.network(part_BCHW).softmax(dim=1) for part_BCHW in torch.split(images_BCHW, BATCH)]
-        return cls(images_BCHW, torch.cat(parts))
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Small batches of images and targets."""
-        return zip(torch.split(self.images_BCHW, BATCH), torch.split(self.targets_BK, BATCH), strict=True)
-
-    @torch.no_grad()
-    def loss(self, network: Callable[[Tensor], Tensor]) -> float:
-        """Mean cross-entropy of one network."""
-        sums = [
-            F.cross_entropy(network(images_BCHW), targets_BK, reduction="sum").item()
-            for images_BCHW, targets_BK in self.batches()
-        ]
-        return sum(sums) / len(self.images_BCHW)
-
-
 def sort_by_importance(
     supernet: Supernet,
     images_BCHW: Tensor,
     labels_B: Tensor | None = None,
     criteria: Sequence[str] = CRITERIA,
+    calibration: Calibration | None = None,
 ) -> Ordering:
     """Sort channels, heads, hidden units and blocks of a timm model, each by the criterion that serves it best.
 
@@ -111,6 +76,7 @@ def sort_by_importance(
         labels_B: Classes of the images; None takes what the whole network says, which asks smaller ones to agree with
             it.
         criteria: Criteria to choose from.
+        calibration: What to judge on in place of images and labels; None makes it of these.
 
     Raises:
         TimmModelError: The supernet is of another kind of space.
@@ -123,7 +89,7 @@ def sort_by_importance(
         raise TimmModelError(f"space `{supernet.space.name}` is not that of a timm model, whose importance is defined")
     was_training = supernet.training
     supernet.eval()
-    calibration = Calibration.of(supernet, images_BCHW, labels_B)
+    calibration = calibration or Calibration.of(supernet, images_BCHW, labels_B)
     chosen: dict[str, str] = {}
     losses: dict[str, dict[str, float]] = {}
     best = supernet
@@ -255,7 +221,7 @@ def importance_of(supernet: Supernet, criterion: str, calibration: Calibration) 
 def _accumulate_gradients(supernet: Supernet, calibration: Calibration) -> None:
     supernet.zero_grad(set_to_none=True)
     for images_BCHW, targets_BK in calibration.batches():
-        loss = F.cross_entropy(supernet.network(images_BCHW), targets_BK, reduction="sum")
+        loss = calibration.total(supernet.network(images_BCHW), targets_BK)
         loss.backward()  # type: ignore[no-untyped-call]
 
 

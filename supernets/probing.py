@@ -46,10 +46,13 @@ class FittedClassifier:
     decay: float
     held_out: float
 
+    def outputs(self, features_MD: Tensor) -> Tensor:
+        """What it gives for features ``(M, K)``."""
+        return features_MD.float() @ self.weight_KD.T + self.bias_K
+
     def accuracy(self, features_MD: Tensor, labels_M: Tensor) -> float:
         """Share of images that it is right on."""
-        found_M = (features_MD.float() @ self.weight_KD.T + self.bias_K).argmax(dim=1)
-        return float((found_M == labels_M).float().mean())
+        return float((self.outputs(features_MD).argmax(dim=1) == labels_M).float().mean())
 
 
 def fit_classifier(

@@ -70,14 +70,16 @@ def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
     """What was measured of every file that runs; nothing where there is the ONNX file alone."""
     if len(formats) < 2:
         return
+    from nas.report.words import worth_text
+
     rows = []
     for name, entry in formats.items():
-        accuracy = f"{entry['accuracy']:.2%}" if "accuracy" in entry else ""
+        worth = worth_text(entry)
         latency = entry.get("latency")
         delegate = entry.get("delegate")
         share = f"{delegate['nodes']} of {delegate['all_nodes']} operators" if delegate else ""
         milliseconds = "" if latency is None else f"{latency['ms']:.3g} ms"
-        rows.append([name, entry["file"], accuracy, milliseconds, f"{entry['difference']:.1e}", share])
+        rows.append([name, entry["file"], worth, milliseconds, f"{entry['difference']:.1e}", share])
     display.print_table(["format", "file", "accuracy", "latency here", "logits differ by", "delegated"], rows, left=2)
     for name, entry in formats.items():
         if "not_measured" in entry:

@@ -96,9 +96,14 @@ def _show_verified(verified: dict[str, Any] | None) -> None:
 
 def verified_lines(verified: dict[str, Any]) -> list[str]:
     """What was found out about the exported winner, a line per fact."""
+    found = (
+        f"test accuracy {verified['test_accuracy']:.2%}"
+        if "test_accuracy" in verified
+        else f"fidelity {verified['test_fidelity']:.3f} (mean cosine with the whole model's features)"
+    )
     lines = [
-        f"winner ({verified['pick']}): test accuracy {verified['test_accuracy']:.2%}, of the exported ONNX file in ONNX"
-        f" Runtime on {verified['test_images']} images that nothing has looked at before"
+        f"winner ({verified['pick']}): {found}, of the exported ONNX file in ONNX Runtime on"
+        f" {verified['test_images']} images that nothing has looked at before"
     ]
     lines += baseline_lines(verified)
     if "original_test_accuracy" in verified:

@@ -60,29 +60,32 @@ class Compensation:
             DegenerateError: Activations are not finite; the message names the block.
         """
         from supernets.errors import SupernetError
-        from supernets.supernet import Supernet
 
-        alone = Supernet(SingleSpace(supernet.space.base, architecture)).to(supernet.device).eval()
-        solved = replace(self, variant=SEQUENTIAL).compensator(supernet, data, seed)(architecture)
-        alone.network.load_state_dict(solved.state_dict())
+        alone = alone_of(supernet, data, architecture, seed, self)
         if isinstance(alone.space.base, TimmSpace) and architecture != supernet.space.largest:
             with suppress(SupernetError):  # a classifier of another kind stays as it is
                 refit_classifier(alone, data, seed)
         return alone
 
-    def facts(self, supernet: Supernet, data: ImageData, seed: int) -> dict[str, Any]:
+    def facts(self, supernet: Supernet, data: ImageData, seed: int, uses_labels: bool = True) -> dict[str, Any]:
         """What ``front.json`` says of it: images, damping, and the loss at the middle of every axis before and after.
 
         Args:
             supernet: Trained weights.
             data: Images.
             seed: Seed of the choice of images.
+            uses_labels: Whether the loss is that of labels; else that of two views of an image.
         """
-        from supernets.importance import Calibration, axes_of, middle_of
+        from supernets.calibration import Calibration
+        from supernets.importance import axes_of, middle_of
 
         compensator = self.compensator(supernet, data, seed)
         images_BCHW, labels_B = next(iter(data.train_batches(min(LOSS_IMAGES, data.splits["train"]), seed, epoch=0)))
-        calibration = Calibration.of(supernet, images_BCHW, labels_B)
+        calibration = (
+            Calibration.of(supernet, images_BCHW, labels_B)
+            if uses_labels
+            else Calibration.of_views(supernet, images_BCHW, seed)
+        )
         losses = {}
         for axis in axes_of(supernet) if compensator.variant != NONE else ():
             architecture = middle_of(supernet.space, axis)
@@ -96,3 +99,17 @@ class Compensation:
             "alpha": compensator.alpha,
             "losses": losses,
         }
+
+
+def alone_of(
+    supernet: Supernet, data: ImageData, architecture: Architecture, seed: int, compensation: Compensation | None
+) -> Supernet:
+    """A network inside a model, alone, its layers solved in order whatever the variant; as they are with None."""
+    from supernets.supernet import Supernet
+
+    alone = Supernet(SingleSpace(supernet.space.base, architecture)).to(supernet.device).eval()
+    make = supernet.extract
+    if compensation is not None:
+        make = replace(compensation, variant=SEQUENTIAL).compensator(supernet, data, seed)
+    alone.network.load_state_dict(make(architecture).state_dict())
+    return alone

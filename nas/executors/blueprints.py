@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.evaluation.fidelity import FidelityEvaluator
 from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import get_space
 
@@ -33,8 +34,9 @@ def supernet_blueprint(
     seed: int,
     device: str | None = None,
     compensation: Compensation | None = None,
+    uses_labels: bool = True,
 ) -> EvaluatorBlueprint:
-    """Subnets of a trained supernet by accuracy.
+    """Subnets of a trained supernet by accuracy, or inside a model by fidelity.
 
     Args:
         checkpoint: File with the weights.
@@ -43,8 +45,11 @@ def supernet_blueprint(
         seed: Seed of the training batches that BatchNorm statistics are estimated on.
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
         compensation: How what is cut is made up for; None for not at all.
+        uses_labels: Whether accuracy is taken; else fidelity.
     """
     options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}
+    if not uses_labels:
+        options["uses_labels"] = False
     if compensation is not None:
         options |= {"compensation": compensation.variant, "compensation_images": compensation.images}
     return EvaluatorBlueprint(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
@@ -58,7 +63,13 @@ def make_score_evaluator(space: str, score: str) -> Evaluator:
 
 
 def make_supernet_evaluator(
-    checkpoint: Checkpoint, data: str, image_side: int, seed: int, device: str | None, **compensation: Plain
+    checkpoint: Checkpoint,
+    data: str,
+    image_side: int,
+    seed: int,
+    device: str | None,
+    uses_labels: bool = True,
+    **compensation: Plain,
 ) -> Evaluator:
     """What `supernet_blueprint` describes; on the CPU its parameters are the checkpoint's own tensors.
 
@@ -72,9 +83,8 @@ def make_supernet_evaluator(
     images = load_data(data, image_side, hflip=checkpoint.metadata["settings"].get("hflip"), is_quiet=True)
     images.check(checkpoint.metadata["data"])
     supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
-    return SupernetEvaluator(
-        supernet, images, seed, None if asked is None else asked.compensator(supernet, images, seed)
-    )
+    make = SupernetEvaluator if uses_labels else FidelityEvaluator
+    return make(supernet, images, seed, None if asked is None else asked.compensator(supernet, images, seed))
 
 
 def _supernet_of(checkpoint: Checkpoint) -> Supernet:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.exporting.formats.checkpoint import choices_of, is_loaded_by_timm
+from nas.report.words import worth_text
+from nas.runs.settings import WITHOUT_LABELS
 
 UNTRAINED = """> [!WARNING]
 > **These weights are random.** No training data was given, so this network has the right shape and cost and cannot
@@ -45,7 +47,8 @@ def _front_matter(config: Mapping[str, Any]) -> str:
     if not is_loaded_by_timm(config):
         return ""
     licence = (config.get("source_model") or {}).get("license")
-    lines = ["---", "library_name: timm", "tags: [image-classification, timm]"]
+    task = "image-feature-extraction" if config.get("labels") == WITHOUT_LABELS else "image-classification"
+    lines = ["---", "library_name: timm", f"tags: [{task}, timm]"]
     return "\n".join([*lines, *([f"license: {licence}"] if licence else []), "---"])
 
 
@@ -61,6 +64,8 @@ def _table(config: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
         ("MACs", f"{config['macs'] / 1e6:.2f} M"),
         ("weights", "trained" if config["trained"] else "random"),
     ]
+    if config.get("labels") == WITHOUT_LABELS:
+        rows.append(("outputs", "the features of the whole model, as their main components; no classes"))
     for target, latency in config.get("latency", {}).items():
         note = ", extrapolated" if latency.get("extrapolated") else ""
         interval = f"{latency['low_ms']:.3g} to {latency['high_ms']:.3g}"
@@ -97,15 +102,17 @@ def _formats(formats: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [f"{entry['bytes'] / 1e6:.2f} MB", f"{entry['difference']:.1e}", *_measured(entry), _delegated(entry)]
         rows.append(f"| `{entry['file']}` | {name} | {' | '.join(cells)} |")
     notes = [f"`{name}` is {entry['verdict']}." for name, entry in formats.items() if "verdict" in entry]
-    part = next((f" Accuracy: on {e['images']} images, {e['part']}." for e in formats.values() if "part" in e), "")
+    judged = next((entry for entry in formats.values() if "part" in entry), None)
+    part = ""
+    if judged is not None:
+        part = f" {'Fidelity' if 'fidelity' in judged else 'Accuracy'}: on {judged['images']} images, {judged['part']}."
     text = f"Differences are shares of the range of the logits.{part} {' '.join(notes)}".strip()
     return "\n".join([*rows, "", text, ""])
 
 
 def _measured(entry: Mapping[str, Any]) -> tuple[str, str]:
     latency = entry.get("latency")
-    accuracy = f"{entry['accuracy']:.2%}" if "accuracy" in entry else ""
-    return accuracy, "" if latency is None else f"{latency['ms']:.3g} ms"
+    return worth_text(entry), "" if latency is None else f"{latency['ms']:.3g} ms"
 
 
 def _delegated(entry: Mapping[str, Any]) -> str:

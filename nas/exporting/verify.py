@@ -21,21 +21,25 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.accuracy import Judgement, accuracy_of, judge
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
+from nas.evaluation.fidelity import chosen_without_labels, mean_cosine, outputs_of
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
 from nas.exporting.formats.registry import parse_formats
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
+from nas.objectives.objective import FIDELITY
 from nas.records.files import write_json
-from nas.runs.folder import FINISHED, RunFolder, supernet_checkpoint
+from nas.runs.folder import FINISHED, RunFolder, original_checkpoint, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront, load_front
 from nas.runs.places import shown_place, source_beside
+from nas.runs.settings import WITHOUT_LABELS
 from search_spaces import Architecture, SearchSpace, get_space, space_names
 from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData, Part
 from supernets.data.sources import load_data
 from supernets.family import family_of
+from supernets.supernet import Supernet
 
 PROOF_IMAGES = 16
 TOLERATED_DIFFERENCE = 0.10
@@ -91,6 +95,8 @@ def export_member(
         space = get_space(member.architecture.space)
         request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
         return export_subnet(request, folder)
+    if run.settings.get("labels") == WITHOUT_LABELS:
+        card["labels"] = WITHOUT_LABELS
     if front.document.get("model", {}).get("compensation"):
         card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
     source = data or run.settings.get("data")
@@ -192,8 +198,12 @@ def _export_trained(
     images = load_data(source, metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip"))
     images.check(metadata["data"])
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
-    asked = Compensation.of(card.get("compensation", {}))
-    network = None if asked is None else asked.chosen(supernet, images, architecture, seed).network
+    asked, uses_labels = Compensation.of(card.get("compensation", {})), card.get("labels") != WITHOUT_LABELS
+    network = None
+    if not uses_labels:
+        network = chosen_without_labels(supernet, images, architecture, seed, asked).network
+    elif asked is not None:
+        network = asked.chosen(supernet, images, architecture, seed).network
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
@@ -204,28 +214,36 @@ def _export_trained(
         image={
             "mean": images.mean,
             "std": images.std,
-            "class_names": images.class_names,
+            "class_names": images.class_names if uses_labels else (),
             "crop_share": images.crop_share,
         },
         card={**card, "data": {**images.describe(), "source": shown_place(images.source)}},
         seed=seed,
         formats=formats,
-        measure=_measuring(images, supernet.space, architecture),
+        measure=_measuring(images, supernet.space, architecture, None if uses_labels else supernet),
     )
     return export_subnet(request, folder)
 
 
 def _measuring(
-    images: ImageData, space: SearchSpace, architecture: Architecture
+    images: ImageData, space: SearchSpace, architecture: Architecture, model: Supernet | None
 ) -> Callable[[Path, Mapping[str, str]], dict[str, dict[str, Any]]]:
-    """Says what the files of an export are worth, on the search part of the images and on this machine."""
+    """Says what the files of an export are worth, on the search part of the images and on this machine.
+
+    Beside labels, or where the ``model`` is given beside its outputs.
+    """
     family, side = family_of(space), space.input_shape(dict(architecture.settings))[-1]
 
     def measure(folder: Path, files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        from nas.exporting.formats.measured import Images, measure_files
+        from nas.exporting.formats.measured import Images, accuracy, measure_files
 
-        seen = ((family.prepare(x_BCHW, side), labels_B) for x_BCHW, labels_B in images.batches("search", BATCH_SIZE))
-        return measure_files(folder, files, Images(seen, f"search part of `{images.source}`"))
+        part = f"search part of `{images.source}`"
+        figure, judge = ("accuracy", accuracy) if model is None else (FIDELITY, mean_cosine)
+        seen = (
+            (family.prepare(x_BCHW, side), labels_B if model is None else model.network(x_BCHW).detach())
+            for x_BCHW, labels_B in images.batches("search", BATCH_SIZE)
+        )
+        return measure_files(folder, files, Images(seen, part, figure, judge))
 
     return measure
 
@@ -250,11 +268,21 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     """
     member = front.pick(pick)
     export = export_member(front, pick)
-    judged = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture)
+    space = get_space(member.architecture.space)
+    if front.objective == FIDELITY:
+        original, _ = load_supernet(original_checkpoint(front.run))
+        judged = {
+            "search_fidelity": member.objectives[FIDELITY],
+            **onnx_fidelity(export.onnx, original, images, space, member.architecture),
+        }
+    else:
+        judged = {
+            "search_accuracy": _search_accuracy(front, member, export, images),
+            **onnx_accuracy(export.onnx, images, space, member.architecture).to_dict("test"),
+        }
     facts = {
         "export": str(export.folder.relative_to(front.run)),
-        "search_accuracy": _search_accuracy(front, member, export, images),
-        **judged.to_dict("test"),
+        **judged,
         "proof": {name: value for name, value in export.proof.items() if name != "formats"},
     }
     return note_verified(front, images, pick, export.onnx, facts)
@@ -290,7 +318,7 @@ def note_verified(
     member = front.pick(pick)
     verified: dict[str, Any] = {"number": member.number, "pick": pick, **facts}
     kept = RunFolder(front.run).original
-    if kept.exists():
+    if kept.exists() and front.objective != FIDELITY:
         original, _ = load_supernet(kept)
         whole = original.extract(original.space.largest)
         verified["original_test_accuracy"] = accuracy_of(whole, images, "test", "cpu")
@@ -311,6 +339,17 @@ def onnx_accuracy(
     side = space.input_shape(dict(architecture.settings))[-1]
     batches = images.batches(part, BATCH_SIZE)
     return judge(lambda x_BCHW: network(family.prepare(x_BCHW, side)), batches, images.class_names)
+
+
+def onnx_fidelity(
+    path: Path, original: Supernet, images: ImageData, space: SearchSpace, architecture: Architecture
+) -> dict[str, Any]:
+    """How near an ONNX file's outputs are to the whole model's on the test part, ready for JSON."""
+    network, family = OnnxNetwork(path), family_of(space)
+    side = space.input_shape(dict(architecture.settings))[-1]
+    found_NK = outputs_of(lambda x_BCHW: network(family.prepare(x_BCHW, side)), images, "test")
+    value = mean_cosine(found_NK, outputs_of(original.network, images, "test"))
+    return {"test_fidelity": value, "test_images": len(found_NK)}
 
 
 def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import Compensation
 from nas.runs.folder import ORIGINAL_NAME, RunFolder, checkpoint_digest, recorded_settings, supernet_checkpoint
 from nas.runs.front import load_front
+from nas.runs.settings import WITHOUT_LABELS
 from nas.training.request import find_network
 from search_spaces import Architecture
 
@@ -145,6 +146,11 @@ def take_over(inherited: Inherited, network: Supernet, make: Callable[[Architect
 
 
 def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Source:
+    if settings.get("labels") == WITHOUT_LABELS:
+        raise UsageError(
+            f"`{run}` was searched without labels, and a finish learns from them",
+            hint=f"export what was found: `nas export {shlex.quote(str(run))}`",
+        )
     result = load_front(run)
     member = result.pick(pick)
     card: dict[str, Any] = {

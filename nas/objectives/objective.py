@@ -20,7 +20,7 @@ from nas.objectives.quantities import find_quantity
 from nas.records.network import LATENCY, NetworkRecord, latency_name, target_of
 from nas.records.trial import State, Trial
 
-ACCURACY = "accuracy"
+ACCURACY, FIDELITY = "accuracy", "fidelity"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from nas.errors import RunError
 from nas.report import markup
 from nas.report.markup import Column, Row
 from nas.report.reading import ReportData
-from nas.report.words import MISSING, count, milliseconds
+from nas.report.words import MISSING, count, milliseconds, worth_text
 from search_spaces.json_file import check_fields
 
 _COLUMNS = [
@@ -26,6 +26,7 @@ _HEADS = {
     "given": "came with the weights",
     "fitted": "fitted to the features of the training images",
     "random": "drawn at random",
+    "components": "none: its outputs are components of features",
 }
 _WORTH = {
     "knn": "20 nearest neighbours, frozen features",
@@ -48,6 +49,7 @@ class _Model(TypedDict, total=False):
 class _File(TypedDict, total=False):
     bytes: int
     accuracy: float
+    fidelity: float
     difference: float
     latency: dict[str, Any] | None
     delegate: dict[str, Any] | None
@@ -83,7 +85,8 @@ def _shipping(run: ReportData) -> str:
         notes += [f"{name}: {facts['not_measured']}." for name, facts in files.items() if "not_measured" in facts]
         judged = next((facts for facts in files.values() if "part" in facts), None)
         if judged is not None:
-            notes.append(f"Accuracy: on {judged['images']} images, {judged['part']}.")
+            figure = "Fidelity" if "fidelity" in judged else "Accuracy"
+            notes.append(f"{figure}: on {judged['images']} images, {judged['part']}.")
         title = f"Files of the network `{pick}`, trial {entry.get('number', MISSING)}"
         parts += [f"<h3>{markup.escape(title)}</h3>", markup.table(_COLUMNS, rows)]
         parts += [markup.paragraph(" ".join(notes), "note")] if notes else []
@@ -117,7 +120,7 @@ def _row(name: str, facts: Mapping[str, Any]) -> Row:
             name,
             str(facts.get("file", MISSING)),
             f"{facts['bytes'] / 1e6:.2f}" if "bytes" in facts else MISSING,
-            f"{facts['accuracy']:.2%}" if "accuracy" in facts else MISSING,
+            worth_text(facts) or MISSING,
             milliseconds(latency["ms"]) if latency else MISSING,
             f"{facts['difference']:.1e}" if "difference" in facts else MISSING,
             f"{delegate['nodes']} of {delegate['all_nodes']}" if delegate else MISSING,

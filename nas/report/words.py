@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from latency_tables.predictor import Latency
 from nas.objectives.quantities import find_quantity
@@ -41,6 +43,13 @@ def interval(record: Latency) -> str:
 def is_share(name: str) -> bool:
     """Whether an objective is a share of images, to be written in per cent."""
     return "accuracy" in name
+
+
+def worth_text(facts: Mapping[str, Any]) -> str:
+    """What a file of a network is worth on images, accuracy or fidelity; empty where that was not measured."""
+    if "accuracy" in facts:
+        return f"{facts['accuracy']:.2%}"
+    return f"fidelity {facts['fidelity']:.3f}" if "fidelity" in facts else ""
 
 
 def value(number: float | None, name: str) -> str:

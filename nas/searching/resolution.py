@@ -11,10 +11,10 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import NONE, PREFIX
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
-from nas.objectives.objective import ACCURACY, Objective, evaluated_name, parse_names
+from nas.objectives.objective import ACCURACY, FIDELITY, Objective, evaluated_name, parse_names
 from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
-from nas.runs.settings import Given, check_command, check_unchanged, read_recorded, session_settings
+from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_WINDOW, SUPERNET, WINNER, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
@@ -54,7 +54,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if {"model", "weights"} & set(chosen):
         chosen = check_model(chosen)
-    chosen = _with_devices(_with_objectives(chosen))
+    chosen = _with_devices(_with_objectives(_with_labels(chosen)))
     is_trained = bool({"data", "supernet"} & set(chosen))
     ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)
     has_window = bool({"macs", "params"} & set(chosen)) and chosen.get("window", DEFAULT_WINDOW) > 0
@@ -113,21 +113,45 @@ def _default_controller(settings: SearchSettings, is_free: bool) -> str:
     return DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER
 
 
+def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Without labels nothing is trained, and networks are ranked by fidelity to a model."""
+    labels = chosen.get("labels", SearchSettings.labels)
+    if labels not in (SearchSettings.labels, WITHOUT_LABELS):
+        raise UsageError(f"`labels` is {labels!r}, expected {SearchSettings.labels!r} or {WITHOUT_LABELS!r}")
+    if labels != WITHOUT_LABELS:
+        if FIDELITY in (chosen.get("objectives") or ()):
+            raise UsageError(
+                f"objectives: `{FIDELITY}` ranks networks inside a model without labels", hint="add `labels`: none"
+            )
+        return chosen
+    chosen = {"budget_seconds": 0.0, **chosen}
+    if "model" not in chosen:
+        raise UsageError("no labels and no model", hint="add `model`, the vision transformer to cut networks out of")
+    if chosen["weights"] == RANDOM:
+        raise UsageError("no labels and random weights, expected trained ones", hint="give `weights`")
+    if chosen["budget_seconds"] != 0:
+        raise UsageError(
+            f"no labels and a budget of {chosen['budget_seconds']:g} s: a training learns from labels",
+            hint="leave the budget out, or let the labels be used; `evaluations` says how many networks are judged",
+        )
+    return chosen
+
+
 def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     """Check what is to be optimised against what is to be evaluated; a score that is named there is the score."""
     if chosen.get("objectives") is None:
         return chosen
     names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
     is_trained = bool({"data", "supernet"} & set(chosen))
-    evaluated = evaluated_name(names)
-    if evaluated is not None and evaluated != ACCURACY and find_quantity(evaluated) is None:
+    evaluated, leading = evaluated_name(names), FIDELITY if chosen.get("labels") == WITHOUT_LABELS else ACCURACY
+    if evaluated is not None and evaluated not in (ACCURACY, FIDELITY) and find_quantity(evaluated) is None:
         scores = [*score_names(), *(name.replace("-", "_") for name in score_names())]
         if evaluated not in scores:
-            raise UnknownNameError("objective", evaluated, [ACCURACY, *scores, *quantity_names()])
-    if is_trained and evaluated != ACCURACY:
+            raise UnknownNameError("objective", evaluated, [ACCURACY, FIDELITY, *scores, *quantity_names()])
+    if is_trained and evaluated != leading:
         raise UsageError(
-            f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{ACCURACY}` among them, since"
-            " networks with trained weights are ranked by it"
+            f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{leading}` among them, since"
+            f" networks with trained weights {'and no labels ' if leading == FIDELITY else ''}are ranked by it"
         )
     if evaluated == ACCURACY and not is_trained:
         raise UsageError(

@@ -12,6 +12,7 @@ from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.evaluation.fidelity import FidelityEvaluator
 from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.base import EvaluatorBlueprint
 from nas.executors.successive_halving import FIDELITIES
@@ -46,7 +47,7 @@ from nas.searching.settings import SearchSettings
 from nas.searching.suggestions import recorded_suggestions, suggest
 from nas.searching.training import check_training, search_training
 from nas.training.options import checked_options, recordable
-from nas.training.pretrained import PRETRAINED, PretrainedStart, find_model, folder_name, keep_original
+from nas.training.pretrained import PRETRAINED, ModelRequest, PretrainedStart, find_model, folder_name, keep_original
 from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
@@ -124,16 +125,15 @@ class _Search:
         if self.settings.model is not None:
             device = choose_device(self.settings.device)
             assert self.settings.data is not None
-            own = find_model(
+            asked = ModelRequest(
                 self.settings.model,
                 self.settings.weights or PRETRAINED,
-                self.settings.data,
-                seed=self.settings.seed,
-                folder=folder if self.settings.resume else None,
-                device=device,
-                progress=self.progress,
-                budget_seconds=self.settings.budget_seconds or None,
+                self.settings.seed,
+                self.settings.budget_seconds or None,
+                self.settings.uses_labels,
             )
+            kept = folder if self.settings.resume else None
+            own = find_model(asked, self.settings.data, kept, device, self.progress)
             self.settings = replace(self.settings, space=own.space)
         question = self._question(own)
         settings = self.settings
@@ -210,7 +210,7 @@ class _Search:
             else:
                 images = load_data(settings.data, side)
         if images is not None:
-            classes = images.classes
+            classes = images.classes if own is None else own.supernet.space.classes
         space = get_space(settings.space, classes=classes)
         if training is not None:
             check_training(training, space)
@@ -315,11 +315,12 @@ class _Search:
         )
         return self._judge(supernet, images), trained.to_dict()
 
-    def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator:
+    def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator | FidelityEvaluator:
         """What judges the networks of trained weights, compensated where that was asked for."""
         seed, asked = self.settings.seed, Compensation.of(self.settings.recorded())
         compensator = None if asked is None else asked.compensator(supernet, images, seed)
-        return SupernetEvaluator(supernet, images, seed, compensator)
+        evaluator = SupernetEvaluator if self.settings.uses_labels else FidelityEvaluator
+        return evaluator(supernet, images, seed, compensator)
 
     def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
         """What workers build their evaluators from."""
@@ -331,7 +332,15 @@ class _Search:
         assert images is not None, "a run without a score has images"
         checkpoint, asked = RunFolder(run.path).checkpoint, Compensation.of(settings.recorded())
         assert checkpoint is not None, "networks that are judged on images have weights"
-        return supernet_blueprint(checkpoint, images.source, images.image_side, settings.seed, settings.device, asked)
+        return supernet_blueprint(
+            checkpoint,
+            images.source,
+            images.image_side,
+            settings.seed,
+            settings.device,
+            asked,
+            settings.uses_labels,
+        )
 
     def _result(
         self,
@@ -375,7 +384,9 @@ class _Search:
                 from supernets.checkpoint import load_supernet
 
                 weights, _ = load_supernet(checkpoint, choose_device(settings.device))
-                document["model"]["compensation"] = asked.facts(weights, question.images, settings.seed)
+                document["model"]["compensation"] = asked.facts(
+                    weights, question.images, settings.seed, settings.uses_labels
+                )
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.objectives.units import BUDGET, COUNT, LATENCY, SHARE
-from nas.runs.settings import RunSettings, Setting
+from nas.runs.settings import WITHOUT_LABELS, RunSettings, Setting
 
 if TYPE_CHECKING:
     from nas.objectives.bounds import Limit
@@ -57,7 +57,8 @@ class SearchSettings(RunSettings, Question):
     objectives: Annotated[
         list[str] | None,
         Setting(
-            "What to optimise, with commas: accuracy or a score, which are maximised; latency:DEVICE, params, macs,"
+            "What to optimise, with commas: accuracy, fidelity (without labels) or a score, which are maximised;"
+            " latency:DEVICE, params, macs,"
             " peak-memory and other quantities, which are minimised. Nothing is evaluated where the first kind is"
             " missing.",
             DEVICE,
@@ -103,6 +104,14 @@ class SearchSettings(RunSettings, Question):
             SPACE,
         ),
     ] = None
+    labels: Annotated[
+        str,
+        Setting(
+            "What is known of the images: given (the class of each), or none: networks inside `model` are ranked by how"
+            " much of its features they keep, and nothing is trained.",
+            SPACE,
+        ),
+    ] = "given"
     weights: Annotated[
         str | None,
         Setting(
@@ -266,6 +275,11 @@ class SearchSettings(RunSettings, Question):
     def pick(self) -> str:
         """The member of the front that is exported: where there is a limit, the most accurate one within it."""
         return "best" if self.bounds else "knee"
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the classes of the images are looked at."""
+        return self.labels != WITHOUT_LABELS
 
     @property
     def evaluates(self) -> bool:

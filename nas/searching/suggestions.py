@@ -10,7 +10,7 @@ import numpy as np
 
 from nas.errors import RunError
 from nas.objectives.bounds import Bounds
-from nas.training.pretrained import CALIBRATION_IMAGES, RANDOM, PretrainedStart
+from nas.training.pretrained import RANDOM, PretrainedStart, calibration_of
 from search_spaces import Genotypes, SearchSpace, population_cost
 
 if TYPE_CHECKING:
@@ -35,13 +35,10 @@ def suggest(own: PretrainedStart, images: ImageData, bounds: Bounds, seed: int) 
         None where the weights are random.
     """
     from supernets.allocation import suggested_networks
-    from supernets.importance import Calibration
 
     if own.facts["weights"] == RANDOM:
         return None
-    x_BCHW, labels_B = next(iter(images.train_batches(min(CALIBRATION_IMAGES, images.splits["train"]), seed, epoch=0)))
-    labels = labels_B if own.facts.get("head") != "random" else None
-    found = suggested_networks(own.supernet, Calibration.of(own.supernet, x_BCHW, labels))
+    found = suggested_networks(own.supernet, calibration_of(own.supernet, images, own.facts["head"], seed)[1])
     rows: Genotypes = np.concatenate(
         [bounds.space.encode([]), *(_spread(bounds, networks) for networks in found.values())]
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
-from nas.evaluation.evaluators import SupernetEvaluator
+from nas.evaluation.classifier import MOST_IMAGES
+from nas.evaluation.evaluators import SupernetEvaluator, calibration_batches
 from nas.events import Notice, Progress, StageStarted
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
@@ -27,18 +28,42 @@ from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.objectives.bounds import Bounds
+    from supernets.calibration import Calibration
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
 
 PRETRAINED, RANDOM = "pretrained", "random"
+COMPONENTS = "components"
+"""What ``head`` says of a model whose features are told in place of classes."""
 CALIBRATION_IMAGES = 128
 """Training images that importance is judged on."""
 ADAPTATION_SHARE = 0.15
 """Share of a budget that may go to the features for a fitted classifier, and as much to fine-tuning after that."""
 PRETRAINED_RATE = 5e-4
 """Peak learning rate for weights that are trained already: an eighth of that for random ones."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model to be searched.
+
+    Attributes:
+        name: Name of a timm model, with arguments where wanted.
+        weights: ``pretrained``, a file or folder, or ``random``.
+        seed: Seed of random weights, and of the choice of calibration images.
+        budget_seconds: Time of the whole search, of which shares go to features and fine-tuning; None for no bound.
+        uses_labels: Whether it is made one for the classes of images; else its features are told by their components.
+    """
+
+    name: str
+    weights: str
+    seed: int = 0
+    budget_seconds: float | None = None
+    uses_labels: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,67 +116,57 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text.partition("?")[0])
 
 
-def prepare_model(
-    model: str,
-    weights: str,
-    images: ImageData,
-    seed: int,
-    device: str,
-    progress: Progress,
-    budget_seconds: float | None = None,
-) -> PretrainedStart:
+def prepare_model(asked: ModelRequest, images: ImageData, device: str, progress: Progress) -> PretrainedStart:
     """Load a model, fit it to the images' colours and classes, and sort it by importance.
 
     Where the weights have no classifier for these classes, one is fitted to the model's features, and if there is time
     the whole model is fine-tuned after that.
 
     Args:
-        model: Name of a timm model, with arguments where wanted.
-        weights: ``pretrained``, a file or folder, or ``random``.
+        asked: The model.
         images: At the model's side.
-        seed: Seed of random weights, and of the choice of calibration images.
         device: Where it is to be.
         progress: Told of the stage.
-        budget_seconds: Time of the whole search, of which shares go to features and fine-tuning; None for no bound.
 
     Raises:
         UnknownNameError, TimmModelError: There is no such model, or it cannot be made elastic.
         CheckpointError: The weights cannot be had, or are of another model.
-        SupernetError: The weights expect other colours, and cannot be changed for these.
+        SupernetError: The weights expect other colours, and cannot be changed for these; or no labels are to be used
+            and the model has no dense classifier in whose place features could be told.
+        DataError: There are too few images to find components of features on.
     """
     import torch
 
+    from supernets.batch_norm import reestimate_batch_norm
+    from supernets.features import told_by_components
     from supernets.importance import sort_by_importance
     from supernets.timm_models.rotation import rotate_heads
 
     started = time.monotonic()
     progress(StageStarted("prepare the model"))
-    torch.manual_seed(seed)
-    original, facts = load_fitting(model, None if weights == RANDOM else weights, images, progress)
-    facts["weights"] = shown_place(weights)
-    if weights == RANDOM:
+    torch.manual_seed(asked.seed)
+    weights = None if asked.weights == RANDOM else asked.weights
+    original, facts = load_fitting(asked.name, weights, images, progress)
+    facts["weights"] = shown_place(asked.weights)
+    if weights is None:
         facts |= {"teaches": False}
         return PretrainedStart(original.supernet.to(device), facts, time.monotonic() - started)
     supernet = original.supernet.to(device)
-    share = ADAPTATION_SHARE * budget_seconds if budget_seconds else None
-    facts |= adapt_classifier(supernet, images, original.tells_classes, seed, share, progress)
-    knows_classes = facts["head"] != "random"
-    if facts["head"] == "fitted" and share is not None:
-        facts["fine_tuned"] = fine_tune(supernet, images, seed, share, facts["probe"], progress)
-    count = min(CALIBRATION_IMAGES, images.splits["train"])
-    x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
-    ordering = sort_by_importance(supernet, x_BCHW, labels_B if knows_classes else None)
+    if asked.uses_labels:
+        share = ADAPTATION_SHARE * asked.budget_seconds if asked.budget_seconds else None
+        facts |= adapt_classifier(supernet, images, original.tells_classes, asked.seed, share, progress)
+        if facts["head"] == "fitted" and share is not None:
+            facts["fine_tuned"] = fine_tune(supernet, images, asked.seed, share, facts["probe"], progress)
+    else:
+        reestimate_batch_norm(supernet.network, calibration_batches(images, asked.seed))
+        supernet = told_by_components(supernet, images, MOST_IMAGES)
+        facts |= {"head": COMPONENTS, "components": supernet.space.classes}
+    x_BCHW, calibration = calibration_of(supernet, images, facts["head"], asked.seed)
+    ordering = sort_by_importance(supernet, x_BCHW, calibration=calibration)
     supernet = ordering.supernet
     rotated = rotate_heads(supernet, x_BCHW)
-    accuracy = SupernetEvaluator(supernet, images, seed).evaluate(supernet.space.largest, seed).objective
-    teaches = knows_classes and accuracy * images.classes > 1
-    if knows_classes and not teaches:
-        progress(
-            Notice(f"the model is right on {accuracy:.1%} of the search part, no more than chance: it teaches nothing")
-        )
+    facts |= _judged(supernet, images, facts["head"], asked.seed, progress)
     facts |= {
-        "teaches": teaches,
-        "accuracy": accuracy,
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
         "rotated_attentions": rotated,
@@ -159,28 +174,46 @@ def prepare_model(
     return PretrainedStart(supernet, facts, time.monotonic() - started)
 
 
-def find_model(
-    model: str,
-    weights: str,
-    data: str,
-    *,
-    seed: int,
-    folder: Path | None,
-    device: str,
-    progress: Progress,
-    budget_seconds: float | None = None,
-) -> PretrainedStart:
+def calibration_of(supernet: Supernet, images: ImageData, head: str, seed: int) -> tuple[Tensor, Calibration]:
+    """Training images ``(B, 3, H, W)`` for importance, and what networks are compared on.
+
+    Args:
+        supernet: The model.
+        images: Images at its side.
+        head: Where its classifier is from, as in ``front.json``.
+        seed: Seed of the choice of images.
+    """
+    from supernets.calibration import Calibration
+
+    count = min(CALIBRATION_IMAGES, images.splits["train"])
+    x_BCHW, labels_B = next(iter(images.train_batches(count, seed, epoch=0)))
+    if head == COMPONENTS:
+        return x_BCHW, Calibration.of_views(supernet, x_BCHW, seed)
+    return x_BCHW, Calibration.of(supernet, x_BCHW, None if head == "random" else labels_B)
+
+
+def _judged(supernet: Supernet, images: ImageData, head: str, seed: int, progress: Progress) -> dict[str, Any]:
+    """Accuracy of the whole model where its classifier tells classes, and whether it teaches."""
+    if head == COMPONENTS:
+        return {"teaches": False}
+    accuracy = SupernetEvaluator(supernet, images, seed).evaluate(supernet.space.largest, seed).objective
+    teaches = head != "random" and accuracy * images.classes > 1
+    if head != "random" and not teaches:
+        progress(
+            Notice(f"the model is right on {accuracy:.1%} of the search part, no more than chance: it teaches nothing")
+        )
+    return {"teaches": teaches, "accuracy": accuracy}
+
+
+def find_model(asked: ModelRequest, data: str, folder: Path | None, device: str, progress: Progress) -> PretrainedStart:
     """The model that a search is about: as it was prepared in ``folder``, else from its weights.
 
     Args:
-        model: Name of a timm model, with arguments where wanted.
-        weights: ``pretrained``, a file or folder, or ``random``.
+        asked: The model.
         data: Source of the images, as `supernets.data.sources.load_data` takes it.
-        seed: Seed of random weights, and of the choice of calibration images.
         folder: Run folder that may keep the prepared model; None for none.
         device: Where it is to be.
         progress: Told of the stage.
-        budget_seconds: Time of the whole search; None for no bound.
 
     Raises:
         DataError: The images cannot be used, or have changed.
@@ -188,11 +221,11 @@ def find_model(
     """
     from supernets.data.sources import load_data
 
-    images = load_data(data, get_space(space_of(model)).image_side)
+    images = load_data(data, get_space(space_of(asked.name)).image_side)
     own = None if folder is None else kept_original(folder, images, device)
     if own is not None:
         return own
-    return prepare_model(model, weights, images, seed, device, progress, budget_seconds)
+    return prepare_model(asked, images, device, progress)
 
 
 def keep_original(own: PretrainedStart, images: ImageData, run: Path) -> None:

@@ -13,7 +13,8 @@ from search_spaces import Architecture, population_cost
 from search_spaces.timm_models import TimmReference, TimmSpace
 from supernets import Supernet
 from supernets.batch_norm import reestimate_batch_norm
-from supernets.importance import CRITERIA, SORTED, Calibration, sorted_along
+from supernets.calibration import Calibration
+from supernets.importance import CRITERIA, SORTED, sorted_along
 from supernets.networks.timm_subnet import build_subnet
 from supernets.timm_models.chain import create
 from supernets.timm_models.export import plain_timm_config, subnet_config, timm_state_dict, to_timm_names

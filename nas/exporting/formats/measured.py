@@ -5,7 +5,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K class
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,26 @@ SAME = 0.03
 """Latencies that differ by less are called equal."""
 
 
+def accuracy(logits_BK: Tensor, labels_B: Tensor) -> float:
+    """Share of images that logits are right on."""
+    return float((logits_BK.argmax(dim=1) == labels_B).float().mean())
+
+
 @dataclass(frozen=True)
 class Images:
-    """Labelled images that accuracy is taken on.
+    """Images that files are judged on.
 
     Attributes:
-        batches: ``(B, 3, H, W)`` at the network's side, and labels ``(B,)``; read once.
+        batches: ``(B, 3, H, W)`` at the network's side, and labels ``(B,)`` or other targets; read once.
         part: What they are, for example ``search part of digits``.
+        figure: What is found out.
+        judge: Finds it out, from outputs ``(B, K)`` and targets.
     """
 
     batches: Iterable[tuple[Tensor, Tensor]]
     part: str
+    figure: str = "accuracy"
+    judge: Callable[[Tensor, Tensor], float] = accuracy
 
 
 def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dict[str, dict[str, Any]]:
@@ -48,20 +57,20 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
         images: Images to take the accuracy on.
 
     Returns:
-        For each format ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``, ``low_ms``, ``high_ms``,
-        ``statistic``), with ``latency_ratio`` to the fp32 ONNX file and a ``verdict`` in words, or the reason why it
-        was ``not_measured``.
+        For each format the figure, for example ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``,
+        ``low_ms``, ``high_ms``, ``statistic``), with ``latency_ratio`` to the fp32 ONNX file and a ``verdict`` in
+        words, or the reason why it was ``not_measured``.
 
     Raises:
         ProfileError: A file cannot be run.
         RuntimeMissingError: The runtime of a file is not installed.
     """
-    seen_BCHW, labels_B = (torch.cat(parts) for parts in zip(*images.batches, strict=True))
+    seen_BCHW, targets_B = (torch.cat(parts) for parts in zip(*images.batches, strict=True))
     found: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
-        logits_BK = get_file_format(name).run(folder / file, seen_BCHW)
-        accuracy = float((logits_BK.argmax(dim=1) == labels_B).float().mean())
-        found[name] = {"accuracy": accuracy, "images": len(labels_B), "part": images.part}
+        outputs_BK = get_file_format(name).run(folder / file, seen_BCHW)
+        worth = images.judge(outputs_BK, targets_B)
+        found[name] = {images.figure: worth, "images": len(targets_B), "part": images.part}
     for name, latency in _latencies(folder, files, tuple(seen_BCHW.shape[1:])).items():
         found[name] |= latency
     return found

@@ -16,7 +16,7 @@ from nas.events import Notice, StageStarted
 from nas.training import fine_tuning
 from nas.training.adaptation import adapt_classifier
 from nas.training.fine_tuning import fine_tune
-from nas.training.pretrained import prepare_model
+from nas.training.pretrained import ModelRequest, prepare_model
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.supernet import Supernet
@@ -46,7 +46,7 @@ def test_a_backbone_without_a_classifier_gets_one_and_teaches(digits: ImageData,
     torch.manual_seed(0)
     backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ARGUMENTS)
     save_file(backbone.state_dict(), tmp_path / "model.safetensors")
-    start = prepare_model(MODEL, str(tmp_path / "model.safetensors"), digits, 0, "cpu", lambda event: None)
+    start = prepare_model(ModelRequest(MODEL, str(tmp_path / "model.safetensors")), digits, "cpu", lambda event: None)
     assert (start.facts["head"], start.facts["teaches"]) == ("fitted", True)
     assert start.facts["accuracy"] == pytest.approx(start.facts["probe"], abs=0.01)
     assert start.facts["probe"] > 0.5

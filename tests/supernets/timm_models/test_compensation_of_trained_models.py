@@ -15,8 +15,9 @@ from nas.training.session import training_settings
 from search_spaces import Architecture, SingleSpace, get_space, population_cost
 from search_spaces.timm_models import PATCH, SIDE
 from supernets import Supernet
+from supernets.calibration import Calibration
 from supernets.data.sources import load_data
-from supernets.importance import SORTED, Calibration, sorted_along
+from supernets.importance import SORTED, sorted_along
 from supernets.timm_models.compensation import Compensator
 from supernets.timm_models.rotation import rotate_heads
 from supernets.training.trainer import train_supernet
