@@ -6,7 +6,8 @@ by a classifier that is fitted to their features with labels.
 
     python benchmarks/fidelity.py [--seeds 3] [--epochs 40] [--weights FILE{seed}]
 
-Prints Kendall's tau over the networks of each seed with a bootstrap interval over networks, for several dampings.
+Prints Kendall's tau over the networks of each seed with a bootstrap interval over networks, for several dampings;
+beside it how well two probes agree, one judged on the search part, one on the test part: no more can be expected.
 """
 
 from __future__ import annotations
@@ -75,16 +76,22 @@ def main() -> None:
         rotate_heads(told, images_BCHW)
         make = Compensator(told, next(iter(data.train_batches(512, seed, epoch=0)))[0], arguments.compensation)
         _, wanted, _ = seen(told.network, told, data, "search")
+        halves: list[tuple[float, float]] = []
         found: dict[float, list[float]] = {alpha: [] for alpha in DAMPINGS}
         probes = []
         for architecture in random_networks(told.space, seed):
             network = make(architecture)
             known, _, labels = seen(network, told, data, "train")
             features, outputs, true = seen(network, told, data, "search")
-            probes.append(fit_classifier(known, labels, data.classes, seed).accuracy(features, true))
+            probe, unseen = fit_classifier(known, labels, data.classes, seed), seen(network, told, data, "test")
+            halves.append((probe.accuracy(features, true), probe.accuracy(unseen[0], unseen[2])))
+            counts = data.splits["search"], data.splits["test"]
+            probes.append(float(np.average(halves[-1], weights=counts)))
             for alpha in DAMPINGS:
                 found[alpha].append(fidelity(features, outputs, wanted, alpha))
-        print(f"seed {seed}: {len(probes)} networks, probe {min(probes):.3f} to {max(probes):.3f}")
+        agreement = kendalltau(*zip(*halves, strict=True)).statistic
+        networks = f"{len(probes)} networks, probe {min(probes):.3f} to {max(probes):.3f}"
+        print(f"seed {seed}: {networks}; probes on two parts agree with tau {agreement:.2f}", flush=True)
         for alpha, values in found.items():
             tau, low, high = tau_with_interval(values, probes)
             figures = f"fidelity {min(values):.3f} to {max(values):.3f}, tau {tau:.2f} [{low:.2f}, {high:.2f}]"
