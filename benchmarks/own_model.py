@@ -1,26 +1,30 @@
-"""From a pretrained model to a file of half its latency, against training from scratch and uniform shrinking.
+"""From a pretrained model to a file of a share of its latency, against training from scratch and uniform shrinking.
 
-A small vision transformer of timm is trained on images and taken for the pretrained model: one for all seeds, as a
-checkpoint that one has, or one for each (``--originals``). For every seed the networks inside it are searched on this
-machine within a share of its measured latency, and the best one is finished and exported. Beside it, each given the
-time that the search's training and the finish took together:
+The model is given with its weights (``--model``, ``--weights``), or a small vision transformer of timm is trained on
+the images and taken for the pretrained one: one for all seeds, as a checkpoint that one has, or one for each
+(``--originals``). For every seed one command, ``nas search --budget``, looks for the best network inside it within a
+share of its latency on this machine, trains and exports it. Beside it:
 
-- scratch: the same network, trained alone from random weights;
+- untrained: what ``--budget 0`` finds within the same limit;
+- scratch: the network of the first, trained alone from random weights for as long as its search and training took;
 - uniform: the largest network within the same predicted latency whose blocks are all of one size, with the original's
-  weights and the original as its teacher.
+  weights and the original as its teacher, for as long.
 
-    python benchmarks/own_model.py [--seeds 3] [--originals] [--data glyphs] [--records FILE] [--folder FOLDER]
+    python benchmarks/own_model.py [--seeds 3] [--budget 10m] [--share 0.5] [--records FILE] [--folder FOLDER]
+    python benchmarks/own_model.py --model NAME --weights FILE --data DIR --budget 25m --share 0.6
 
-Accuracies are on the test part, which nothing else looks at, the finished network's in ONNX Runtime. Latencies of all
-networks of a seed are measured in turns. A record is a line per seed; seeds that have one are not run again.
+Accuracies are on the test part, which nothing else looks at, in ONNX Runtime. Latencies of all networks of a seed are
+measured in turns. A record is a line per seed; seeds that have one are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +41,7 @@ from nas.networks.onnx import export_onnx
 from nas.objectives.bounds import Bounds
 from nas.result import load_result
 from nas.runs.folder import original_checkpoint
-from nas.training.pretrained import PRETRAINED_RATE
+from nas.training.fine_tuning import pretrained_rate
 from nas.training.session import training_settings
 from search_spaces import Architecture, SearchSpace, SingleSpace
 from supernets import Supernet
@@ -57,19 +61,22 @@ class Plan:
     """What one seed is to do.
 
     Attributes:
-        original_seed: Of the model that is taken for the pretrained one.
-        share: Limit, as a share of the original's measured latency. It holds for the upper end of the predicted
-            interval, so networks take some 8 % less.
+        weights: Weights of the model; None to train it first.
+        original_seed: Of the model that is trained first.
+        epochs: Of that training.
+        train: What the budget trains: ``winner`` or ``supernet``.
+        share: Limit, as a share of the original's latency, upper ends of both predictions.
         rate: Peak learning rate from random weights.
     """
 
     model: str
+    weights: Path | None
     data: str
     seed: int
     original_seed: int
     epochs: int
     budget: str
-    finish_epochs: int
+    train: str
     share: float
     rate: float
 
@@ -87,61 +94,65 @@ def milliseconds(files: Sequence[Path]) -> list[float]:
 
 
 def run_seed(plan: Plan, runs: Path) -> dict[str, Any]:
-    """All four networks of one seed: test accuracies, measured latencies and costs."""
-    seed, folder, pretrained = str(plan.seed), runs / f"seed-{plan.seed}", runs / f"original-{plan.original_seed}"
-    search, finish = folder / "search", folder / "finish"
-    rates = [f"learning_rate={plan.rate}", f"learning_rate={PRETRAINED_RATE}"]
-    space = f"timm:{plan.model}"
+    """All five networks of one seed: test accuracies, measured latencies and costs."""
+    folder = runs / f"seed-{plan.seed}"
+    weights = plan.weights or _trained_original(plan, runs / f"original-{plan.original_seed}")
+    asked = ["search", "--model", plan.model, "--weights", str(weights), "--data", plan.data, "--target", "local"]
+    asked += ["--limit", f"{plan.share:.0%}", "--seed", str(plan.seed), "--force", "-q"]
+    took = {}
+    budgets = {"untrained": ("--budget", "0"), "ours": ("--budget", plan.budget, "--train", plan.train)}
+    for name, budget in budgets.items():
+        if not (folder / name / "front.json").exists():
+            started = time.monotonic()
+            nas(*asked, *budget, "-o", str(folder / name))
+            took[name] = time.monotonic() - started
+    return {**_judge(plan, folder), "took": took}
+
+
+def _trained_original(plan: Plan, pretrained: Path) -> Path:
     if not (pretrained / "training.json").exists():
         nas(
-            *("train", "--space", space, "--arch", "largest", "--data", plan.data, "--epochs", str(plan.epochs)),
-            *("--set", rates[0], "--seed", str(plan.original_seed), "-o", str(pretrained), "--force", "-q"),
+            *("train", "--space", f"timm:{plan.model}", "--arch", "largest", "--data", plan.data),
+            *("--epochs", str(plan.epochs), "--set", f"learning_rate={plan.rate}"),
+            *("--seed", str(plan.original_seed), "-o", str(pretrained), "--force", "-q"),
         )
     weights = pretrained / "exports" / "network"
     if not weights.exists():
         nas("export", str(pretrained))
-    [whole_ms] = milliseconds([weights / "model.onnx"])
-    limit = plan.share * whole_ms
-    if not (search / "front.json").exists():
-        nas(
-            *("search", "--model", plan.model, "--weights", str(weights), "--data", plan.data, "--target", "local"),
-            *("--limit", f"{limit}ms", "--budget", plan.budget, "--seed", seed, "-o", str(search), "--force", "-q"),
-        )
-    if not (finish / "finish.json").exists():
-        nas(
-            *("finish", str(search), "--pick", "best", "--epochs", str(plan.finish_epochs), "--set", rates[1]),
-            *("--seed", seed, "-o", str(finish), "--force", "-q"),
-        )
-    nas("export", str(finish), "--format", "timm,onnx-fp16,onnx-int8")
-    return _judge(plan, folder, weights / "model.onnx", limit)
+    return weights
 
 
-def _judge(plan: Plan, folder: Path, original: Path, limit: float) -> dict[str, Any]:
-    result = load_result(folder / "search")
+def _judge(plan: Plan, folder: Path) -> dict[str, Any]:
+    result, untrained = load_result(folder / "ours"), load_result(folder / "untrained")
     supernet, metadata = load_supernet(original_checkpoint(result.run))
-    space, chosen = supernet.space, result.pick("best").architecture
+    space, chosen = supernet.space, result.pick().architecture
     data = load_data(plan.data, metadata["data"]["image_side"])
-    finished = json.loads((folder / "finish" / "finish.json").read_text())
-    seconds = finished["seconds"] + result.document["training"]["seconds"]
-    teacher = NetworkTeacher(supernet.extract(space.largest))
-    shrunk = uniform_network(space, limit)
-    scratch = _trained_alone(plan, space, chosen, data, seconds, folder / "scratch", None, None)
-    uniform = _trained_alone(plan, space, shrunk, data, seconds, folder / "uniform", supernet, teacher)
+    settings = json.loads((result.run / "settings.json").read_text(encoding="utf-8"))
+    parts = ("training_seconds", "search_seconds", "winner_seconds")
+    seconds = sum(settings[part] or 0.0 for part in parts)
+    whole = supernet.extract(space.largest).eval()
+    original = folder / "original.onnx"
+    export_onnx(whole, space.image_side, original)
+    shrunk = uniform_network(space, result.limit_ms or math.inf)
     exports = {
         "original": original,
-        "ours": folder / "finish" / "exports" / "network" / "model.onnx",
-        "scratch": scratch,
-        "uniform": uniform,
+        "ours": result.run / result.document["verified"]["export"] / "model.onnx",
+        "untrained": untrained.run / untrained.document["verified"]["export"] / "model.onnx",
+        "scratch": _trained_alone(plan, space, chosen, data, seconds, folder / "scratch", None, None),
+        "uniform": _trained_alone(
+            plan, space, shrunk, data, seconds, folder / "uniform", supernet, NetworkTeacher(whole)
+        ),
     }
-    networks = {"original": space.largest, "ours": chosen, "scratch": chosen, "uniform": shrunk}
+    networks = dict.fromkeys(exports, chosen)
+    networks |= {"original": space.largest, "untrained": untrained.pick().architecture, "uniform": shrunk}
     return {
         "seed": plan.seed,
-        "limit_ms": limit,
+        "limit_ms": result.limit_ms,
         "seconds": seconds,
         "accuracy": {name: onnx_accuracy(path, data, space, networks[name]).accuracy for name, path in exports.items()},
         "ms": dict(zip(exports, milliseconds(list(exports.values())), strict=True)),
         "macs": {name: space.lower(network).macs for name, network in networks.items()},
-        "formats": json.loads((exports["ours"].parent / "proof.json").read_text())["formats"],
+        "model": {name: result.document["model"].get(name) for name in ("accuracy", "knn", "probe", "fine_tuned")},
     }
 
 
@@ -177,7 +188,7 @@ def _trained_alone(
     network = Supernet(SingleSpace(space, architecture), seed=plan.seed)
     if source is not None:
         network.network.load_state_dict(source.extract(architecture).state_dict())
-    rate = plan.rate if source is None else PRETRAINED_RATE
+    rate = plan.rate if source is None else pretrained_rate(space)
     settings = replace(training_settings(None, seconds, plan.seed), learning_rate=rate, policy="uniform")
     train_supernet(network, data, settings, folder, resume=True, teacher=teacher)
     side = space.input_shape(dict(architecture.settings))[-1]
@@ -189,19 +200,12 @@ def report(records: Sequence[dict[str, Any]]) -> str:
     """Means over seeds with their intervals, differences paired by seed."""
     titles = ("test accuracy, %", "ours minus it, points", "latency, share of original")
     lines = ["", f"{'network':10} {titles[0]:>18} {titles[1]:>24} {titles[2]:>28}"]
-    for name in ("original", "ours", "scratch", "uniform"):
+    for name in records[0]["accuracy"]:
         accuracy = [100 * record["accuracy"][name] for record in records]
         ahead = [100 * (record["accuracy"]["ours"] - record["accuracy"][name]) for record in records]
         share = [record["ms"][name] / record["ms"]["original"] for record in records]
         margin = "" if name == "ours" else with_interval(ahead, 2, signed=True)
         lines.append(f"{name:10} {with_interval(accuracy, 2):>18} {margin:>24} {with_interval(share, 2):>28}")
-    for name in ("onnx-fp16", "onnx-int8"):
-        measured = [record["formats"] for record in records if "latency_ratio" in record["formats"][name]]
-        if measured:
-            ratio = with_interval([formats[name]["latency_ratio"] for formats in measured], 2)
-            changes = [100 * (formats[name]["accuracy"] - formats["onnx"]["accuracy"]) for formats in measured]
-            change = with_interval(changes, 2, signed=True)
-            lines.append(f"{name}: {ratio} x the time of fp32, accuracy {change} points beside it")
     lines.append(f"{len(records)} seeds; 95 % intervals over seeds by Student's t")
     return "\n".join(lines)
 
@@ -210,13 +214,14 @@ def main() -> None:
     """Run what has no record yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--weights", type=Path, help="of the model; without them it is trained first")
     parser.add_argument("--data", default="glyphs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--originals", action="store_true", help="a pretrained model for each seed")
     parser.add_argument("--epochs", type=int, default=70, help="of the model that is taken for the pretrained one")
-    parser.add_argument("--budget", default="4m", help="of the search, training included")
-    parser.add_argument("--finish-epochs", type=int, default=20)
-    parser.add_argument("--share", type=float, default=0.53, help="limit, of the original's latency")
+    parser.add_argument("--budget", default="10m", help="of the search, training included")
+    parser.add_argument("--train", default="winner", help="what the budget trains: winner or supernet")
+    parser.add_argument("--share", type=float, default=0.5, help="limit, of the original's latency")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--records", type=Path, default=Path("own_model.jsonl"))
     parser.add_argument("--folder", type=Path, default=Path("own_model_runs"))
@@ -227,7 +232,7 @@ def main() -> None:
     for seed in range(given.seeds):
         if seed in records:
             continue
-        fields = ("model", "data", "epochs", "budget", "finish_epochs", "share", "rate")
+        fields = ("model", "weights", "data", "epochs", "budget", "train", "share", "rate")
         settings = {name: getattr(given, name) for name in fields}
         plan = Plan(seed=seed, original_seed=seed if given.originals else 0, **settings)
         records[seed] = run_seed(plan, given.folder)

@@ -36,7 +36,7 @@ NO_ARGUMENTS = {
 }
 """Arguments of ``timm.create_model`` that make no sense here, and why."""
 COLOURS = "in_chans"
-SIDE, PATCH, DEPTH = "input.side", "input.patch", "depth"
+SIDE, PATCH, DEPTH, WIDTH = "input.side", "input.patch", "depth", "embed"
 PATCH_ARGUMENT = "patch_size"
 LEAST_GRID = 2
 """Fewest patches along a side of the image."""

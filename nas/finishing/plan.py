@@ -15,8 +15,8 @@ from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, defaul
 from nas.runs.folder import check_same
 from nas.runs.places import identity_of, source_beside
 from nas.runs.settings import Given, check_command, check_unchanged, session_settings
+from nas.training.fine_tuning import pretrained_rate
 from nas.training.options import checked_options, make_settings, recordable
-from nas.training.pretrained import PRETRAINED_RATE
 from nas.training.request import (
     SINGLE_POLICY,
     check_named_teachers,
@@ -186,7 +186,7 @@ def _training_settings(
         defaults["ema_decay"] = EMA_DECAY
         if inherited is not None:
             trained = inherited.metadata["settings"]
-            defaults |= {"learning_rate": PRETRAINED_RATE} if "model" in trained else {}
+            defaults |= {"learning_rate": pretrained_rate(inherited.supernet.space)} if "model" in trained else {}
             defaults |= {name: trained[name] for name in AS_TRAINED if name in trained}
         if settings.start == "inherited":
             rate = defaults.get("learning_rate", TrainingSettings.learning_rate)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas.searching.settings import SearchSettings
+from nas.training.fine_tuning import pretrained_rate
 from nas.training.options import make_settings
-from nas.training.pretrained import PRETRAINED_RATE, RANDOM
+from nas.training.pretrained import RANDOM
 from nas.training.request import check_named_teachers, check_random_weights, default_policy, form_to_train
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, get_space
 
 if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
@@ -27,7 +28,7 @@ def search_training(settings: SearchSettings, seconds: float | None) -> Training
         UsageError: Weights that are random are to change by little.
     """
     is_random = settings.model is None or settings.weights == RANDOM
-    gentle = {} if is_random else {"learning_rate": PRETRAINED_RATE}
+    gentle = {} if is_random else {"learning_rate": pretrained_rate(get_space(settings.space))}
     asked = {"budget_seconds": seconds, "seed": settings.seed, "options": {**gentle, **settings.options}}
     training = make_settings(asked, policy=settings.policy or default_policy(seconds))
     if is_random:

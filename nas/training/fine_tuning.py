@@ -14,18 +14,31 @@ from typing import TYPE_CHECKING
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted
 from nas.training.request import SINGLE_POLICY
-from search_spaces import SingleSpace
+from search_spaces import SearchSpace, SingleSpace
 from search_spaces.files import cache_dir
+from search_spaces.timm_models import WIDTH
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
 
-LAYER_DECAY, LEARNING_RATE = 0.75, 2e-4
+PRETRAINED_RATE, RATED_WIDTH = 5e-4, 128
+"""Peak learning rate for trained weights, an eighth of that for random ones, and the width that it is for."""
+LAYER_DECAY, RATE_SHARE = 0.75, 0.4
+"""Factor of the rate from each layer to the one before it, and what the last layer has of the rate above."""
 FEWEST_PASSES = 10.0
 """Passes over the training images below which fine-tuning is not begun; one made a DINOv2-S worse by five points."""
 STEP_COST = 3.5
 """Time of a training step, in passes forward over the same images."""
+
+
+def pretrained_rate(space: SearchSpace) -> float:
+    """Peak learning rate for the trained weights of a model: less where it is wider, as AdamW moves all weights alike.
+
+    Inversely as the width, after Yang et al., "Tensor Programs V", 2022, arXiv 2203.03466.
+    """
+    widths = [choice.values[-1] for choice in space.base.choices if choice.name.rpartition(".")[2] == WIDTH]
+    return PRETRAINED_RATE * min(1.0, RATED_WIDTH / max(widths, default=RATED_WIDTH))
 
 
 def fine_tune(
@@ -57,7 +70,11 @@ def fine_tune(
     from supernets.training.trainer import train_supernet
 
     settings = TrainingSettings(
-        budget_seconds=seconds, seed=seed, policy=SINGLE_POLICY, learning_rate=LEARNING_RATE, layer_decay=LAYER_DECAY
+        budget_seconds=seconds,
+        seed=seed,
+        policy=SINGLE_POLICY,
+        learning_rate=RATE_SHARE * pretrained_rate(supernet.space),
+        layer_decay=LAYER_DECAY,
     )
     folder = cache_dir() / "adapted" / _digest(supernet, images, settings.to_dict())
     is_begun = (folder / CHECKPOINT_NAME).is_file()

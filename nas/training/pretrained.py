@@ -43,8 +43,6 @@ CALIBRATION_IMAGES = 128
 """Training images that importance is judged on."""
 ADAPTATION_SHARE = 0.15
 """Share of a budget that may go to the features for a fitted classifier, and as much to fine-tuning after that."""
-PRETRAINED_RATE = 5e-4
-"""Peak learning rate for weights that are trained already: an eighth of that for random ones."""
 
 
 @dataclass(frozen=True)

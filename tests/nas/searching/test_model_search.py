@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import nas
 from nas.errors import RunError, UsageError
 from nas.runs.folder import original_checkpoint
-from nas.training.pretrained import PRETRAINED_RATE
+from nas.training.fine_tuning import PRETRAINED_RATE
 from search_spaces import UnknownNameError
 from supernets.checkpoint import load_supernet
 from supernets.errors import SupernetError
