@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 20_000
 """Training images that a classifier is fitted to at most."""
-MOST_VIEWS, VIEWED_IMAGES = 4, 5_000
+MOST_VIEWS, VIEWED_IMAGES = 2, 5_000
 """Augmented views of each image that are learned from as well, while they are together no more than so many images."""
 
 

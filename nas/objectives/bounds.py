@@ -71,6 +71,8 @@ class Limit:
     def describe(self, value: float) -> str:
         """Why ``value`` is out of bounds, in a few words."""
         target = target_of(self.name)
+        if target is not None and value < self.lower:
+            return f"up to {value:.4g} ms on {target}, expected {self.lower:.4g} to {self.upper:.4g} ms"
         if target is not None:
             return f"up to {value:.4g} ms on {target}, limit {self.upper:g} ms"
         if self.name in SIZES:

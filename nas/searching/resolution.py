@@ -16,7 +16,7 @@ from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
 from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
-from nas.searching.settings import DEFAULT_WINDOW, SUPERNET, WINNER, SearchSettings
+from nas.searching.settings import DEFAULT_FOCUS, DEFAULT_WINDOW, SUPERNET, WINNER, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
 from search_spaces import UnknownNameError
 
@@ -72,6 +72,8 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         chosen.setdefault("train", WINNER)
     if "model" in chosen and (chosen.get("budget_seconds") == 0 or chosen.get("train") == WINNER):
         chosen.setdefault("compensation", PREFIX)
+        if "objectives" not in chosen:
+            chosen.setdefault("focus", DEFAULT_FOCUS)
     settings = _checked(SearchSettings(**chosen))
     is_free = not settings.evaluates or (settings.score is not None and get_score(settings.score).is_free)
     if settings.fidelity != "full" and (is_free or settings.score == "as-vit"):
@@ -276,8 +278,9 @@ def _checked(settings: SearchSettings) -> SearchSettings:
     for name, size in (("macs", settings.macs), ("params", settings.params)):
         if name in settings.limits and size is not None:
             raise UsageError(f"two limits on `{name}`: {size:g} and {settings.limits[name]:g}")
-    if not 0 <= settings.window < 1:
-        raise UsageError(f"`window` is {settings.window}, expected a share from 0 (no lower end) to below 1")
+    for name, share in (("window", settings.window), ("focus", settings.focus)):
+        if not 0 <= share < 1:
+            raise UsageError(f"`{name}` is {share}, expected a share from 0 (no lower end) to below 1")
     if settings.score is not None and (settings.data is not None or settings.supernet is not None):
         raise UsageError(
             f"`score` is {settings.score!r}, but networks with trained weights are ranked by accuracy",

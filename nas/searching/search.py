@@ -221,7 +221,14 @@ class _Search:
             self.settings = settings = replace(settings, limit_ms=_share_of_largest(settings, space, devices))
         bounds = Bounds(space, devices, settings.bounds, settings.known_quantities)
         spent_seconds = time.monotonic() - started
-        feasible = bounds.check()
+        try:
+            feasible = bounds.check()
+        except NasError:
+            if not settings.focus:
+                raise
+            self.settings = settings = replace(settings, focus=0.0)  # nothing is that near to the limit
+            bounds = Bounds(space, devices, settings.bounds, settings.known_quantities)
+            feasible = bounds.check()
         identity = {
             "space_version": space.version,
             "latency_fingerprint": bounds.fingerprint(),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SPACE, DEVICE, SEARCH = "Space and model", "Device and limits", "Search"
 TRAINING, PLACE = "Training", "Where it runs"
 COMPENSATION_IMAGES, LEAST_IMAGES = 512, 32
+DEFAULT_FOCUS = 0.7
+"""Lower end of the limit on latency where what counts is the most accurate network within it."""
 SUPERNET, WINNER = "supernet", "winner"
 """What a budget may train."""
 DEFAULT_WINDOW = 0.975
@@ -77,6 +79,16 @@ class SearchSettings(RunSettings, Question):
         float,
         Setting("Lower end of `macs` and `params`, as a share of them; 0 for no lower end.", DEVICE, measure=SHARE),
     ] = DEFAULT_WINDOW
+    focus: Annotated[
+        float,
+        Setting(
+            "Lower end of the limit on the latency on `target`, as a share of it: networks that leave more of it unused"
+            " are not judged; 0 for no lower end.",
+            DEVICE,
+            f"{DEFAULT_FOCUS:g} where networks inside `model` are judged before any training, else 0",
+            measure=SHARE,
+        ),
+    ] = 0.0
     limit_share: Annotated[
         float | None,
         Setting(
@@ -304,9 +316,13 @@ class SearchSettings(RunSettings, Question):
         from nas.records.network import latency_name
 
         limits = {**({} if self.limit_ms is None else {self.target: self.limit_ms}), **self.limits}
+        lower = {self.target: self.focus}
         sizes = {"macs": self.macs, "params": self.params}
         return [
-            *(Limit(name if find_quantity(name) else latency_name(name), upper) for name, upper in limits.items()),
+            *(
+                Limit(name if find_quantity(name) else latency_name(name), upper, lower.get(name, 0.0) * upper)
+                for name, upper in limits.items()
+            ),
             *(Limit(name, upper, self.window * upper) for name, upper in sizes.items() if upper is not None),
         ]
 

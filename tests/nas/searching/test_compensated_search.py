@@ -55,6 +55,8 @@ def test_networks_are_judged_and_exported_compensated(question: dict[str, Any], 
     model_ms = result.document["model"]["latency"]["pixel6"]["high_ms"]
     assert result.document["limit_ms"] == pytest.approx(0.8 * model_ms)
     assert "training" not in result.document
+    limit_ms = result.document["limit_ms"]
+    assert all(0.7 * limit_ms <= member.latency["pixel6"].high_ms <= limit_ms for member in result.front)
 
     supernet, _ = load_supernet(original_checkpoint(result.run))
     data = load_data("digits", 16)
@@ -109,6 +111,7 @@ def test_what_makes_no_sense_is_refused(question: dict[str, Any], tmp_path: Path
             {"space": "elastic-mini", "data": "digits", "compensation": "prefix"},
             "compensation `prefix` without a model",
         ),
+        ({**question, "focus": 1.0}, "`focus` is 1.0, expected a share"),
         ({"limit_share": 0.6}, "share of the model's latency without a model"),
         ({**question, "weights": "random"}, "a budget of 0 with random weights"),
         ({**question, "compensation": "some"}, "`compensation` is 'some', expected one of `sequential`"),

@@ -59,6 +59,12 @@ def test_the_chosen_network_is_finished_and_shipped(question: dict[str, Any], tm
     assert all(torch.equal(weights[name], each) for name, each in load_file(shipped / "model.safetensors").items())
 
 
+def test_a_lower_end_that_nothing_reaches_is_left_out(question: dict[str, Any], tmp_path: Path) -> None:
+    result = nas.search(**question, budget_seconds=0, evaluations=1, limit_ms=100, output=tmp_path / "run")
+    assert json.loads((result.run / "settings.json").read_text(encoding="utf-8"))["focus"] == 0
+    assert result.front
+
+
 def test_a_supernet_is_not_trained_beside_it(question: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no supernet is trained"):
         nas.search(**question, train="winner", policy="sandwich", output=tmp_path / "run")
