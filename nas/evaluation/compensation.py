@@ -67,11 +67,14 @@ class Compensation:
                 refit_classifier(alone, data, seed)
         return alone
 
-    def facts(self, supernet: Supernet, data: ImageData, seed: int, uses_labels: bool = True) -> dict[str, Any]:
+    def facts(
+        self, supernet: Supernet, compensator: Compensator, data: ImageData, seed: int, uses_labels: bool = True
+    ) -> dict[str, Any]:
         """What ``front.json`` says of it: images, damping, and the loss at the middle of every axis before and after.
 
         Args:
             supernet: Trained weights.
+            compensator: Maker of its networks.
             data: Images.
             seed: Seed of the choice of images.
             uses_labels: Whether the loss is that of labels; else that of two views of an image.
@@ -79,7 +82,6 @@ class Compensation:
         from supernets.calibration import Calibration
         from supernets.importance import axes_of, middle_of
 
-        compensator = self.compensator(supernet, data, seed)
         images_BCHW, labels_B = next(iter(data.train_batches(min(LOSS_IMAGES, data.splits["train"]), seed, epoch=0)))
         calibration = (
             Calibration.of(supernet, images_BCHW, labels_B)

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from nas.objectives.bounds import Device
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
+    from supernets.timm_models.compensation import Compensator
 
 
 @verb(SearchSettings)
@@ -116,6 +117,7 @@ class _Search:
     def __init__(self, settings: SearchSettings) -> None:
         self.settings = settings
         self.progress: Progress = settings.progress or ignore
+        self._compensated: tuple[Supernet, Compensator] | None = None
         if settings.device is not None:
             choose_device(settings.device)  # one that is not there is found out before anything is done
 
@@ -326,6 +328,8 @@ class _Search:
         """What judges the networks of trained weights, compensated where that was asked for."""
         seed, asked = self.settings.seed, Compensation.of(self.settings.recorded())
         compensator = None if asked is None else asked.compensator(supernet, images, seed)
+        if compensator is not None:
+            self._compensated = (supernet, compensator)
         evaluator = SupernetEvaluator if self.settings.uses_labels else FidelityEvaluator
         return evaluator(supernet, images, seed, compensator)
 
@@ -386,13 +390,9 @@ class _Search:
         if question.own is not None:
             document["model"] = {**question.own.facts, **question.own.costs(question.bounds)}
             asked = Compensation.of(settings.recorded())
-            checkpoint = RunFolder(run.path).checkpoint
-            if asked is not None and question.images is not None and checkpoint is not None and not is_interrupted:
-                from supernets.checkpoint import load_supernet
-
-                weights, _ = load_supernet(checkpoint, choose_device(settings.device))
+            if asked is not None and question.images is not None and self._compensated and not is_interrupted:
                 document["model"]["compensation"] = asked.facts(
-                    weights, question.images, settings.seed, settings.uses_labels
+                    *self._compensated, question.images, settings.seed, settings.uses_labels
                 )
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
