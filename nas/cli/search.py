@@ -78,7 +78,7 @@ def _show(result: SearchResult) -> None:
     if "verified" in document:
         display.say(f"exported to {display.short(result.run / document['verified']['export'])}")
     else:
-        display.say(f"      nas export {display.quoted(result.run)} --pick knee")
+        display.say(f"      nas export {display.quoted(result.run)}")
 
 
 def _settled_text(member: FrontMember) -> str:

@@ -28,7 +28,7 @@ from nas.records.files import write_json
 from nas.records.trial import State, Trial
 from nas.result import SearchResult
 from nas.runs.folder import recorded_settings
-from nas.runs.front import FrontHeader, front_document
+from nas.runs.front_document import FrontHeader, front_document
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import (
     Given,

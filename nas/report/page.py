@@ -10,6 +10,7 @@ from string import Template
 
 from nas.records.files import write_text
 from nas.report import sections
+from nas.report.checks import checks_section
 from nas.report.markup import Figures, escape
 from nas.report.reading import ReportData, read_run
 from nas.report.shipping import shipping_section
@@ -45,7 +46,7 @@ def render(run: ReportData) -> str:
         sections.network_section(run),
         sections.progress_section(run, figures),
         sections.size_section(run, figures),
-        sections.checks_section(run),
+        checks_section(run),
         shipping_section(run),
         sections.sources_section(run),
     ]

@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Any
 
 from latency_tables.predictor import Latency
 from nas.records.network import SIZES
 from nas.records.trial import State
 from nas.report import markup
+from nas.report.checks import flat_facts
 from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
 from nas.report.markup import Column, Figures, Row
 from nas.report.other_fronts import other_fronts
-from nas.report.reading import ReportData, measured_latency, members_of, verified_member
+from nas.report.reading import ReportData, members_of
 from nas.report.stages import StageTable, stage_table
 from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
-from nas.report.words import MISSING, count, interval, is_share, milliseconds, plural, value, words
+from nas.report.words import MISSING, count, interval, milliseconds, plural, value, words
 from nas.runs.front import FrontMember
 
 FRONT_HEIGHT, SMALL_HEIGHT = 480, 330
-WARN_DIFFERENCE = 0.10
-"""Relative difference between measured and predicted latency above which the page warns."""
 
 
 def headline(run: ReportData) -> str:
@@ -192,44 +190,6 @@ def size_section(run: ReportData, figures: Figures) -> str:
     )
 
 
-def checks_section(run: ReportData) -> str:
-    """Training, and what was verified of the winner; empty where neither happened."""
-    training, verified = run.section("training"), run.section("verified")
-    if not training and not verified:
-        return ""
-    parts = []
-    if training:
-        facts = {name: entry for name, entry in training.items() if name not in ("schema", "run")}
-        parts += ["<h3>Training</h3>", markup.pairs(_flat(facts))]
-    if verified:
-        rest = {name: entry for name, entry in verified.items() if name not in ("latency", "number", "test_by_class")}
-        parts += ["<h3>Verification</h3>", _latency_check(run), markup.pairs(_flat(rest)) if rest else ""]
-        parts += [_by_class(verified.get("test_by_class"), bool(verified.get("test_is_uneven")))]
-    return markup.section("Training and verification", *parts)
-
-
-def _by_class(by_class: object, is_uneven: bool) -> str:
-    """Accuracy on the test part class by class, the least accurate first, and a warning where classes are uneven."""
-    entries = by_class.items() if isinstance(by_class, Mapping) else ()
-    known = [
-        (float(facts["accuracy"]), name, int(facts["images"]))
-        for name, facts in entries
-        if isinstance(facts, Mapping)
-        and all(isinstance(facts.get(key), int | float) and math.isfinite(facts[key]) for key in ("accuracy", "images"))
-    ]
-    if not known:
-        return ""
-    rows = [Row((name, f"{images:,}", f"{accuracy:.2%}")) for accuracy, name, images in sorted(known)]
-    table = markup.table([Column("class"), Column("test images", True), Column("accuracy", True)], rows)
-    counts = [images for _, _, images in known]
-    uneven = (
-        f"Warning: the commonest class has {max(counts):,} test images and the rarest {min(counts):,}; accuracy says"
-        " little then, and balanced accuracy, the mean over classes, more."
-    )
-    note = markup.paragraph(uneven, "note") if is_uneven else ""
-    return note + markup.folded("Accuracy by class, on the test part", table)
-
-
 def sources_section(run: ReportData) -> str:
     """Where the numbers come from, and how to go on."""
     front, done = run.front, run.done
@@ -250,11 +210,9 @@ def sources_section(run: ReportData) -> str:
         markup.pairs(facts),
         markup.paragraph(honesty, "note") if outside else "",
         "<h3>Go on</h3>",
-        markup.commands(
-            [f"nas search --resume {folder}", *([f"nas export {folder} --pick knee"] if front.front else [])]
-        ),
-        markup.folded("Settings", markup.pairs(_flat(run.settings))) if run.settings else "",
-        markup.folded("Environment and versions", markup.pairs(_flat(run.environment))) if run.environment else "",
+        markup.commands([f"nas search --resume {folder}", *([f"nas export {folder}"] if front.front else [])]),
+        markup.folded("Settings", markup.pairs(flat_facts(run.settings))) if run.settings else "",
+        markup.folded("Environment and versions", markup.pairs(flat_facts(run.environment))) if run.environment else "",
     )
 
 
@@ -353,25 +311,6 @@ def _size_verdict(name: str, correlations: Mapping[str, RankCorrelation]) -> str
     )
 
 
-def _latency_check(run: ReportData) -> str:
-    front, measured = run.front, measured_latency(run.front)
-    verified = verified_member(front) or pick_of(front)
-    if measured is None or verified is None or front.target not in verified.latency:
-        return ""
-    predicted = verified.latency[front.target]
-    difference = measured.ms / predicted.ms - 1 if predicted.ms > 0 else 0.0
-    facts = {
-        f"predicted latency on {front.target}, trial {verified.number}": interval(predicted),
-        f"measured latency on {front.target}": interval(measured),
-        "measured against predicted": f"{100 * difference:+.1f} %",
-    }
-    warning = (
-        f"Measured and predicted latency differ by more than {WARN_DIFFERENCE:.0%}: rebuild the latency table or"
-        " measure what else you pick."
-    )
-    return markup.pairs(facts) + (markup.paragraph(warning, "warning") if abs(difference) > WARN_DIFFERENCE else "")
-
-
 def _further(run: ReportData) -> list[str]:
     """The costs of the front's members beside their sizes, by name, but for the one that leads."""
     names = dict.fromkeys(name for member in members_of(run.front) for name in member.costs)
@@ -399,27 +338,3 @@ def _classes(run: ReportData) -> int | None:
         if isinstance(classes, int) and classes > 1:
             return classes
     return None
-
-
-def _flat(entry: Any, name: str = "") -> dict[str, str]:
-    """Nested JSON as names and texts, in the order of the file."""
-    if isinstance(entry, Mapping):
-        flat: dict[str, str] = {}
-        for key, inner in entry.items():
-            flat |= _flat(inner, f"{name} {words(str(key))}".strip())
-        return flat
-    if isinstance(entry, list) and any(isinstance(inner, (Mapping, list)) for inner in entry):
-        return _flat({str(position): inner for position, inner in enumerate(entry, start=1)}, name)
-    return {name or "value": _text(entry, name)}
-
-
-def _text(entry: Any, name: str) -> str:
-    if isinstance(entry, list):
-        return ", ".join(_text(inner, name) for inner in entry) or MISSING
-    if entry is None:
-        return MISSING
-    if isinstance(entry, bool):
-        return "yes" if entry else "no"
-    if isinstance(entry, float):
-        return value(entry, name) if is_share(name) else f"{entry:.4g}"
-    return str(entry)

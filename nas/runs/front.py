@@ -1,4 +1,4 @@
-"""``front.json``, the answer of a search: the one place that writes it, reads it, and picks from it.
+"""``front.json``, the answer of a search: the one place that reads it, and picks from it; `front_document` writes it.
 
 A run folder may come from a stranger, so whatever is read is checked, and refused by name where it is not what a search
 writes.
@@ -17,7 +17,7 @@ import numpy as np
 
 from nas.errors import RunError, UsageError
 from nas.objectives.bounds import Limit
-from nas.objectives.objective import Objective, device_fronts, latency_of, lead_of, trade_off
+from nas.objectives.objective import Objective, latency_of, lead_of, trade_off
 from nas.objectives.pareto import knee
 from nas.records.files import read_json
 from nas.records.network import NetworkRecord, mapping, number, read_record, record, text, whole
@@ -314,85 +314,6 @@ def load_front(run: Path) -> SearchFront:
     front = SearchFront(run, read_front(run))
     front.check()
     return front
-
-
-@dataclass(frozen=True)
-class FrontHeader:
-    """What ``front.json`` says beside the networks.
-
-    Attributes:
-        run: The run folder.
-        space: Name of the search space.
-        seed: Seed of the search.
-        target: The device that latencies are predicted for.
-        limit_ms: Limit on the latency there, in milliseconds; None without one.
-        objective: Name of the leading objective.
-        sources: What the predictions rest on, a line per device.
-    """
-
-    run: Path
-    space: str
-    seed: int
-    target: str
-    limit_ms: float | None
-    objective: str
-    sources: Sequence[str]
-
-
-def front_document(
-    header: FrontHeader, front: Sequence[Trial], evaluated: int, settled: Trial | None = None
-) -> dict[str, Any]:
-    """What ``front.json`` holds: the front of a search and where its numbers come from, ready for JSON.
-
-    Args:
-        header: What it says beside the networks.
-        front: The trials on the front.
-        evaluated: Number of networks that were evaluated.
-        settled: The network that the controller itself ended with; None where it only proposes.
-    """
-    document = {
-        "schema": FRONT_SCHEMA,
-        "space": header.space,
-        "run": str(header.run),
-        "seed": header.seed,
-        "target": header.target,
-        "limit_ms": header.limit_ms,
-        "objectives": {"maximise": header.objective, "minimise": "latency"},
-        "evaluated": evaluated,
-        "front": [FrontMember.of(trial).to_entry() for trial in front],
-        "sources": list(header.sources),
-    }
-    return document if settled is None else {**document, "settled": FrontMember.of(settled).to_entry()}
-
-
-def with_many(
-    document: Mapping[str, Any], objectives: Sequence[Objective], limits: Sequence[Limit], trials: Sequence[Trial]
-) -> dict[str, Any]:
-    """The document with what only searches have that are not for quality and the latency of one device.
-
-    Added are all ``objectives`` with their goals, all ``limits``, and in ``fronts`` the front of each device.
-
-    Args:
-        document: What `front_document` gave.
-        objectives: All objectives of the search.
-        limits: All limits of the search.
-        trials: All trials of the search, or at least those on a device's front; those of the document's front stand in
-            the fronts as they stand there.
-    """
-    known = {entry["number"]: entry for entry in document["front"]}
-    fronts = {
-        target: [known.get(trial.number) or FrontMember.of(trial).to_entry() for trial in front]
-        for target, front in device_fronts(trials, objectives).items()
-    }
-    evaluated = next((objective.name for objective in objectives if objective.is_evaluated), None)
-    more = [objective.name for objective in objectives if objective.is_maximised and not objective.is_evaluated]
-    less = [objective.name for objective in objectives if not objective.is_maximised]
-    return {
-        **document,
-        "objectives": {"maximise": evaluated, "minimise": less, **({"also_maximise": more} if more else {})},
-        "limits": {limit.name: {"lower": limit.lower or None, "upper": limit.upper} for limit in limits},
-        "fronts": fronts,
-    }
 
 
 def _objectives(names: Mapping[str, Any], target: str) -> list[Objective]:

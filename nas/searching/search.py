@@ -31,7 +31,7 @@ from nas.runs.folder import (
     recorded_settings,
     supernet_checkpoint,
 )
-from nas.runs.front import FrontHeader, front_document, with_many
+from nas.runs.front_document import FrontHeader, front_document, with_many
 from nas.runs.places import check_images, identity_of, source_beside
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
@@ -90,7 +90,9 @@ def search(given: Given) -> SearchResult:
     if recorded is not None and folder is not None:
         return _Search(resume_settings(given, recorded, folder))()
     if "supernet" in given and "space" not in given:
-        given = {**given, "space": _space_of(Path(given["supernet"]))}
+        from supernets.checkpoint import read_checkpoint
+
+        given = {**given, "space": read_checkpoint(supernet_checkpoint(Path(given["supernet"]))).metadata["space"]}
     settings = resolve_settings(given)
     if "batch" not in given and settings.evaluates and settings.fidelity == "full":
         settings = replace(settings, batch=default_batch(settings))
@@ -181,20 +183,11 @@ class _Search:
                 reason = loop(Budget(settings.evaluations, seconds, settings.patience))
                 result = self._result(run, question, loop, objectives, training, reason)
             if question.images is not None and not result.is_interrupted:
-                result = SearchResult(result.run, self._ship(run, result, question.images))
+                from nas.searching.winner import ship_winner
+
+                document = ship_winner(result, settings, run.settings.get("winner_seconds"), question.images)
+                result = SearchResult(result.run, document)
         return result
-
-    def _ship(self, run: Run, result: SearchResult, images: ImageData) -> dict[str, Any]:
-        """Train the network that was chosen, where that was asked for, and export it; what ``front.json`` then says."""
-        from nas.exporting.verify import export_and_verify
-
-        settings, pick = self.settings, self.settings.pick
-        if settings.finishes:
-            from nas.searching.winner import finish_winner
-
-            return finish_winner(result, settings, run.settings.get("winner_seconds"), images)
-        self.progress(StageStarted("export"))
-        return export_and_verify(result, images, pick)
 
     def _question(self, own: PretrainedStart | None = None) -> _Question:
         """Load what the search needs and make sure that it can be answered, before anything is trained or written."""
@@ -402,9 +395,3 @@ def _share_of_largest(settings: SearchSettings, space: SearchSpace, devices: Seq
     """The upper end of the whole model's latency on the target times the share that networks may take."""
     predicted = devices[0].predictor.population(space, space.encode([space.largest]))
     return float(predicted.high_ms[0]) * (settings.limit_share or 1.0)
-
-
-def _space_of(supernet: Path) -> str:
-    from supernets.checkpoint import read_checkpoint
-
-    return read_checkpoint(supernet_checkpoint(supernet)).metadata["space"]

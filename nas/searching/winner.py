@@ -1,11 +1,12 @@
-"""The network that a search chose, trained alone in the run's own folder until it can be shipped."""
+"""The network that a search chose: trained alone in the run's own folder, where that was asked for, and exported."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nas.events import StageStarted, ignore
 from nas.exporting.formats.onnx_file import ONNX_FILE
-from nas.exporting.verify import note_verified
+from nas.exporting.verify import export_and_verify, note_verified
 from nas.finishing.finish import finish
 from nas.runs.folder import FINISHED, recorded_settings
 from nas.runs.front import SearchFront
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
 
 
-def finish_winner(
+def ship_winner(
     result: SearchFront, settings: SearchSettings, seconds: float | None, images: ImageData
 ) -> dict[str, Any]:
-    """Finish the network that the settings pick, and verify what was exported; a finish of the same goes on.
+    """Finish and export the network that the settings pick, and verify what was exported; a finish of the same goes on.
 
     Args:
         result: What the search found.
@@ -33,6 +34,9 @@ def finish_winner(
         NasError, SupernetError: As `nas.finish`.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint was written; resuming the search goes on.
     """
+    if not settings.finishes:
+        (settings.progress or ignore)(StageStarted("export"))
+        return export_and_verify(result, images, settings.pick)
     folder, architecture = result.run / FINISHED, result.pick(settings.pick).architecture
     begun = recorded_settings(folder)
     asked = {"architecture": architecture.to_dict(), "budget_seconds": seconds}

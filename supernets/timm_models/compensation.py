@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from search_spaces import Architecture
 from search_spaces.timm_models import PATCH, SIDE, TimmBlock, TimmSpace
 from supernets.errors import DataError
-from supernets.least_squares import ALPHA, DegenerateError, damped_factor, prefix_prediction, products, ridge_change
+from supernets.least_squares import ALPHA, DegenerateError, ridge_change
 from supernets.narrowing import make_narrowing
 from supernets.supernet import Supernet
 from supernets.timm_models.branches import (
@@ -36,10 +36,11 @@ from supernets.timm_models.branches import (
     FUSED,
     Reading,
     in_front_of_attention,
-    readings,
     replayed,
     seen_inputs,
 )
+from supernets.timm_models.calibration_rows import CalibrationRows, are_enough
+from supernets.timm_models.prefix import Predictions
 
 SEQUENTIAL, PREFIX, NONE = "sequential", "prefix", "none"
 VARIANTS = (SEQUENTIAL, PREFIX, NONE)
@@ -54,9 +55,6 @@ FAMILIES = (
 )
 """Families of timm models whose layers are solved; those of others are left as they are."""
 IMAGES, LEAST_IMAGES = 512, 32
-BATCH = 32
-ROWS, ROWS_PER_INPUT = 32_768, 4
-"""Rows that a layer is solved from: at least the first number, and so many times its inputs."""
 REMEMBERED_BYTES = 1 << 30
 """What flows behind the first blocks of networks is kept up to this size."""
 REPLAYED_BYTES = 1 << 28
@@ -123,12 +121,10 @@ class Compensator:
         is_known = isinstance(space, TimmSpace) and space.outline.family in FAMILIES
         self.variant, self.alpha, self.images = variant if is_known else NONE, alpha, len(images_BCHW)
         self._supernet = supernet.eval()
-        self._images = [part_BCHW.to(supernet.device) for part_BCHW in torch.split(images_BCHW, BATCH)]
-        self._full = dict(space.shared_blocks())
-        self._readings: dict[str, list[list[Reading]]] = {}
+        self._rows = CalibrationRows(self._supernet, images_BCHW)
         self._wholes: dict[Architecture, _Whole] = {}
         self._states: OrderedDict[tuple[object, ...], _State] = OrderedDict()
-        self._factors: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]] = {}
+        self._predictions = Predictions(self._supernet, self._rows, alpha)
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> nn.Module:
@@ -141,7 +137,7 @@ class Compensator:
         if self.variant == NONE or architecture == self._supernet.space.largest:
             return network
         if self.variant == PREFIX:
-            self._fold_predictions(network, architecture)
+            self._predictions.fold_into(network, architecture)
         else:
             self._solve_in_order(network, architecture)
         return network
@@ -156,7 +152,7 @@ class Compensator:
         following = [name for name, _ in blocks[1:]] + [""]
         keys = [(*blocks[: number + 1], following[number]) for number in range(len(blocks))]
         known = max((number for number, key in enumerate(keys) if key in self._states), default=-1)
-        state = _State((), [self._supernet.family.prepare(x_BCHW, side) for x_BCHW in self._images])
+        state = _State((), [self._supernet.family.prepare(x_BCHW, side) for x_BCHW in self._rows.images])
         if known >= 0:
             state = self._states[keys[known]]
             self._states.move_to_end(keys[known])
@@ -184,7 +180,7 @@ class Compensator:
     ) -> list[Tensor]:
         known: dict[str, list[Tensor]] = {}
         is_residual = type(part).__name__ in BEHIND_NORMS
-        for group in self._layers(name, part, flow[0]):
+        for group in self._rows.layers(name, part, flow[0]):
             first = group[0]
             to_stream = is_residual and first.path in SCALES
             watched = list(dict.fromkeys(reading.watched for reading in group))
@@ -196,14 +192,14 @@ class Compensator:
                 with replayed(part, {path: inputs[number] for path, inputs in known.items()}):
                     seen = seen_inputs(part, watched, x)
                 for path in watched:
-                    rows[path].append(self._drawn(seen[path], number))
+                    rows[path].append(self._rows.drawn(seen[path], number))
                 if to_stream and first.path == "attn.proj":
-                    stream.append(self._drawn(in_front_of_attention(part, x), number))
+                    stream.append(self._rows.drawn(in_front_of_attention(part, x), number))
                 if first.ends_its_branch and len(flow) * _bytes(seen[first.watched]) <= REPLAYED_BYTES:
                     kept.append(seen[first.watched])
             for reading in group:
                 a_MI = torch.cat(rows[reading.watched])
-                if not reading.branch and len(a_MI) < ROWS_PER_INPUT * a_MI.shape[1]:
+                if not reading.branch and not are_enough(a_MI):
                     continue  # a classifier sees one row of an image, and would learn these images by heart
                 is_end = (name, reading.path) in whole.ends and following
                 if to_stream or is_end:
@@ -243,7 +239,7 @@ class Compensator:
         """The outputs of a layer in the whole network, those that the sliced one has."""
         part, family = self._supernet.network.get_submodule(name), self._supernet.family
         weight_OI = part.get_submodule(reading.path).get_parameter("weight")
-        full, active = family.sizes(self._full_block(name)), family.sizes(spec)
+        full, active = family.sizes(self._rows.full_block(name)), family.sizes(spec)
         wanted_MO = torch.cat(whole.inputs[name, reading.path]) @ weight_OI.T
         for rows, bias in _bias_rows(part, reading.path):
             if bias is not None:
@@ -273,14 +269,14 @@ class Compensator:
         network, side = self._supernet.network, dict(uncut.settings)[SIDE]
         if uncut != space.largest:
             network = self._supernet.extract(uncut).eval()
-        for number, x_BCHW in enumerate(self._images):
+        for number, x_BCHW in enumerate(self._rows.images):
             x = family.prepare(x_BCHW, side)
-            for name in self._full:
+            for name in self._rows.parts:
                 x = self._run_whole_part(network.get_submodule(name), name, x, number, found)
         return found
 
     def _run_whole_part(self, part: nn.Module, name: str, x: Tensor, number: int, found: _Whole) -> Tensor:
-        layers = [reading for group in self._layers(name, part, x) for reading in group]
+        layers = [reading for group in self._rows.layers(name, part, x) for reading in group]
         is_residual = type(part).__name__ in BEHIND_NORMS
         seen: dict[str, Tensor] = {}
         outputs: dict[str, Tensor] = {}
@@ -301,113 +297,16 @@ class Compensator:
                 handle.remove()
         for reading in layers:
             if reading.watched in watched:
-                found.inputs.setdefault((name, reading.path), []).append(self._drawn(seen[reading.watched], number))
+                found.inputs.setdefault((name, reading.path), []).append(
+                    self._rows.drawn(seen[reading.watched], number)
+                )
             if not reading.branch and outputs[reading.watched] is output:
                 found.ends.add((name, reading.path))
         if is_residual:
             middle = in_front_of_attention(part, seen["norm2"].reshape(x.shape))
-            found.middle.setdefault(name, []).append(self._drawn(middle, number))
-        found.entering.setdefault(name, []).append(self._drawn(x, number))
+            found.middle.setdefault(name, []).append(self._rows.drawn(middle, number))
+        found.entering.setdefault(name, []).append(self._rows.drawn(x, number))
         return output
-
-    # -- from statistics of the whole network ------------------------------------------------------------------------
-
-    def _fold_predictions(self, network: nn.Module, architecture: Architecture) -> None:
-        family = self._supernet.family
-        if not self._factors:
-            self._measure()
-        for name, spec in self._supernet.space.blocks(architecture):
-            part, full_part = network.get_submodule(name), self._supernet.network.get_submodule(name)
-            for reading in self._predicted(name):
-                full, active = family.sizes(self._full_block(name)), family.sizes(spec)
-                weight_OI = full_part.get_submodule(reading.path).get_parameter("weight").double()
-                numbers = torch.arange(weight_OI.shape[1], device=weight_OI.device)
-                kept = make_narrowing(reading.columns, (len(numbers),), full, active).narrow(numbers)
-                if len(kept) == len(numbers):
-                    continue
-                writer = part.get_submodule(reading.path)
-                prediction_CK, offset_C, cut = self._prediction(name, reading, kept)
-                cut_OC = weight_OI[: writer.get_parameter("weight").shape[0], cut]
-                for key, change in (("weight", cut_OC @ prediction_CK), ("bias", cut_OC @ offset_C)):
-                    tensor = writer._parameters[key]
-                    if tensor is not None:
-                        tensor.add_(change.to(tensor))
-
-    def _prediction(self, name: str, reading: Reading, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cut inputs from kept ones: matrix, offset, and which inputs are cut."""
-        mean_I, gram_II, factor_II = self._statistics(name, reading)
-        is_cut = torch.ones(len(mean_I), dtype=torch.bool, device=mean_I.device)
-        is_cut[kept] = False
-        cut = is_cut.nonzero()[:, 0]
-        if int(kept[-1]) == len(kept) - 1:
-            prediction_CK = prefix_prediction(factor_II, len(kept))
-        else:  # some of every head: no prefix
-            damped_II = factor_II @ factor_II.T
-            corner_KK = torch.linalg.cholesky(damped_II[kept][:, kept])
-            prediction_CK = torch.cholesky_solve(gram_II[kept][:, cut], corner_KK).T
-        return prediction_CK, mean_I[cut] - prediction_CK @ mean_I[kept], cut
-
-    def _statistics(self, name: str, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, covariance and its damped factor of a writer's inputs in the whole network."""
-        return self._factors[name, reading.path]
-
-    def _measure(self) -> None:
-        inputs: dict[tuple[str, str], list[Tensor]] = {}
-        flow = [self._supernet.family.prepare(x_BCHW, self._supernet.space.image_side) for x_BCHW in self._images]
-        for name in self._full:
-            part = self._supernet.network.get_submodule(name)
-            self._layers(name, part, flow[0])
-            paths = [reading.path for reading in self._predicted(name)]
-            for number, x in enumerate(flow):
-                for path, seen in seen_inputs(part, paths, x).items() if paths else ():
-                    inputs.setdefault((name, path), []).append(self._drawn(seen, number))
-                flow[number] = part(x)
-        for (name, path), drawn in inputs.items():
-            a_MI = torch.cat(drawn).double()
-            has_bias = self._supernet.network.get_submodule(f"{name}.{path}")._parameters["bias"] is not None
-            mean_I = a_MI.mean(dim=0) if has_bias else torch.zeros_like(a_MI[0])
-            gram_II = products(a_MI - mean_I, a_MI - mean_I) / len(a_MI)
-            try:
-                self._factors[name, path] = mean_I, gram_II, damped_factor(gram_II, self.alpha)
-            except DegenerateError as error:
-                raise DegenerateError(f"block `{name}`: {error}") from error
-
-    def _predicted(self, name: str) -> list[Reading]:
-        """The writers of a part whose cut inputs can be predicted: no norm stands between, which would rescale them."""
-        axes = self._supernet.family.axes(self._full_block(name))
-        return [
-            reading
-            for group in self._readings.get(name, ())
-            for reading in group
-            if reading.writes and f"{reading.branch}.norm.weight" not in axes
-        ]
-
-    # -- parts and rows ------------------------------------------------------------------------------------------
-
-    def _layers(self, name: str, part: nn.Module, x: Tensor) -> list[list[Reading]]:
-        if name not in self._readings:
-            axes = self._supernet.family.axes(self._full_block(name))
-            self._readings[name] = readings(part, axes, x[:1])
-        return self._readings[name]
-
-    def _full_block(self, name: str) -> TimmBlock:
-        spec = self._full[name]
-        assert isinstance(spec, TimmBlock)
-        return spec
-
-    @cached_property
-    def _rows_per_batch(self) -> int:
-        inputs = max(layer.in_features for layer in self._supernet.network.modules() if isinstance(layer, nn.Linear))
-        return -(-max(ROWS, ROWS_PER_INPUT * inputs) // len(self._images))
-
-    def _drawn(self, x: Tensor, number: int) -> Tensor:
-        """Some rows of what flows somewhere, the same ones wherever there are as many; channels come last."""
-        rows_MI = x.flatten(0, -2)
-        if len(rows_MI) <= self._rows_per_batch:
-            return rows_MI
-        generator = torch.Generator().manual_seed(number)
-        drawn = torch.randperm(len(rows_MI), generator=generator)[: self._rows_per_batch].sort().values
-        return rows_MI[drawn.to(x.device)]
 
 
 def _bytes(x: Tensor) -> int:

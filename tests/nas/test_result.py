@@ -20,7 +20,8 @@ from nas.errors import InfeasibleError, NasError, RunError, UsageError
 from nas.exporting.verify import compare_latency
 from nas.records.trial import State, Trial
 from nas.result import SearchResult, load_result
-from nas.runs.front import FrontHeader, front_document, load_front
+from nas.runs.front import load_front
+from nas.runs.front_document import FrontHeader, front_document
 from nas.searching import search as run_search
 from nas.searching.extra_scores import MEMBERS
 from search_spaces import Architecture, UnknownNameError, get_space

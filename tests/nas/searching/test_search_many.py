@@ -28,7 +28,7 @@ from nas.objectives.objective import (
 )
 from nas.records.trial import State
 from nas.result import SearchResult
-from nas.runs.front import FrontHeader, front_document, with_many
+from nas.runs.front_document import FrontHeader, front_document, with_many
 from nas.runs.run import Run
 from nas.searching.loop import SearchLoop
 from nas.searching.plan import Budget, Plan

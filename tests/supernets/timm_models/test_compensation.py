@@ -10,7 +10,7 @@ from search_spaces import Architecture
 from supernets import Supernet
 from supernets.errors import DataError
 from supernets.least_squares import DegenerateError
-from supernets.timm_models import compensation
+from supernets.timm_models import calibration_rows, compensation
 from supernets.timm_models.compensation import NONE, PREFIX, SEQUENTIAL, Compensator
 from tests.support.timm_networks import images, made, timm_space
 
@@ -50,7 +50,7 @@ def _error(compensator: Compensator, architecture: Architecture, supernet: Super
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
 def test_sliced_networks_come_closer_to_the_whole_one(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     supernet = made(model)
-    monkeypatch.setattr(compensation, "ROWS_PER_INPUT", 0)  # the classifier is solved on these few images as well
+    monkeypatch.setattr(calibration_rows, "ROWS_PER_INPUT", 0)  # the classifier is solved on these few images as well
     x_BCHW = images(supernet, 64)
     architecture = _sliced(supernet, embed=False, heads=False, hidden=False, depth=True)
     errors = {
