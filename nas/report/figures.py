@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latency_tables.predictor import Latency
-from nas.objectives.objective import lead_of
+from nas.objectives.objective import ACCURACY, lead_of
 from nas.objectives.pareto import knee
 from nas.records.trial import Trial
 from nas.report.reading import (
@@ -23,6 +23,7 @@ from nas.report.reading import (
     parse_trials,
     points_of,
     verified_member,
+    verified_share,
 )
 from nas.report.stages import describe_choices
 from nas.report.statistics import hypervolume_curve
@@ -210,6 +211,9 @@ def _front_trace(members: Sequence[FrontMember], front: SearchFront) -> Any:
 def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
     trace = _marker([member], [record.ms], front, "measured", "measured on the device", "diamond", 13)
     trace.error_x = _whiskers([record], "measured")
+    shipped = verified_share(front, "search_accuracy")
+    if shipped is not None and lead_of(front.objectives).name == ACCURACY:
+        trace.y, trace.name = [shipped], "what ships, measured on the device"
     trace.hovertext = [f"<b>measured {interval(record)}</b><br>{_hover(member, front, choices=True)}"]
     return trace
 

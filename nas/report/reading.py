@@ -100,6 +100,14 @@ def verified_member(front: SearchFront) -> FrontMember | None:
     return next((member for member in members_of(front) if member.number == number), None)
 
 
+def verified_share(front: SearchFront, name: str) -> float | None:
+    """An accuracy in [0, 1] that was found out about what ships; None where the document has none."""
+    share = section_of(front, "verified").get(name)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share):
+        return None
+    return float(share)
+
+
 def read_run(path: Path) -> ReportData:
     """Read a run folder.
 

@@ -14,10 +14,10 @@ from nas.report.checks import flat_facts
 from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
 from nas.report.markup import Column, Figures, Row
 from nas.report.other_fronts import other_fronts
-from nas.report.reading import ReportData, members_of
+from nas.report.reading import ReportData, members_of, verified_share
 from nas.report.stages import StageTable, stage_table
 from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
-from nas.report.words import MISSING, count, interval, milliseconds, plural, value, words
+from nas.report.words import MISSING, count, interval, milliseconds, plural, space_words, value, words
 from nas.runs.front import FrontMember
 
 FRONT_HEIGHT, SMALL_HEIGHT = 480, 330
@@ -27,7 +27,8 @@ def headline(run: ReportData) -> str:
     """Title and the result in a sentence."""
     front = run.front
     limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:g} ms"
-    sentence = f"The search evaluated {plural(front.evaluated, 'network')} of {front.space} for {front.target}{limit}"
+    networks = f"{plural(front.evaluated, 'network')} of {space_words(front.space)}"
+    sentence = f"The search evaluated {networks} for {front.target}{limit}"
     latencies = [member.latency[front.target].ms for member in members_of(front) if front.target in member.latency]
     if not latencies:
         sentence += "; none of them makes a front."
@@ -56,7 +57,7 @@ def headline(run: ReportData) -> str:
 def title(run: ReportData) -> str:
     """The page's title: space, target, bound."""
     limit = "" if run.front.limit_ms is None else f" within {run.front.limit_ms:g} ms"
-    return f"{run.front.space} on {run.front.target}{limit}"
+    return f"{space_words(run.front.space)} on {run.front.target}{limit}"
 
 
 def recommendation(run: ReportData) -> str:
@@ -79,6 +80,9 @@ def recommendation(run: ReportData) -> str:
         ("parameters", count(pick.params), ""),
         ("MACs", count(pick.macs), "per image"),
     ]
+    tested = verified_share(front, "test_accuracy")
+    if tested is not None:
+        entries.append(("test accuracy", value(tested, "accuracy"), "of the file that ships"))
     reason = (
         "The only network of the front."
         if len(members_of(front)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,3 +71,8 @@ def plural(number: int, noun: str) -> str:
 def _significant(number: float) -> str:
     magnitude = abs(number)
     return f"{number:.2f}" if magnitude < 10 else f"{number:.1f}" if magnitude < 100 else f"{number:.0f}"
+
+
+def space_words(space: str) -> str:
+    """A space's name without the order of its blocks, which tells a reader nothing."""
+    return re.sub(r"[?&]order=[\d.]+$", "", space)

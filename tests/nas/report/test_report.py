@@ -381,6 +381,23 @@ def test_verification_compares_measured_with_predicted(make_run: MakeRun, ratio:
     assert [list(trace["x"]) for trace in markers] == [[measured]]
 
 
+def test_what_ships_stands_at_its_own_accuracy(make_run: MakeRun) -> None:
+    run = make_run(40)
+    for name in ("front.json", "trials.jsonl"):
+        (run / name).write_text((run / name).read_text().replace("length_distortion", "accuracy"))
+    document = json.loads((run / "front.json").read_text())
+    winner = document["front"][0]
+    latency = {TARGET: {"ms": winner["latency"][TARGET]["ms"], "kind": "measured"}}
+    found = {"search_accuracy": 0.9, "test_accuracy": 0.8}
+    document["verified"] = {"number": winner["number"], "pick": "best", "latency": latency, **found}
+    (run / "front.json").write_text(json.dumps(document))
+    page = Page(build_report(run))
+    (marker,) = [trace for trace in page.figures["front"]["data"] if trace["meta"]["role"] == "measured"]
+    assert list(marker["y"]) == [0.9]
+    assert "80.0 % of the file that ships" in page.text
+    assert f"Recommended: trial {winner['number']}" in page.text
+
+
 @pytest.mark.parametrize("is_uneven", [False, True])
 def test_accuracy_by_class_is_shown_and_uneven_classes_are_warned_of(make_run: MakeRun, is_uneven: bool) -> None:
     run = make_run(20)

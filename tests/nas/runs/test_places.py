@@ -20,6 +20,7 @@ from nas.exporting.verify import export_run
 from nas.finishing.plan import make_plan
 from nas.runs.folder import RunFolder
 from nas.runs.places import located, recorded_place
+from nas.searching import winner
 from nas.training.options import checked_options
 from supernets.data.sources import load_data
 from supernets.errors import CheckpointError, DataError
@@ -80,7 +81,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(top)
         nas.train("elastic-mini", "imgs", epochs=1, output="net", options={"batch_size": 16})
-        patch.setattr(verify, "export_and_verify", lambda front, images: dict(front.document))
+        patch.setattr(winner, "ship_winner", lambda front, *_: dict(front.document))
         nas.search(supernet="net", target="pixel6", evaluations=1, output="run", controller="random")
     return top
 
@@ -123,7 +124,7 @@ def test_a_run_is_used_from_elsewhere(project: Path, tmp_path: Path, monkeypatch
 
 
 def test_what_moved_together_goes_on(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "export_and_verify", lambda front, images: dict(front.document))
+    monkeypatch.setattr(winner, "ship_winner", lambda front, *_: dict(front.document))
     assert RunFolder(moved / "run").settings["supernet"] == str(moved / "net")
     nas.search(output=moved / "run", resume=True)
     kept = json.loads((moved / "run" / "settings.json").read_text())
