@@ -11,7 +11,7 @@ from nas.records.trial import Trial
 SEARCH_SHARE = 0.1
 EXPORT_SHARE = 0.06
 """Of a budget that is also to train: training takes what these, and the building of a latency table, leave over."""
-UNTRAINED_SHARE, UNTRAINED_SECONDS = 0.2, 900.0
+JUDGING_SHARE, MOST_JUDGING_SECONDS = 0.2, 900.0
 """Share of a budget, and most seconds, in which networks are judged before anything is trained."""
 COMPENSATION_SHARE = 0.1
 """Share of such a budget for what makes up for what was cut out of the network that was chosen."""
@@ -49,7 +49,7 @@ class TimePlan:
         export = EXPORT_SHARE * total if exports else 0.0
         rest = max(total - export - spent, 2 * SEARCH_SHARE * total)
         if finishes:
-            search, compensation = min(UNTRAINED_SHARE * total, UNTRAINED_SECONDS), COMPENSATION_SHARE * total
+            search, compensation = min(JUDGING_SHARE * total, MOST_JUDGING_SECONDS), COMPENSATION_SHARE * total
             return cls(None, min(search, rest / 2), max(rest - search - compensation, SEARCH_SHARE * total))
         if not trains:
             return cls(None, rest)

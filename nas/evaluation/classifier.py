@@ -41,16 +41,13 @@ def fit_to_images(
     return known, fit_classifier(known.values_ND, known.labels_N, images.classes, seed, pair)
 
 
-def refit_classifier(network: Supernet, images: ImageData, seed: int) -> float:
+def refit_classifier(network: Supernet, images: ImageData, seed: int) -> None:
     """Fit the classifier of one network to its own features, and keep it where it is better on the search part.
 
     Args:
         network: One network of a timm model, changed in place.
         images: Images at the side of its space.
         seed: Decides which training images choose the weight decay.
-
-    Returns:
-        Accuracy on the search part, in [0, 1].
 
     Raises:
         SupernetError: The network has no dense classifier.
@@ -64,4 +61,3 @@ def refit_classifier(network: Supernet, images: ImageData, seed: int) -> float:
     before, after = (found.accuracy(judged.values_ND, judged.labels_N) for found in (classifier_of(network), fitted))
     if after > before:
         put_classifier(network, fitted)
-    return max(before, after)
