@@ -33,6 +33,7 @@ LEAST_UNDISTURBED = 0.1
 MOSTLY = 0.5
 """Share of repeats with idle neighbours below which a table says so."""
 _COVERAGE = 0.9
+_CONSTANT = ("governor", "highest_clock_khz", "browser", "accelerator", "driver")
 
 
 @dataclass(frozen=True)
@@ -271,9 +272,9 @@ def _where(conditions: Conditions) -> str:
 
 
 def _state(journal: MeasurementJournal) -> dict[str, Any]:
-    """Governor, and clock and temperature at the start and at the end, where the device tells them."""
+    """What does not change, and clock and temperature at the start and at the end, where the device tells them."""
     first, last = journal.of_kind("facts")[0], journal.of_kind("done")[-1]
-    state: dict[str, Any] = {name: first[name] for name in ("governor", "highest_clock_khz") if name in first}
+    state: dict[str, Any] = {name: first[name] for name in _CONSTANT if name in first}
     for name in ("clock_khz", "celsius", "load"):
         for moment, record in (("start", first), ("end", last)):
             if name in record:

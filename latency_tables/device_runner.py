@@ -84,6 +84,8 @@ class DeviceRunner:
         found: list[dict[str, Any]] = []
         self.ask({"task": "facts"}, found.append)
         facts = {name: value for name, value in found[0].items() if name != "kind"}
+        if "missing" in facts:
+            raise RuntimeMissingError(f"runtime `{self.runtime.name}`: {facts['missing']}", facts["remedy"])
         if facts.get("runtime_version") is None:
             raise self._missing(f"`{self.runtime.distribution}` is not installed")
         return facts
@@ -112,8 +114,9 @@ class DeviceRunner:
         request = {
             "distribution": self.runtime.distribution,
             "runtime_file": str(runtime),
+            "memory_bytes": self.runtime.memory_bytes,
             "threads": self.threads,
-            "pin": self.pin,
+            "pin": self.pin and self.runtime.pins,
             **request,
         }
         ended = False

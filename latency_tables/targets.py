@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from latency_tables.errors import TableError, TableMissingError
-from latency_tables.runtimes import find_title
+from latency_tables.runtimes import find_runtime
 from latency_tables.table import LatencyTable
 from latency_tables.worker import processor_name
 from search_spaces.errors import UnknownNameError
@@ -17,6 +16,8 @@ from search_spaces.files import cache_dir
 
 LOCAL = "local"
 """The target that stands for the machine this runs on."""
+BROWSER = "browser"
+"""The device that stands for a browser of this machine."""
 
 _SHIPPED = Path(__file__).parent / "tables"
 _KIND_RANK = {"measured": 2, "transferred": 1, "calibrated": 0}
@@ -107,7 +108,7 @@ def staleness(table: LatencyTable) -> str:
     """
     if table.provenance.kind != "measured" or table.provenance.transport:
         return ""
-    runtime = find_title(table.runtime.name)
+    runtime = find_runtime(table.runtime.name, table.runtime.provider)
     if runtime is None or runtime.own_environment:
         return ""
     if table.provenance.host != platform.node():
@@ -115,9 +116,8 @@ def staleness(table: LatencyTable) -> str:
     processor = processor_name()
     if table.device.processor != processor:
         return f"measured on the processor `{table.device.processor}`, this is `{processor}`"
-    try:
-        installed = version(runtime.distribution)
-    except PackageNotFoundError:
+    installed = runtime.installed_version()
+    if installed is None:
         return f"{table.runtime.name} is not installed any more"
     if table.runtime.version != installed:
         return f"measured with {table.runtime.name} {table.runtime.version}, installed is {installed}"

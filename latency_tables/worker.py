@@ -194,6 +194,7 @@ class Network:
         self.threads = threads
         self.loader = runtime.load
         self.clock = runtime.clock
+        self.block = runtime.block
         self.run: Run | None = None
         self.has_run = False
 
@@ -226,6 +227,9 @@ class Network:
         """At least so many runs and seconds, at most ``limit`` seconds."""
         run, image, clock = self.run, self.image, self.clock
         assert run is not None  # loaded before
+        if self.block is not None:
+            times: tuple[list[float], list[float]] = self.block(run, image, runs=runs, seconds=seconds, limit=limit)
+            return times
         wall, cpu = [], []
         start = time.perf_counter()
         while True:
@@ -251,7 +255,7 @@ def measure(request: dict[str, Any]) -> None:
         cores.choose()
     threads, runtime = request["threads"], load_runtime(request["runtime_file"])
     networks = {name: Network(name, entry, threads, runtime) for name, entry in request["networks"].items()}
-    kept_bytes, limit = 0, (free_bytes() or float("inf")) * KEPT_SHARE
+    kept_bytes, limit = 0, min(free_bytes() or float("inf"), request["memory_bytes"] or float("inf")) * KEPT_SHARE
     failed = set()
     for key, name in request["steps"]:
         if name in failed:
@@ -296,7 +300,9 @@ def main() -> None:
     """Do what the request in the file named on the command line says."""
     with open(sys.argv[1], encoding="utf-8") as file:
         request = json.load(file)
-    say("facts", runtime_version=installed_version(request["distribution"]), **device_facts())
+    runtime = load_runtime(request["runtime_file"])
+    told = runtime.facts() if runtime.facts is not None else {}
+    say("facts", **{"runtime_version": installed_version(request["distribution"]), **device_facts(), **told})
     if request["task"] != "facts":
         TASKS[request["task"]](request)
     say("done", **{name: value for name, value in device_facts().items() if name in ("celsius", "clock_khz", "load")})

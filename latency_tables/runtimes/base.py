@@ -16,12 +16,13 @@ import shutil
 import sys
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import LatencyError
 from latency_tables.kernels import Fusion
+from latency_tables.worker import installed_version
 from search_spaces.files import cache_dir
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class Runtime(ABC):
         profiles: Whether `helpers` has a function ``profile(request, say)``, which says what each kernel takes.
         clock: Times one run on the device, ``(run, image)`` to wall and CPU nanoseconds. On an accelerator, whose time
             is no processor's, both are the device's own time.
+        block: Times a block of runs instead of `clock`, ``(run, image, runs, seconds, limit)`` to lists of wall and CPU
+            milliseconds, where another program runs the network.
+        facts: What the device says about runtime and accelerator beyond what the worker knows; called with `bound`.
+            ``missing`` and ``remedy`` in it say that the runtime cannot run there, and what helps.
+        bound: Arguments that `load` and `facts` get by name on the device.
+        pins: Whether the worker's own process computes, so that it is to stay on one core.
+        memory_bytes: Most that all loaded networks can take together; None where the device's memory is the limit.
         options: What the runtime is told, for the table.
     """
 
@@ -78,6 +86,10 @@ class Runtime(ABC):
     helpers: tuple[Callable[..., Any], ...] = ()
     profiles = False
     clock = staticmethod(processor_clock)
+    block: Callable[..., tuple[list[float], list[float]]] | None = None
+    facts: Callable[..., dict[str, Any]] | None = None
+    pins = True
+    memory_bytes: int | None = None
     options: dict[str, str] = {}  # noqa: RUF012 (a constant of the class)
 
     @abstractmethod
@@ -111,10 +123,25 @@ class Runtime(ABC):
             A function that computes the output for one batch of one image, and the precision that it computes in.
         """
 
+    @property
+    def bound(self) -> Mapping[str, Any]:
+        """Arguments of `load` and `facts`; see the class."""
+        return {}
+
     def device_source(self) -> str:
-        """The Python file that the worker takes along, with the functions ``load`` and ``clock``."""
-        names = f"load, clock = {self.load.__name__}, {self.clock.__name__}\n"
-        return f"{source_of(*self.helpers, self.load, self.clock)}\n\n{names}"
+        """The Python file that the worker takes along: ``load``, ``clock``, ``block`` and ``facts``."""
+        functions = {"load": self.load, "clock": self.clock, "block": self.block, "facts": self.facts}
+        given = [function for function in functions.values() if function is not None]
+        names = {name: "None" if function is None else function.__name__ for name, function in functions.items()}
+        for name in ("load", "facts"):
+            if self.bound and functions[name] is not None:
+                names[name] = f"functools.partial({names[name]}, **{dict(self.bound)!r})"
+        lines = "".join(f"{name} = {text}\n" for name, text in names.items())
+        return f"{source_of(*self.helpers, *given)}\n\n{lines}"
+
+    def installed_version(self) -> str | None:
+        """The runtime's version on this machine; None where it is not installed."""
+        return installed_version(self.distribution)
 
     @property
     def environment(self) -> Path:
@@ -161,7 +188,8 @@ class Runtime(ABC):
 def source_of(*functions: Callable[..., Any]) -> str:
     """The source of functions as a Python file of its own."""
     sources = [textwrap.dedent(inspect.getsource(function)) for function in functions]
-    return "\n\n".join(["from __future__ import annotations\n\nimport numpy as np\n", *sources])
+    imports = "from __future__ import annotations\n\nimport functools\n\nimport numpy as np\n"
+    return "\n\n".join([imports, *sources])
 
 
 def _joined(packages: Sequence[str]) -> str:

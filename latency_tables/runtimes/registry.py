@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from latency_tables.kernels import Fusion
 from latency_tables.runtimes.base import Runtime
+from latency_tables.runtimes.browser import BrowserWasm, BrowserWebGpu
 from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
@@ -12,10 +13,19 @@ from latency_tables.runtimes.torch_eager import TorchEager
 from search_spaces.errors import UnknownNameError
 from search_spaces.plugins import Registry
 
+_OURS: tuple[Runtime, ...] = (
+    OnnxRuntime(),
+    OpenVINO(),
+    TorchEager(),
+    LiteRT(),
+    ExecuTorch(),
+    BrowserWasm(),
+    BrowserWebGpu(),
+)
 RUNTIMES: Registry[Runtime] = Registry(
     "runtime",
     "nas.runtimes",
-    {runtime.name: runtime for runtime in (OnnxRuntime(), OpenVINO(), TorchEager(), LiteRT(), ExecuTorch())},
+    {runtime.name: runtime for runtime in _OURS},
 )
 get_runtime = RUNTIMES.get
 
@@ -34,9 +44,26 @@ def runtime_names() -> list[str]:
     return sorted(RUNTIMES.names())
 
 
-def find_title(title: str) -> Runtime | None:
-    """The runtime that latency tables call ``title``; None where no runtime of that title is registered."""
-    return next((runtime for runtime in RUNTIMES.values() if runtime.title == title), None)
+def name_with_provider(name: str, provider: str) -> str:
+    """The name of a runtime on one of its providers, for example ``onnxruntime:cuda``.
+
+    Raises:
+        UnknownNameError: There is no such runtime, or it has no such provider.
+    """
+    own = get_runtime(name).provider.lower().removesuffix("executionprovider")
+    provider = provider.lower()
+    if provider in ("", own):
+        return name
+    found = [each.partition(":")[2] for each in runtime_names() if each.startswith(f"{name}:")]
+    if provider not in found:
+        raise UnknownNameError(f"provider of runtime {name}", provider, [own, *found])
+    return f"{name}:{provider}"
+
+
+def find_runtime(title: str, provider: str = "") -> Runtime | None:
+    """The runtime that latency tables call ``title``, on a provider; None where none of that title is registered."""
+    titled = [runtime for runtime in RUNTIMES.values() if runtime.title == title]
+    return next((runtime for runtime in titled if runtime.provider == provider), titled[0] if titled else None)
 
 
 def find_fusion(name: str) -> Fusion:

@@ -10,15 +10,15 @@ def open_transport(target: str) -> Transport:
     """The transport to a device.
 
     Args:
-        target: ``local``, this machine; ``ssh:user@host[:port]``; ``adb:SERIAL``, or ``adb`` where one phone is
-            connected.
+        target: ``local``, this machine; ``browser``, a browser on it; ``ssh:user@host[:port]``; ``adb:SERIAL``, or
+            ``adb`` where one phone is connected.
 
     Raises:
         AddressError: The target is none of these.
         TransportError: The device does not answer.
     """
     kind, _, address = target.partition(":")
-    if kind == "local" and not address:
+    if kind in ("local", "browser") and not address:
         from latency_tables.transports.local import LocalTransport
 
         return LocalTransport()
@@ -31,6 +31,6 @@ def open_transport(target: str) -> Transport:
 
         return AdbTransport.open(address)
     raise AddressError(
-        f"target `{target}`: expected `local`, `ssh:user@host[:port]` or `adb:SERIAL`",
+        f"target `{target}`: expected `local`, `browser`, `ssh:user@host[:port]` or `adb:SERIAL`",
         "`adb devices` lists connected phones and their serials",
     )

@@ -27,7 +27,11 @@ PRECISION = "fp32"
 @handles_errors
 def build(
     target: Annotated[
-        str, typer.Option(help="Device: `local`, this machine; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a phone.")
+        str,
+        typer.Option(
+            help="Device: `local`, this machine; `browser`, one on it; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a"
+            " phone."
+        ),
     ] = "local",
     spaces: Annotated[
         str, typer.Option(help="Search spaces and other groups of networks (`vit`, `probes`) to cover, with commas.")
@@ -36,6 +40,12 @@ def build(
     runtime: Annotated[
         str,
         typer.Option(help="Runtime: `onnxruntime`, `openvino`, `torch`, `litert` `executorch`; `litert` on phones."),
+    ] = "",
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider", "--device", help="Provider or device of the runtime that computes, else the processor."
+        ),
     ] = "",
     threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
     precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
@@ -53,12 +63,15 @@ def build(
     """Measure a device, fp32, and fit its latency table. Stopped at any moment, the same command goes on."""
     if precision != PRECISION:
         raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
+    from latency_tables.runtimes import name_with_provider
     from latency_tables.targets import user_table_path
     from nas.latency.build import build as build_table
-    from nas.latency.request import BuildRequest, check_name
+    from nas.latency.request import BuildRequest, check_name, default_runtime
 
     if name:
         check_name(name)
+    if provider:
+        runtime = name_with_provider(runtime or default_runtime(target), provider)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(
         groups, target, runtime, threads, networks, name, python, program, seed, allow_busy

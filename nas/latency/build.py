@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import TableMissingError
 from latency_tables.table import LatencyTable
-from latency_tables.targets import LOCAL, load_target, staleness, user_table_path
+from latency_tables.targets import BROWSER, LOCAL, load_target, staleness, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.latency.request import BuildRequest
@@ -82,7 +82,7 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
     runtime = get_runtime(request.runtime)
     folder = cache_dir() / "builds" / f"{_safe(request.name)}-{_fingerprint(request)}"
     try:
-        with _alone(request.device):
+        with _alone(LOCAL if request.is_here else request.device):
             table = _build(request, runtime, folder, progress)
             table.save(user_table_path(request.name))
             shutil.rmtree(folder, ignore_errors=True)
@@ -111,8 +111,7 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
         from latency_tables.measurement_journal import MeasurementJournal
         from latency_tables.repeats import QUICK
 
-        is_local = request.device == LOCAL
-        python = runtime.python(request.python or None) if is_local else request.python or "python3"
+        python = runtime.python(request.python or None) if request.is_here else request.python or "python3"
         runner = DeviceRunner(runtime, transport, python, request.threads)
         facts = runner.facts()  # before minutes go into exporting
         networks = _networks(request, runtime, folder, progress)
@@ -123,7 +122,9 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
             networks,
             runner,
             folder,
-            conditions=Conditions(request.name, "" if is_local else request.device, allow_busy=request.allow_busy),
+            conditions=Conditions(
+                request.name, "" if request.is_here else request.device, allow_busy=request.allow_busy
+            ),
             protocol=protocol,
             journal=MeasurementJournal(folder / "journal.jsonl", settings),
             progress=lambda stage, done, total: progress(StageProgress(f"{stage} networks", done, total)),
@@ -151,7 +152,7 @@ def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: P
 
     environment = {}
     if runtime.own_environment:
-        chosen = request.python if request.device == LOCAL else ""
+        chosen = request.python if request.is_here else ""
         environment[runtime.variable] = runtime.python(chosen or None)
     samples: list[tuple[Sample, ExportJob]] = []
     for group in request.groups:
@@ -183,6 +184,12 @@ def _check(request: BuildRequest) -> None:
         raise UsageError(f"{request.threads} threads, expected at least 1")
     if request.is_phone and request.runtime != "litert":
         raise UsageError(f"runtime `{request.runtime}`: phones are measured with `litert`")
+    if (request.device == BROWSER) != (request.runtime.partition(":")[0] == "onnxruntime-web"):
+        raise UsageError(
+            f"target `{request.device}` and runtime `{request.runtime}`: `onnxruntime-web` runs in browsers, and in"
+            " them nothing else",
+            "nas latency build --target browser",
+        )
     if request.program is not None and not request.program.is_file():
         raise UsageError(f"`--program {request.program}`: no such file, expected the `benchmark_model` program")
     if request.name == LOCAL and (request.device, request.runtime, request.threads) != (LOCAL, "onnxruntime", 1):

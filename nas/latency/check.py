@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import TableError
-from latency_tables.measure import measure_networks
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.repeats import QUICK, Measurement
+from latency_tables.runtimes import Runtime, find_runtime
 from latency_tables.table import LatencyTable, Validation, ValidationRow
 from latency_tables.targets import load_target, provenance_line, staleness
+from latency_tables.transports.local import LocalTransport
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
 from nas.latency.predict import Prediction, predict_graph, predict_network
@@ -24,7 +26,6 @@ NAMED = "named"
 """The group of networks that were given by name."""
 SPARE = 2
 """A space's smallest and largest network are in every sample, so these are drawn beyond those asked for."""
-_RUNTIME = "ONNX Runtime"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def check_target(
     """Measure networks on this machine and set the table's predictions beside them.
 
     Args:
-        target: A table that was measured on this machine with ONNX Runtime.
+        target: A table that was measured on this machine, or in a browser on it.
         models: Names of networks, as `nas.networks.resolve.resolve_network` understands them.
         groups: Groups of networks to sample (`nas.latency.samples`).
         networks: Networks of each group.
@@ -158,10 +159,10 @@ def check_target(
         BusyMachineError: The machine is too busy to be measured.
         TableError: The table is out of date.
         UnknownNameError: There is no such target, group or network.
-        UsageError: The table is not of this machine and ONNX Runtime, or nothing is left to check.
+        UsageError: The table is not of this machine, or nothing is left to check.
     """
     table = load_target(target)
-    require_measurable(table)
+    runtime = require_measurable(table)
     predictor = LatencyPredictor(table)
     named = [
         _Candidate(NAMED, network, predict_network(predictor, network)) for network in map(resolve_network, models)
@@ -177,8 +178,9 @@ def check_target(
             "nothing is left to check: the table was fitted to every network given", "give another seed or other models"
         )
     with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
-        paths = _write_sampled(sampled, Path(folder), progress) + _write_named(candidates, Path(folder), progress)
-        measured = _measure(paths, table, progress)
+        files = _write_sampled(sampled, Path(folder), runtime, progress)
+        files += _write_named(candidates, Path(folder), runtime, progress)
+        measured = _measure(files, runtime, table, progress)
     line = _mac_line(table)
     entries = [(entry.group, entry.name, entry.prediction) for entry in sampled]
     entries += [(entry.group, entry.network.name, entry.prediction) for entry in candidates]
@@ -189,8 +191,8 @@ def check_target(
     return CheckResult(table.name, provenance_line(table), measured[0].statistic, seed, checked, tuple(skipped))
 
 
-def require_measurable(table: LatencyTable) -> None:
-    """Make sure that what is measured here may stand beside the table.
+def require_measurable(table: LatencyTable) -> Runtime:
+    """The table's runtime, when what it measures here may stand beside the table.
 
     Raises:
         TableError: The table is out of date.
@@ -205,9 +207,11 @@ def require_measurable(table: LatencyTable) -> None:
         raise UsageError(
             f"target `{table.name}` was measured through `{table.provenance.transport}`, expected this machine", remedy
         )
-    if table.runtime.name != _RUNTIME or table.precision != "fp32":
+    runtime = find_runtime(table.runtime.name, table.runtime.provider)
+    if runtime is None or table.precision != "fp32":
         raise UsageError(
-            f"target `{table.name}` is of {table.runtime.name} in {table.precision}, expected {_RUNTIME} in fp32",
+            f"target `{table.name}` is of {table.runtime.name} in {table.precision}, expected fp32 and a runtime"
+            " that is known here",
             remedy,
         )
     stale = staleness(table)
@@ -215,6 +219,7 @@ def require_measurable(table: LatencyTable) -> None:
         raise TableError(
             f"latency table `{table.name}` is out of date: {stale}", "measure again with `nas latency build`"
         )
+    return runtime
 
 
 @dataclass(frozen=True)
@@ -264,46 +269,51 @@ def _is_seen(group: str, macs: int, table: LatencyTable) -> bool:
     return any(row.network.partition("/")[0] == group and row.macs == macs for row in table.validation.rows)
 
 
-def _write_sampled(sampled: Sequence[_Sampled], folder: Path, progress: Progress) -> list[Path]:
-    from nas.latency.write_networks import ExportJob, export_samples
+def _write_sampled(
+    sampled: Sequence[_Sampled], folder: Path, runtime: Runtime, progress: Progress
+) -> list[NetworkFile]:
+    from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
 
-    paths = [folder / f"{entry.group.replace('/', '_')}-{entry.number}.onnx" for entry in sampled]
+    paths = [folder / f"{entry.group.replace('/', '_')}-{entry.number}{runtime.suffix}" for entry in sampled]
     jobs = [
         ExportJob(entry.group, entry.count, entry.seed, entry.number, str(path))
         for entry, path in zip(sampled, paths, strict=True)
     ]
-    export_samples("onnxruntime", jobs, {}, progress)
-    return paths
+    export_samples(runtime.name, jobs, {}, progress)
+    return [
+        NetworkFile(path, (1, *entry.prediction.input_shape), expected_outputs(path))
+        for entry, path in zip(sampled, paths, strict=True)
+    ]
 
 
-def _write_named(candidates: Sequence[_Candidate], folder: Path, progress: Progress) -> list[Path]:
-    from nas.networks.onnx import export_onnx
-
-    paths = []
+def _write_named(
+    candidates: Sequence[_Candidate], folder: Path, runtime: Runtime, progress: Progress
+) -> list[NetworkFile]:
+    files = []
     for number, entry in enumerate(candidates):
-        network = entry.network
-        if network.build is None:
-            assert network.onnx_path is not None
-            paths.append(network.onnx_path)
-            continue
-        _, height, width = network.input_shape
-        if height != width:
-            raise UsageError(f"network `{network.name}` takes images of {height} x {width}, expected square ones")
-        progress(StageProgress("write named networks", number, len(candidates)))
-        path = folder / f"named-{number}.onnx"
-        export_onnx(network.build().eval(), height, path)
-        paths.append(path)
-    return paths
+        network, path = entry.network, folder / f"named-{number}{runtime.suffix}"
+        if network.build is not None:
+            progress(StageProgress("write named networks", number, len(candidates)))
+            runtime.write(network.build().eval(), network.input_shape, path)
+        elif network.onnx_path is not None and network.onnx_path.suffix == path.suffix:
+            path = network.onnx_path
+        else:
+            raise UsageError(f"network `{network.name}`: {runtime.title} runs no ONNX file, expected a network by name")
+        files.append(NetworkFile(path, (1, *network.input_shape)))
+    return files
 
 
-def _measure(paths: Sequence[Path], table: LatencyTable, progress: Progress) -> tuple[Measurement, ...]:
-
+def _measure(
+    files: Sequence[NetworkFile], runtime: Runtime, table: LatencyTable, progress: Progress
+) -> tuple[Measurement, ...]:
     def tell(stage: str, done: int, total: int) -> None:
         progress(StageProgress(f"{stage} networks", done, total))
 
     statistic = table.provenance.protocol.get("statistic")
     protocol = replace(QUICK, threads=table.threads)
-    session = measure_networks(paths, protocol, tell, "p5" if statistic == "p5" else "median")
+    with LocalTransport() as transport:
+        runner = DeviceRunner(runtime, transport, runtime.python(), table.threads)
+        session = measure(runner, files, protocol, progress=tell, statistic="p5" if statistic == "p5" else "median")
     return session.measurements
 
 

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latency_tables.targets import LOCAL
+from latency_tables.targets import BROWSER, LOCAL
 from nas.errors import UsageError
 
 LONGEST_NAME = 200
 """Letters of a target's name, which is that of its file."""
+
+_RUNTIMES = {"adb": "litert", BROWSER: "onnxruntime-web"}
 
 NETWORKS_PER_SPACE = 12
 """On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
@@ -22,8 +24,9 @@ class BuildRequest:
 
     Attributes:
         groups: Groups of networks to measure (`nas.latency.samples.group_names`).
-        device: ``local``, ``ssh:user@host[:port]`` or ``adb:SERIAL``.
-        runtime: Name of a runtime (`latency_tables.runtimes`); empty takes ONNX Runtime, and LiteRT on a phone.
+        device: ``local``, ``browser``, ``ssh:user@host[:port]`` or ``adb:SERIAL``.
+        runtime: Name of a runtime (`latency_tables.runtimes`), with its provider behind a colon where it is not the
+            first; empty takes ONNX Runtime, its build for browsers in one, and LiteRT on a phone.
         threads: Threads that compute.
         networks: Networks to measure of each group, a space's smallest and largest among them.
         name: Name of the target; empty derives it from device, runtime and threads.
@@ -49,9 +52,14 @@ class BuildRequest:
         """Whether the device is reached over adb."""
         return self.device.partition(":")[0] == "adb"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the device is this machine, or a browser on it."""
+        return self.device in (LOCAL, BROWSER)
+
     def completed(self) -> BuildRequest:
         """The same request with everything spelt out that it left open."""
-        runtime = self.runtime or ("litert" if self.is_phone else "onnxruntime")
+        runtime = self.runtime or default_runtime(self.device)
         return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
 
 
@@ -69,8 +77,16 @@ def check_name(name: str) -> None:
         )
 
 
+def default_runtime(device: str) -> str:
+    """The runtime that a device is measured with where nobody names one."""
+    return _RUNTIMES.get(device.partition(":")[0], "onnxruntime")
+
+
 def _default_name(device: str, runtime: str, threads: int) -> str:
     kind, _, address = device.partition(":")
-    base = LOCAL if kind == LOCAL else address.rpartition("@")[2].partition(":")[0] or kind
-    parts = [base, *([] if runtime == "onnxruntime" else [runtime]), *([] if threads == 1 else [f"{threads}-threads"])]
+    base = kind if kind in (LOCAL, BROWSER) else address.rpartition("@")[2].partition(":")[0] or kind
+    words = runtime.split(":")
+    if words[0] == default_runtime(device) and kind != "adb":
+        del words[0]
+    parts = [base, *words, *([] if threads == 1 else [f"{threads}-threads"])]
     return "-".join(parts)

@@ -49,9 +49,11 @@ class RuntimeContract(ABC):
         """By the worker, in a process of its own, as on a device. Skipped where the runtime is not installed."""
         runtime, network = self.make_runtime(), self.make_network()
         try:
-            python = runtime.python()
+            with LocalTransport() as transport:
+                facts = DeviceRunner(runtime, transport, runtime.python()).facts()
         except RuntimeMissingError as error:
             pytest.skip(f"{error}; {error.hint}")
+        assert facts["runtime_version"]
         with torch.inference_mode():
             output = network(torch.from_numpy(random_image([1, *SHAPE]))).double().numpy()
         path = tmp_path / f"mixed{runtime.suffix}"
@@ -59,8 +61,7 @@ class RuntimeContract(ABC):
         assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing temporary is left
         journal = MeasurementJournal()
         with LocalTransport() as transport:
-            runner = DeviceRunner(runtime, transport, python)
-            assert runner.facts()["runtime_version"]
+            runner = DeviceRunner(runtime, transport, runtime.python())
             session = measure(runner, [NetworkFile(path, (1, *SHAPE), digest(output))], ONCE, journal=journal)
         (loaded,) = journal.of_kind("loaded")
         assert loaded["precision"] == self.precision

@@ -23,7 +23,7 @@ from latency_tables.targets import load_target
 from nas.testing import RuntimeContract
 from search_spaces import UnknownNameError, get_space, plugins
 
-OWN_ENVIRONMENT = ("litert", "executorch")
+SLOW = ("litert", "executorch", "onnxruntime-web", "onnxruntime-web:webgpu")
 
 
 def registered(name: str) -> type[RuntimeContract]:
@@ -31,7 +31,7 @@ def registered(name: str) -> type[RuntimeContract]:
         def make_runtime(self) -> Runtime:
             return get_runtime(name)
 
-    return pytest.mark.slow(Registered) if name in OWN_ENVIRONMENT else Registered
+    return pytest.mark.slow(Registered) if name in SLOW else Registered
 
 
 globals().update({f"Test {name}": registered(name) for name in runtime_names()})

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 import nas.latency.check
 from latency_tables import LatencyPredictor, LatencyTable, load_target
+from latency_tables.device_runner import DeviceRunner, NetworkFile
 from latency_tables.errors import TableError
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime
 from nas.cli.main import app
 from nas.errors import UsageError
 from nas.latency.check import check_target, require_measurable
@@ -63,13 +65,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Measuring gives these numbers instead, in turn; nothing is exported."""
     times: list[float] = []
 
-    def fake(paths: Sequence[Path], *args: object) -> SimpleNamespace:
-        values = (times * len(paths))[: len(paths)]
+    def fake(runner: DeviceRunner, files: Sequence[NetworkFile], *args: object, **options: object) -> SimpleNamespace:
+        values = (times * len(files))[: len(files)]
         return SimpleNamespace(measurements=[SimpleNamespace(ms=ms, steady=True, statistic="median") for ms in values])
 
-    monkeypatch.setattr(nas.latency.check, "measure_networks", fake)
+    monkeypatch.setattr(nas.latency.check, "measure", fake)
     monkeypatch.setattr("nas.latency.write_networks.export_samples", lambda *args: None)
-    monkeypatch.setattr("nas.networks.onnx.export_onnx", lambda *args: None)
+    monkeypatch.setattr("nas.latency.write_networks.expected_outputs", lambda path: None)
+    monkeypatch.setattr(OnnxRuntime, "write", lambda *args: {})
     return times
 
 
@@ -130,8 +133,8 @@ def test_what_lies_outside_its_interval_is_named_with_the_reason(
 
 
 def test_other_tables_are_refused_with_the_remedy(local: LatencyTable) -> None:
-    other = local.model_copy(update={"runtime": local.runtime.model_copy(update={"name": "OpenVINO"})})
-    with pytest.raises(UsageError, match="is of OpenVINO in fp32") as caught:
+    other = local.model_copy(update={"runtime": local.runtime.model_copy(update={"name": "Abacus"})})
+    with pytest.raises(UsageError, match="is of Abacus in fp32") as caught:
         require_measurable(other)
     assert "nas latency build" in caught.value.hint
     with pytest.raises(UsageError, match="is calibrated"):
