@@ -44,6 +44,10 @@ SORTED = ("hidden", "head", EMBED)
 """Kinds of axes, in the order in which they are sorted; blocks come last."""
 
 
+Importance = Callable[[str, str], Tensor]
+"""Importance of every entry of an axis of a part, both by name."""
+
+
 @dataclass(frozen=True)
 class Ordering:
     """A sorted supernet, and how it was decided.
@@ -93,8 +97,13 @@ def sort_by_importance(
     chosen: dict[str, str] = {}
     losses: dict[str, dict[str, float]] = {}
     best = supernet
+    # Sorting one axis changes no sum along another, so that the weights as they came tell the importance of all.
+    importances = {name: importance_of(supernet, name, calibration) for name in criteria}
     for axis in axes_of(supernet):
-        candidates = {UNSORTED: best, **{name: sorted_along(best, axis, name, calibration) for name in criteria}}
+        candidates = {
+            UNSORTED: best,
+            **{name: sorted_along(best, axis, name, calibration, importances[name]) for name in criteria},
+        }
         losses[axis] = {
             name: calibration.loss(partial(net, architecture=middle_of(net.space, axis)))
             for name, net in candidates.items()
@@ -102,11 +111,14 @@ def sort_by_importance(
         chosen[axis] = min(losses[axis], key=lambda name: losses[axis][name])
         best = candidates[chosen[axis]]
     supernet.train(was_training)
+    supernet.zero_grad(set_to_none=True)
     best = _copy(best) if best is supernet else best
     return Ordering(best.train(was_training), chosen, losses)
 
 
-def sorted_along(supernet: Supernet, axis: str, criterion: str, calibration: Calibration) -> Supernet:
+def sorted_along(
+    supernet: Supernet, axis: str, criterion: str, calibration: Calibration, importance: Importance | None = None
+) -> Supernet:
     """A copy of a supernet that is sorted along one axis.
 
     Args:
@@ -114,13 +126,14 @@ def sorted_along(supernet: Supernet, axis: str, criterion: str, calibration: Cal
         axis: ``embed``, ``head``, ``hidden`` or ``depth``.
         criterion: One of `CRITERIA`.
         calibration: What importance is judged on.
+        importance: Importance of entries by that criterion; None finds out.
     """
     if axis == DEPTH:
         values = block_importance(supernet, criterion, calibration)
         order = sorted(range(len(values)), key=lambda number: -values[number])
         return reordered(supernet, tuple(order))
     again = _copy(supernet)
-    importance = importance_of(again, criterion, calibration)
+    importance = importance or importance_of(again, criterion, calibration)
     with torch.no_grad():
         for group in _groups(again)[axis]:
             order_of = torch.stack([importance(name, own) for name, own in group]).sum(dim=0)
@@ -194,7 +207,7 @@ def middle_of(space: SearchSpace, axis: str) -> Architecture:
     return space.decode(space.repair(space.encode([probe])))[0]
 
 
-def importance_of(supernet: Supernet, criterion: str, calibration: Calibration) -> Callable[[str, str], Tensor]:
+def importance_of(supernet: Supernet, criterion: str, calibration: Calibration) -> Importance:
     """Importance of every entry of an axis of a part, both by name; ``taylor`` leaves gradients behind."""
     norms: dict[str, Tensor] = {}
     if criterion == "taylor":
@@ -291,7 +304,7 @@ def block_importance(supernet: Supernet, criterion: str, calibration: Calibratio
         return [sum(tensor.abs().sum().item() for tensor in module.parameters()) for module in modules]
     if criterion == "activation":
         return _turned_inputs(supernet, names, calibration)
-    return [_loss_without(supernet, name, calibration) for name in names]
+    return _losses_without(supernet, names, calibration)
 
 
 def _turned_inputs(supernet: Supernet, names: Sequence[str], calibration: Calibration) -> list[float]:
@@ -313,13 +326,20 @@ def _turned_inputs(supernet: Supernet, names: Sequence[str], calibration: Calibr
     return [totals[name] / len(calibration.images_BCHW) for name in names]
 
 
-def _loss_without(supernet: Supernet, name: str, calibration: Calibration) -> float:
-    block = supernet.network.get_submodule(name)
-    handle = block.register_forward_hook(lambda _, inputs, output: inputs[0])
-    try:
-        return calibration.loss(supernet.network)
-    finally:
-        handle.remove()
+def _losses_without(supernet: Supernet, names: Sequence[str], calibration: Calibration) -> list[float]:
+    """The loss without each block; what lies before a block is computed once for all."""
+    parts = [(slot.name, supernet.network.get_submodule(slot.name)) for slot in supernet.space.slots]
+    losses = dict.fromkeys(names, 0.0)
+    for images_BCHW, targets_BK in calibration.batches():
+        x = supernet.family.prepare(images_BCHW, supernet.space.image_side)
+        for number, (name, part) in enumerate(parts):
+            if name in losses:
+                rest = x
+                for _, later in parts[number + 1 :]:
+                    rest = later(rest)
+                losses[name] += calibration.total(rest, targets_BK).item()
+            x = part(x)
+    return [loss / len(calibration.images_BCHW) for loss in losses.values()]
 
 
 def _copy(supernet: Supernet) -> Supernet:

@@ -29,6 +29,8 @@ class Predictions:
         self._supernet, self._rows, self._alpha = supernet, rows, alpha
         self._factors: dict[tuple[str, str], tuple[Tensor, Tensor, Tensor]] = {}
         """Mean, covariance and its damped factor of a writer's inputs, by part and path."""
+        self._changes: dict[tuple[str, str, bytes], tuple[Tensor, Tensor]] = {}
+        """What is added to a writer's weight and bias in the whole network, by part, path and the inputs it keeps."""
 
     def fold_into(self, network: nn.Module, architecture: Architecture) -> None:
         """Fold the predictions of what a network lacks into its layers, in place.
@@ -40,21 +42,32 @@ class Predictions:
         if not self._factors:
             self._measure()
         for name, spec in self._supernet.space.blocks(architecture):
-            part, full_part = network.get_submodule(name), self._supernet.network.get_submodule(name)
+            part = network.get_submodule(name)
             for reading in self._predicted(name):
                 full, active = family.sizes(self._rows.full_block(name)), family.sizes(spec)
-                weight_OI = full_part.get_submodule(reading.path).get_parameter("weight").double()
-                numbers = torch.arange(weight_OI.shape[1], device=weight_OI.device)
-                kept = make_narrowing(reading.columns, (len(numbers),), full, active).narrow(numbers)
-                if len(kept) == len(numbers):
+                inputs = self._layer(name, reading).get_parameter("weight").shape[1]
+                numbers = torch.arange(inputs, device=self._supernet.device)
+                kept = make_narrowing(reading.columns, (inputs,), full, active).narrow(numbers)
+                if len(kept) == inputs:
                     continue
                 writer = part.get_submodule(reading.path)
-                prediction_CK, offset_C, cut = self._prediction(name, reading, kept)
-                cut_OC = weight_OI[: writer.get_parameter("weight").shape[0], cut]
-                for key, change in (("weight", cut_OC @ prediction_CK), ("bias", cut_OC @ offset_C)):
+                for key, change in zip(("weight", "bias"), self._change(name, reading, kept), strict=True):
                     tensor = writer._parameters[key]
                     if tensor is not None:
-                        tensor.add_(change.to(tensor))
+                        tensor.add_(change[: len(tensor)].to(tensor))
+
+    def _layer(self, name: str, reading: Reading) -> nn.Module:
+        return self._supernet.network.get_submodule(f"{name}.{reading.path}")
+
+    def _change(self, name: str, reading: Reading, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes up for cut inputs: to be added to the weight ``(O, K)`` and the bias ``(O,)`` of a writer."""
+        key = name, reading.path, kept.cpu().numpy().tobytes()
+        if key not in self._changes:
+            layer = self._layer(name, reading)
+            prediction_CK, offset_C, cut = self._prediction(name, reading, kept)
+            cut_OC = layer.get_parameter("weight")[:, cut].double()
+            self._changes[key] = (cut_OC @ prediction_CK).float(), (cut_OC @ offset_C).float()
+        return self._changes[key]
 
     def _prediction(self, name: str, reading: Reading, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut inputs from kept ones: matrix, offset, and which inputs are cut."""
