@@ -8,7 +8,8 @@ share of its latency on this machine, trains and exports it. Beside it:
 - untrained: what ``--budget 0`` finds within the same limit;
 - scratch: the network of the first, trained alone from random weights for as long as its search and training took;
 - uniform: the largest network within the same predicted latency whose blocks are all of one size, with the original's
-  weights and the original as its teacher, for as long.
+  weights and the original as its teacher, for as long;
+- fine-tuned: the original itself, for as long, from the classifier that was fitted to its features.
 
     python benchmarks/own_model.py [--seeds 3] [--budget 10m] [--share 0.5] [--records FILE] [--folder FOLDER]
     python benchmarks/own_model.py --model NAME --weights FILE --data DIR --budget 25m --share 0.6
@@ -94,7 +95,7 @@ def milliseconds(files: Sequence[Path]) -> list[float]:
 
 
 def run_seed(plan: Plan, runs: Path) -> dict[str, Any]:
-    """All five networks of one seed: test accuracies, measured latencies and costs."""
+    """All six networks of one seed: test accuracies, measured latencies and costs."""
     folder = runs / f"seed-{plan.seed}"
     weights = plan.weights or _trained_original(plan, runs / f"original-{plan.original_seed}")
     asked = ["search", "--model", plan.model, "--weights", str(weights), "--data", plan.data, "--target", "local"]
@@ -142,9 +143,15 @@ def _judge(plan: Plan, folder: Path) -> dict[str, Any]:
         "uniform": _trained_alone(
             plan, space, shrunk, data, seconds, folder / "uniform", supernet, NetworkTeacher(whole)
         ),
+        "fine-tuned": _trained_alone(plan, space, space.largest, data, seconds, folder / "fine-tuned", supernet, None),
     }
     networks = dict.fromkeys(exports, chosen)
-    networks |= {"original": space.largest, "untrained": untrained.pick().architecture, "uniform": shrunk}
+    networks |= {
+        "original": space.largest,
+        "fine-tuned": space.largest,
+        "untrained": untrained.pick().architecture,
+        "uniform": shrunk,
+    }
     return {
         "seed": plan.seed,
         "limit_ms": result.limit_ms,
