@@ -21,7 +21,7 @@ SHOWN = sorted({(path.name, line) for path in DOCUMENTS for line in shown_comman
 QUICK = [
     line
     for name, line in SHOWN
-    if name == "README.md" and re.match(r"spaces|targets|env|latency show|search --dry-run", line)
+    if name == "commands.md" and re.match(r"spaces|targets|env|latency show|search --dry-run", line)
 ]
 
 
@@ -29,6 +29,27 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NAS_CACHE_DIR": str(folder / "cache")}
     command = [*PROGRAM, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+
+
+def test_the_readme_is_read_at_once_and_lines_of_documents_fit_a_screen() -> None:
+    assert len(README.splitlines()) <= 90
+    for path in DOCUMENTS:
+        is_code = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            is_code ^= line.startswith("```")
+            assert is_code or line.startswith("|") or len(line) <= 160, f"{path.name}:{number}: {len(line)} characters"
+
+
+def test_every_page_stands_in_the_site() -> None:
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in DOCUMENTS[1:])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 def test_documents_have_commands() -> None:
