@@ -223,6 +223,9 @@ def _header(
     if measured.quiet_share is not None and measured.quiet_share < MOSTLY:
         busy = 1 - measured.quiet_share
         notes.append(f"other programs kept the other processors busy during {busy:.0%} of the measurements")
+    limited = [record["power_limited"] for record in journal.of_kind("visit") if "power_limited" in record]
+    if any(limited):
+        notes.append(f"the accelerator was at its power limit in {sum(limited) / len(limited):.0%} of the repeats")
     if unmatched:
         notes.append(f"{unmatched} kernels had no counterpart in the profiles and are priced by their class")
     if not runtime.profiles:

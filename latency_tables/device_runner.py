@@ -25,6 +25,7 @@ from latency_tables.repeats import (
     Statistic,
     accept_rounds,
     quiet_share,
+    require_unthrottled,
     round_plan,
     rounds_wanted,
     summarise_all,
@@ -38,6 +39,8 @@ _WORKER = Path(__file__).with_name("worker.py")
 PROFILE_GROUP = 12
 """Networks that are profiled at a time, in turns; what a kill loses at most."""
 PROFILE_TURNS, PROFILE_RUNS, PROFILE_WARM_UP = 3, 4, 2
+COOL_SECONDS = 60.0
+"""Seconds that the device waits before a repeat while its accelerator throttles."""
 PRECISION = "fp32"
 TOLERANCE = 1e-3
 """Outputs on the device may differ from PyTorch's by so much of the largest one."""
@@ -114,6 +117,7 @@ class DeviceRunner:
         request = {
             "distribution": self.runtime.distribution,
             "runtime_file": str(runtime),
+            "cool_seconds": COOL_SECONDS,
             "memory_bytes": self.runtime.memory_bytes,
             "threads": self.threads,
             "pin": self.pin and self.runtime.pins,
@@ -186,7 +190,8 @@ def measure(
         least_undisturbed: Share of undisturbed repeats below which no rounds are added: whoever asks will refuse.
 
     Raises:
-        BusyMachineError: With several threads, fewer than half of a network's runs were clean.
+        BusyMachineError: With several threads, fewer than half of a network's runs were clean; or the accelerator
+            throttled in too many rounds.
         ProfileError: A network cannot be run, or does not compute what it should.
         RuntimeMissingError: The runtime is not installed on the device.
         TransportError: The device has gone.
@@ -194,12 +199,14 @@ def measure(
     journal = journal or MeasurementJournal()
     names = [network.path.stem for network in networks]
     plan = round_plan(len(networks))
+    begun = len(_rounds(journal))
     while True:
         rounds = _rounds(journal)
         accepted = accept_rounds(list(rounds.values()), plan, protocol)
         wanted = rounds_wanted(names, accepted, protocol, least_undisturbed)
         if not wanted:
             break
+        require_unthrottled([each for number, each in rounds.items() if number >= begun], protocol)
         steps = _due_steps(rounds, plan, wanted)
         known = len(journal.of_kind("visit"))
         _measure_steps(runner, networks, plan, steps, protocol, journal, progress)
@@ -250,7 +257,8 @@ def _rounds(journal: MeasurementJournal) -> dict[int, Round]:
     repeats: dict[int, dict[int, Repeat]] = {}
     for record in journal.of_kind("visit"):
         number, step = record["step"]
-        repeat = Repeat(tuple(record["wall_ms"]), tuple(record["cpu_ms"]), record["others_busy"])
+        throttled = tuple(record.get("throttled", ()))
+        repeat = Repeat(tuple(record["wall_ms"]), tuple(record["cpu_ms"]), record["others_busy"], throttled)
         repeats.setdefault(number, {})[step] = repeat
     return {number: Round(steps) for number, steps in sorted(repeats.items())}
 

@@ -15,7 +15,11 @@ from search_spaces.json_file import check_fields, parse_json
 _HEADER = "settings"
 
 
-class _Visit(TypedDict):
+class _Accelerated(TypedDict, total=False):
+    throttled: list[str]
+
+
+class _Visit(_Accelerated):
     step: tuple[int, int]
     wall_ms: list[float]
     cpu_ms: list[float]

@@ -15,7 +15,7 @@ were busy and our own was shared too during nearly all repeats, not even that he
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,11 +75,13 @@ class Repeat:
 
     Attributes:
         others_busy: Mean share of the repeat that the processors besides ours were busy; None where nobody knows.
+        throttled: Why the accelerator slowed itself down; empty where it did not.
     """
 
     wall_ms: tuple[float, ...]
     cpu_ms: tuple[float, ...]
     others_busy: float | None = None
+    throttled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ class Round:
         """Whether every repeat of the plan has happened."""
         return len(self.repeats) == len(plan)
 
+    @property
+    def throttled(self) -> set[str]:
+        """Why the accelerator slowed itself down in any of the repeats."""
+        return {reason for repeat in self.repeats.values() for reason in repeat.throttled}
+
     def drift(self, plan: Sequence[int]) -> float:
         """Relative drift of the anchor."""
         # By CPU time: what other programs take from the wall clock is not drift of the machine.
@@ -168,7 +175,7 @@ class Accepted:
     Attributes:
         repeats: Per network, one repeat per accepted round.
         drift: Largest anchor drift of an accepted round.
-        restarted: Rounds thrown away because the anchor drifted.
+        restarted: Rounds thrown away because the anchor drifted or the accelerator throttled.
     """
 
     repeats: list[list[Repeat]]
@@ -182,21 +189,43 @@ class Accepted:
 
 
 def accept_rounds(rounds: Sequence[Round], plan: Sequence[int], protocol: Protocol) -> Accepted:
-    """Decide which rounds count: complete ones whose anchor held, and drifting ones after the last restart."""
+    """Decide which rounds count: complete ones whose anchor held, and drifting ones after the last restart.
+
+    None counts in which the accelerator throttled.
+    """
     networks = len(set(plan))
     repeats: list[list[Repeat]] = [[] for _ in range(networks)]
-    worst, restarted = 0.0, 0
+    worst, restarted, throttled = 0.0, 0, 0
     for one in rounds:
         if not one.is_complete(plan):
             continue
         drift = one.drift(plan)
+        if one.throttled:
+            throttled += 1
+            continue
         if drift > protocol.drift_limit and restarted < protocol.restarts:
             restarted += 1
             continue
         worst = max(worst, drift)
         for collected, repeat in zip(repeats, one.of_networks(plan), strict=True):
             collected.append(repeat)
-    return Accepted(repeats, worst, restarted)
+    return Accepted(repeats, worst, restarted + throttled)
+
+
+def require_unthrottled(rounds: Collection[Round], protocol: Protocol) -> None:
+    """Make sure that further rounds are not in vain: a device that throttles again and again needs its user.
+
+    Raises:
+        BusyMachineError: The accelerator throttled in as many rounds as there should be.
+    """
+    slowed = [one.throttled for one in rounds if one.throttled]
+    if len(slowed) >= protocol.rounds:
+        reasons = ", ".join(sorted(set.union(*slowed)))
+        raise BusyMachineError(
+            f"the accelerator throttled in {len(slowed)} of {len(rounds)} rounds ({reasons}), expected none",
+            "let it cool, end what else runs on it, or lock a clock that it holds (`nvidia-smi --lock-gpu-clocks=MHZ`);"
+            " other finished rounds are kept",
+        )
 
 
 def rounds_wanted(names: Sequence[str], accepted: Accepted, protocol: Protocol, least_undisturbed: float = 0.0) -> int:

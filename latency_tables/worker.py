@@ -1,10 +1,11 @@
 """The measuring worker: one file that runs on the device, with Python 3.8 or later, numpy and the runtime.
 
 ``python worker.py request.json`` does what the request says and prints one JSON object per line: ``facts`` about the
-device, ``loaded`` for every network, ``visit`` for every repeat, a block of runs, with the wall and CPU time of each,
-``profile`` for every profiled network, ``error`` where one fails, and ``done`` at the end. What is to be timed and
-what the times mean is decided by whoever asks; here they are only taken. Nothing else of the project is imported, so
-that a board needs no more than this file and the runtime's own functions beside it (`latency_tables.runtimes.base`).
+device, ``loaded`` for every network, ``visit`` for every repeat, a block of runs, with the wall and CPU time of each
+and an accelerator's state, ``profile`` for every profiled network, ``error`` where one fails, and ``done`` at the end.
+What is to be timed and what the times mean is decided by whoever asks; here they are only taken. Nothing else of the
+project is imported, so that a board needs no more than this file and the runtime's own functions beside it
+(`latency_tables.runtimes.base`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # what stands here may be newer than the Python of a board
     Ticks = dict[int, tuple[int, int]]
 
 KEPT_SHARE = 1 / 6  # of the memory that is free, for files of networks that stay loaded; loaded they take thrice that
+SETTLE_SECONDS, SETTLE_LIMIT_SECONDS = 0.05, 3.0  # of runs between two looks at an accelerator's clock; of all of them
 PATIENCE_SECONDS = 10.0  # for which we stay on a core before we look for a quieter one
 THERMAL = "/sys/class/thermal"
 
@@ -195,6 +197,7 @@ class Network:
         self.loader = runtime.load
         self.clock = runtime.clock
         self.block = runtime.block
+        self.state = runtime.state
         self.run: Run | None = None
         self.has_run = False
 
@@ -221,7 +224,17 @@ class Network:
         self.has_run = True
         warm_ups = max(1, int(share * request["warm_up_runs"]))
         self.timed(warm_ups, share * request["warm_up_seconds"], request["seconds_limit"])
+        self.settle()
         return self.timed(request["runs"], request["seconds"], request["seconds_limit"])
+
+    def settle(self) -> None:
+        """Run on until an accelerator's clock, which rises with work, stays where it is."""
+        clock, start = 0, time.perf_counter()
+        while self.state is not None and time.perf_counter() - start < SETTLE_LIMIT_SECONDS:
+            before, clock = clock, self.state()["clock_khz"] or 0
+            if abs(clock - before) <= 0.01 * clock:
+                return
+            self.timed(1, SETTLE_SECONDS, SETTLE_LIMIT_SECONDS)
 
     def timed(self, runs: int, seconds: float, limit: float) -> tuple[list[float], list[float]]:
         """At least so many runs and seconds, at most ``limit`` seconds."""
@@ -239,6 +252,16 @@ class Network:
             elapsed = time.perf_counter() - start
             if elapsed > limit or (len(wall) >= runs and elapsed >= seconds):
                 return wall, cpu
+
+
+def cool_down(state: Callable[[], dict[str, Any]], limit: float) -> dict[str, Any]:
+    """Wait while an accelerator throttles, at most ``limit`` seconds, and say in what state it is then."""
+    start = time.monotonic()
+    while True:
+        told = state()
+        if not told["throttled"] or time.monotonic() - start >= limit:
+            return told
+        time.sleep(min(2.0, limit))
 
 
 def digest(output: Any) -> dict[str, Any]:
@@ -265,14 +288,18 @@ def measure(request: dict[str, Any]) -> None:
             if network.run is None:
                 network.load()
                 kept_bytes += network.bytes
+            told = cool_down(runtime.state, request["cool_seconds"]) if runtime.state is not None else {}
             before = busy_ticks()
             wall, cpu = network.repeat(request)
+            busy = others_busy(before, busy_ticks(), cores.chosen)
+            if runtime.state is not None:
+                later = runtime.state()
+                told = {**later, "throttled": sorted({*told["throttled"], *later["throttled"]})}
         except Exception as error:
             failed.add(name)
             say("error", network=name, message=f"{type(error).__name__}: {error}")
             continue
-        busy = others_busy(before, busy_ticks(), cores.chosen)
-        say("visit", step=key, network=name, wall_ms=wall, cpu_ms=cpu, others_busy=busy, cores=cores.chosen)
+        say("visit", step=key, network=name, wall_ms=wall, cpu_ms=cpu, others_busy=busy, cores=cores.chosen, **told)
         if kept_bytes > limit:
             network.drop()
             kept_bytes -= network.bytes

@@ -68,7 +68,8 @@ class Runtime(ABC):
             milliseconds, where another program runs the network.
         facts: What the device says about runtime and accelerator beyond what the worker knows; called with `bound`.
             ``missing`` and ``remedy`` in it say that the runtime cannot run there, and what helps.
-        bound: Arguments that `load` and `facts` get by name on the device.
+        state: Clock, temperature and signs of throttling of an accelerator: ``clock_khz``, ``celsius``, ``throttled``
+            (a list of reasons) and ``power_limited``.
         pins: Whether the worker's own process computes, so that it is to stay on one core.
         memory_bytes: Most that all loaded networks can take together; None where the device's memory is the limit.
         options: What the runtime is told, for the table.
@@ -88,6 +89,7 @@ class Runtime(ABC):
     clock = staticmethod(processor_clock)
     block: Callable[..., tuple[list[float], list[float]]] | None = None
     facts: Callable[..., dict[str, Any]] | None = None
+    state: Callable[[], dict[str, Any]] | None = None
     pins = True
     memory_bytes: int | None = None
     options: dict[str, str] = {}  # noqa: RUF012 (a constant of the class)
@@ -125,12 +127,18 @@ class Runtime(ABC):
 
     @property
     def bound(self) -> Mapping[str, Any]:
-        """Arguments of `load` and `facts`; see the class."""
+        """Arguments that `load` and `facts` get by name on the device."""
         return {}
 
     def device_source(self) -> str:
-        """The Python file that the worker takes along: ``load``, ``clock``, ``block`` and ``facts``."""
-        functions = {"load": self.load, "clock": self.clock, "block": self.block, "facts": self.facts}
+        """The Python file that the worker takes along: ``load``, ``clock`` and what else the runtime has."""
+        functions = {
+            "load": self.load,
+            "clock": self.clock,
+            "block": self.block,
+            "facts": self.facts,
+            "state": self.state,
+        }
         given = [function for function in functions.values() if function is not None]
         names = {name: "None" if function is None else function.__name__ for name, function in functions.items()}
         for name in ("load", "facts"):
@@ -145,13 +153,13 @@ class Runtime(ABC):
 
     @property
     def environment(self) -> Path:
-        """The folder of the runtime's own Python environment, whether it exists or not."""
-        return cache_dir() / "environments" / self.name
+        """The folder of the runtime's own Python environment, whether it exists or not; its providers share it."""
+        return cache_dir() / "environments" / self.name.partition(":")[0]
 
     @property
     def variable(self) -> str:
         """The environment variable that may name the Python to run the runtime with."""
-        return f"NAS_{self.name.upper()}_PYTHON"
+        return f"NAS_{self.environment.name.upper().replace('-', '_')}_PYTHON"
 
     def python(self, chosen: str | None = None) -> str:
         """The Python of this machine that runs and converts the runtime's files.

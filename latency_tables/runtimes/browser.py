@@ -281,7 +281,7 @@ class BrowserWasm(Runtime):
     @property
     def package(self) -> Path:
         """The folder of the npm package."""
-        return self.environment.with_name(_PACKAGE) / "node_modules" / _PACKAGE
+        return self.environment / "node_modules" / _PACKAGE
 
     @property
     def bound(self) -> Mapping[str, Any]:
@@ -315,7 +315,7 @@ class BrowserWasm(Runtime):
 
     def install_commands(self) -> str:
         """As `Runtime.install_commands`."""
-        return f"npm install --prefix {self.package.parent.parent} {_PACKAGE}"
+        return f"npm install --prefix {self.environment} {_PACKAGE}"
 
     def installed_version(self) -> str | None:
         """As `Runtime.installed_version`."""

@@ -107,10 +107,10 @@ class OnnxRuntime(Runtime):
     fusion = ONNX_RUNTIME
     module = "onnxruntime"
     distribution = "onnxruntime"
-    packages = ("onnxruntime", "numpy")
+    packages: tuple[str, ...] = ("onnxruntime", "numpy")
     profiles = True
     options = {"execution": "sequential", "optimisation": "all"}  # noqa: RUF012
-    helpers = (random_image, make_session, random_inputs, profile)
+    helpers: tuple[Callable[..., Any], ...] = (random_image, make_session, random_inputs, profile)
     load = staticmethod(load_session)
 
     def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the processor, and on GPUs and NPUs of Intel."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.kernels import ONNX_RUNTIME
 from latency_tables.runtimes.base import Runtime
+from latency_tables.runtimes.nvidia import wall_clock
 from latency_tables.runtimes.onnx_file import write_onnx
 
 if TYPE_CHECKING:
@@ -15,19 +17,17 @@ if TYPE_CHECKING:
     from latency_tables.worker import Run
 
 
-def load_model(path: str, threads: int, shape: list[int] | None) -> tuple[Run, str]:
-    """OpenVINO on the CPU. It computes in bf16 wherever the processor can, unless it is told not to."""
+def load_model(
+    path: str, threads: int, shape: list[int] | None, device: str = "CPU", driver: str = ""
+) -> tuple[Run, str]:
+    """OpenVINO on a device. It computes in bf16 or fp16 wherever the device can, unless it is told not to."""
     import openvino
 
     core = openvino.Core()
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,
-    }
-    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if device == "CPU":
+        options.update(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1, ENABLE_CPU_PINNING=False)
+    compiled = core.compile_model(core.read_model(path), device, options)
     infer = compiled.create_infer_request()
 
     def run(array: Any) -> Any:
@@ -37,6 +37,20 @@ def load_model(path: str, threads: int, shape: list[int] | None) -> tuple[Run, s
     kinds = {str(node.get_rt_info()["runtimePrecision"].astype(str)) for node in compiled.get_runtime_model().get_ops()}
     got = "fp32" if not kinds & {"bf16", "f16"} else "+".join(sorted(kinds))
     return run, got
+
+
+def find_device(device: str, driver: str) -> dict[str, Any]:
+    """The name of an accelerator of Intel, or what is missing."""
+    import openvino
+
+    core = openvino.Core()
+    found = [name for name in core.available_devices if name.partition(".")[0] == device]
+    if found:
+        return {"accelerator": core.get_property(found[0], "FULL_DEVICE_NAME")}
+    return {
+        "missing": f"OpenVINO finds no {device}: found {', '.join(core.available_devices)}",
+        "remedy": f"install the driver of an Intel {device}: {driver}",
+    }
 
 
 class OpenVINO(Runtime):
@@ -57,3 +71,24 @@ class OpenVINO(Runtime):
         """As `Runtime.write`."""
         write_onnx(network, input_shape, path)
         return {}
+
+
+class OpenVINOOn(OpenVINO):
+    """OpenVINO on an accelerator of Intel.
+
+    Args:
+        device: What OpenVINO calls it.
+        driver: Where its driver is to be had.
+    """
+
+    pins = False
+    clock = staticmethod(wall_clock)
+    facts = staticmethod(find_device)
+
+    def __init__(self, device: str, driver: str) -> None:
+        self.provider, self.name, self._driver = device, f"openvino:{device.lower()}", driver
+
+    @property
+    def bound(self) -> Mapping[str, Any]:
+        """As `Runtime.bound`."""
+        return {"device": self.provider, "driver": self._driver}

@@ -7,9 +7,11 @@ from latency_tables.runtimes.base import Runtime
 from latency_tables.runtimes.browser import BrowserWasm, BrowserWebGpu
 from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
+from latency_tables.runtimes.onnx_providers import PROVIDERS, OnnxRuntimeOn
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime
-from latency_tables.runtimes.openvino import OpenVINO
-from latency_tables.runtimes.torch_eager import TorchEager
+from latency_tables.runtimes.openvino import OpenVINO, OpenVINOOn
+from latency_tables.runtimes.tensorrt import TensorRT
+from latency_tables.runtimes.torch_eager import TorchCompiled, TorchCuda, TorchCudaCompiled, TorchEager
 from search_spaces.errors import UnknownNameError
 from search_spaces.plugins import Registry
 
@@ -21,6 +23,13 @@ _OURS: tuple[Runtime, ...] = (
     ExecuTorch(),
     BrowserWasm(),
     BrowserWebGpu(),
+    *(OnnxRuntimeOn(provider) for provider in PROVIDERS),
+    OpenVINOOn("GPU", "https://github.com/intel/compute-runtime (`apt install intel-opencl-icd`)"),
+    OpenVINOOn("NPU", "https://github.com/intel/linux-npu-driver"),
+    TorchCompiled(),
+    TorchCuda(),
+    TorchCudaCompiled(),
+    TensorRT(),
 )
 RUNTIMES: Registry[Runtime] = Registry(
     "runtime",

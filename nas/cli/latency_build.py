@@ -44,9 +44,12 @@ def build(
     provider: Annotated[
         str,
         typer.Option(
-            "--provider", "--device", help="Provider or device of the runtime that computes, else the processor."
+            "--provider",
+            "--device",
+            help="Provider or device of the runtime, else the processor: `cuda`, `tensorrt`, `GPU`, `NPU`...",
         ),
     ] = "",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile networks first (`torch.compile`).")] = False,
     threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
     precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
@@ -70,6 +73,7 @@ def build(
 
     if name:
         check_name(name)
+    provider = "-".join(filter(None, (provider, "compiled" if compiled else "")))
     if provider:
         runtime = name_with_provider(runtime or default_runtime(target), provider)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
