@@ -34,7 +34,25 @@ class _PhoneVisit(TypedDict):
     visit: PhoneRepeat
 
 
-_KINDS = {"visit": _Visit, "profiled": _Profiled, "phone_visit": _PhoneVisit}
+class _HubJob(TypedDict):
+    step: str
+    number: int
+    job: str
+
+
+class _HubProfile(TypedDict):
+    number: int
+    microseconds: list[float]
+    units: dict[str, int]
+
+
+_KINDS = {
+    "visit": _Visit,
+    "profiled": _Profiled,
+    "phone_visit": _PhoneVisit,
+    "hub_job": _HubJob,
+    "hub_profile": _HubProfile,
+}
 
 
 class MeasurementJournal:

@@ -31,6 +31,6 @@ def open_transport(target: str) -> Transport:
 
         return AdbTransport.open(address)
     raise AddressError(
-        f"target `{target}`: expected `local`, `browser`, `ssh:user@host[:port]` or `adb:SERIAL`",
+        f"target `{target}`: expected `local`, `browser`, `ssh:user@host[:port]`, `adb:SERIAL` or `aihub:DEVICE`",
         "`adb devices` lists connected phones and their serials",
     )

@@ -30,7 +30,7 @@ def build(
         str,
         typer.Option(
             help="Device: `local`, this machine; `browser`, one on it; `ssh:user@host[:port]`, a board; `adb:SERIAL`, a"
-            " phone."
+            " phone; `aihub:NAME`, a phone or board of Qualcomm AI Hub."
         ),
     ] = "local",
     spaces: Annotated[
@@ -75,7 +75,9 @@ def build(
         check_name(name)
     provider = "-".join(filter(None, (provider, "compiled" if compiled else "")))
     if provider:
-        runtime = name_with_provider(runtime or default_runtime(target), provider)
+        runtime = runtime or default_runtime(target)
+        is_cloud = target.startswith("aihub:")
+        runtime = f"{runtime}:{provider.lower()}" if is_cloud else name_with_provider(runtime, provider)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(
         groups, target, runtime, threads, networks, name, python, program, seed, allow_busy

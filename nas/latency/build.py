@@ -79,7 +79,7 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
 
     request = request.completed()
     _check(request)
-    runtime = get_runtime(request.runtime)
+    runtime = get_runtime("onnxruntime" if request.is_cloud else request.runtime)
     folder = cache_dir() / "builds" / f"{_safe(request.name)}-{_fingerprint(request)}"
     try:
         with _alone(LOCAL if request.is_here else request.device):
@@ -100,6 +100,12 @@ def covered_groups(table: LatencyTable) -> list[str]:
 def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> LatencyTable:
     from latency_tables.transports import open_transport
 
+    if request.is_cloud:
+        from latency_tables.aihub import require_hub_device
+        from nas.latency.cloud import build_cloud_table
+
+        require_hub_device(request.device.partition(":")[2])
+        return build_cloud_table(request, _networks(request, runtime, folder, progress), folder, progress)
     with open_transport(request.device) as transport:
         if request.is_phone:
             from nas.latency.phone import build_phone_table
@@ -184,6 +190,8 @@ def _check(request: BuildRequest) -> None:
         raise UsageError(f"{request.threads} threads, expected at least 1")
     if request.is_phone and request.runtime != "litert":
         raise UsageError(f"runtime `{request.runtime}`: phones are measured with `litert`")
+    if request.is_cloud:
+        _check_cloud(*request.runtime.partition(":")[::2])
     if (request.device == BROWSER) != (request.runtime.partition(":")[0] == "onnxruntime-web"):
         raise UsageError(
             f"target `{request.device}` and runtime `{request.runtime}`: `onnxruntime-web` runs in browsers, and in"
@@ -196,6 +204,16 @@ def _check(request: BuildRequest) -> None:
         raise UsageError(
             f"target `{LOCAL}` is this machine with ONNX Runtime on one thread", "choose another name with --name"
         )
+
+
+def _check_cloud(target_runtime: str, unit: str) -> None:
+    from latency_tables.aihub import TARGET_RUNTIMES, UNITS
+    from search_spaces import UnknownNameError
+
+    if target_runtime not in TARGET_RUNTIMES:
+        raise UnknownNameError("runtime of AI Hub", target_runtime, TARGET_RUNTIMES)
+    if unit and unit not in UNITS:
+        raise UnknownNameError("unit of AI Hub", unit, UNITS)
 
 
 def _titled(progress: Progress) -> Progress:

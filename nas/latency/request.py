@@ -12,7 +12,7 @@ from nas.errors import UsageError
 LONGEST_NAME = 200
 """Letters of a target's name, which is that of its file."""
 
-_RUNTIMES = {"adb": "litert", BROWSER: "onnxruntime-web"}
+_RUNTIMES = {"adb": "litert", BROWSER: "onnxruntime-web", "aihub": "onnx"}
 
 NETWORKS_PER_SPACE = 12
 """On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
@@ -24,9 +24,10 @@ class BuildRequest:
 
     Attributes:
         groups: Groups of networks to measure (`nas.latency.samples.group_names`).
-        device: ``local``, ``browser``, ``ssh:user@host[:port]`` or ``adb:SERIAL``.
+        device: ``local``, ``browser``, ``ssh:user@host[:port]``, ``adb:SERIAL`` or ``aihub:DEVICE``.
         runtime: Name of a runtime (`latency_tables.runtimes`), with its provider behind a colon where it is not the
-            first; empty takes ONNX Runtime, its build for browsers in one, and LiteRT on a phone.
+            first; empty takes ONNX Runtime, its build for browsers in one, and LiteRT on a phone. For AI Hub it is what
+            networks are compiled to, with the unit to run on behind a colon.
         threads: Threads that compute.
         networks: Networks to measure of each group, a space's smallest and largest among them.
         name: Name of the target; empty derives it from device, runtime and threads.
@@ -51,6 +52,11 @@ class BuildRequest:
     def is_phone(self) -> bool:
         """Whether the device is reached over adb."""
         return self.device.partition(":")[0] == "adb"
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether the device is one of Qualcomm AI Hub."""
+        return self.device.partition(":")[0] == "aihub"
 
     @property
     def is_here(self) -> bool:
@@ -85,6 +91,8 @@ def default_runtime(device: str) -> str:
 def _default_name(device: str, runtime: str, threads: int) -> str:
     kind, _, address = device.partition(":")
     base = kind if kind in (LOCAL, BROWSER) else address.rpartition("@")[2].partition(":")[0] or kind
+    if kind == "aihub":
+        base = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-") or kind
     words = runtime.split(":")
     if words[0] == default_runtime(device) and kind != "adb":
         del words[0]
