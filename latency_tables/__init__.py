@@ -1,6 +1,6 @@
 """What networks cost on devices: tables of kernel times, and predictions from them. Importing it brings in no torch."""
 
-from latency_tables.errors import BusyMachineError, LatencyError, TableError, TableMissingError
+from latency_tables.errors import BusyMachineError, LatencyError, NoEvidenceError, TableError, TableMissingError
 from latency_tables.kernels import Kernel, fuse
 from latency_tables.predictor import Latencies, Latency, LatencyPredictor
 from latency_tables.table import LatencyTable
@@ -22,6 +22,7 @@ __all__ = [
     "LatencyError",
     "LatencyPredictor",
     "LatencyTable",
+    "NoEvidenceError",
     "TableError",
     "TableMissingError",
     "TargetInfo",

@@ -19,6 +19,10 @@ class TableMissingError(LatencyError):
     """A target that is known but whose table nobody has built on this machine."""
 
 
+class NoEvidenceError(LatencyError):
+    """Networks that a table has seen nothing like: it has no number for them."""
+
+
 class BusyMachineError(LatencyError):
     """The machine was too busy for the measuring protocol to give a number."""
 

@@ -1,18 +1,21 @@
 """Predicted latency of networks and of populations.
 
 A kernel that the table holds costs its stored median; any other is priced by its class's roofline. A network costs
-``scale * sum + overhead``, with the interval of the table's held-out residuals. Legend of array suffixes: n genotypes.
+``scale * sum + overhead``, with the interval of the table's held-out residuals. Of networks that the table has no
+evidence for (`latency_tables.evidence`) nothing but a range can be told. Legend of array suffixes: n genotypes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from latency_tables.evidence import Evidence, group_of
 from latency_tables.kernels import SMALL, Kernel, base_class, fuse
 from latency_tables.runtimes import find_fusion
 from latency_tables.table import Features, KernelEntry, LatencyTable, Roofline
@@ -30,7 +33,7 @@ class Latency:
     Attributes:
         low_ms: Low end of the interval; high_ms its high end.
         kind: The table's kind: ``measured``, ``calibrated`` or ``transferred``.
-        extrapolated: Whether a kernel lies outside what the table has evidence for.
+        extrapolated: Whether the table has no evidence for such a network; ``ms`` then serves to rank networks alone.
     """
 
     ms: float
@@ -38,6 +41,23 @@ class Latency:
     high_ms: float
     kind: str
     extrapolated: bool
+
+    def is_within(self, limit_ms: float) -> bool | None:
+        """Whether a limit holds for the upper end; None where nothing is known."""
+        return None if self.is_declined else self.high_ms <= limit_ms
+
+    @property
+    def is_declined(self) -> bool:
+        """Whether not even the interval can be relied on: a measured table has no evidence for such a network.
+
+        That of a calibrated table comes from families of networks that it has not seen, so it holds for more.
+        """
+        return self.extrapolated and self.kind == "measured"
+
+    def claims(self) -> dict[str, Any]:
+        """What may be told of it, ready for JSON: no number that the table has no evidence for."""
+        ends = {"low_ms": None, "high_ms": None} if self.is_declined else {}
+        return {**vars(self), **({"ms": None} if self.extrapolated else {}), **ends}
 
 
 @dataclass(frozen=True)
@@ -134,14 +154,20 @@ class LatencyPredictor:
 
     def __init__(self, table: LatencyTable) -> None:
         self.table = table
+        self.evidence = Evidence.of(table)
         self._fusion = find_fusion(table.runtime.fusion)
         self.kernel = KernelPrices(table.rooflines, table.kernels, table.bytes_per_element)
         self._cost_tables: WeakKeyDictionary[SearchSpace, CostTables] = WeakKeyDictionary()
 
-    def graph(self, graph: OpGraph) -> Latency:
-        """The latency of one network."""
+    def graph(self, graph: OpGraph, group: str = "") -> Latency:
+        """The latency of one network.
+
+        Args:
+            graph: The network.
+            group: The group of networks that it is one of (`latency_tables.evidence.group_of`); empty where none is.
+        """
         totals = np.sum([self._block(ops) for _, ops in graph.blocks], axis=0)
-        ms, low, high, outside = self._network(totals[:, None])
+        ms, low, high, outside = self._network(totals[:, None], group)
         return Latency(float(ms[0]), float(low[0]), float(high[0]), self.table.provenance.kind, bool(outside[0]))
 
     def breakdown(self, graph: OpGraph) -> tuple[ClassTime, ...]:
@@ -169,23 +195,28 @@ class LatencyPredictor:
         """The latencies of valid genotypes ``[n, c]``; equal to `graph` of each lowered network."""
         tables = self._cost_tables.get(space)
         if tables is None:
-            tables = self._cost_tables[space] = CostTables(space, self._block, width=4, dtype=np.float64)
-        ms, low, high, outside = self._network(tables(genotypes))
+            tables = self._cost_tables[space] = CostTables(space, self._block, width=6, dtype=np.float64)
+        ms, low, high, outside = self._network(tables(genotypes), group_of(space))
         return Latencies(ms, low, high, self.table.provenance.kind, outside)
 
     def _block(self, ops: tuple[Op, ...]) -> Sequence[float]:
-        """Sums over a block's kernels: ms, low ms, high ms, number of extrapolated kernels."""
-        times = [self.kernel(kernel) for kernel in fuse(ops, self._fusion)]
+        """Sums over a block's kernels: ms, low ms, high ms, MACs, high ms and MACs of kernels without evidence."""
+        kernels = [(kernel, self.kernel(kernel)) for kernel in fuse(ops, self._fusion)]
+        unseen = [(kernel, time) for kernel, time in kernels if time.how == "extrapolated"]
         return (
-            sum(time.ms for time in times),
-            sum(time.low_ms for time in times),
-            sum(time.high_ms for time in times),
-            float(sum(time.how == "extrapolated" for time in times)),
+            sum(time.ms for _, time in kernels),
+            sum(time.low_ms for _, time in kernels),
+            sum(time.high_ms for _, time in kernels),
+            float(sum(kernel.macs for kernel, _ in kernels)),
+            sum(time.high_ms for _, time in unseen),
+            float(sum(kernel.macs for kernel, _ in unseen)),
         )
 
     def _network(
-        self, totals: npt.NDArray[np.float64]
+        self, totals: npt.NDArray[np.float64], group: str
     ) -> tuple[Milliseconds, Milliseconds, Milliseconds, npt.NDArray[np.bool_]]:
-        scale, overhead, interval = self.table.scale, self.table.overhead_ms, self.table.interval
+        scale, overhead, interval = self.table.scale, self.table.overhead_ms, self.evidence.interval(group)
         ms, low, high = scale * totals[:3] + overhead
-        return ms, low * (1 + min(interval.low, 0.0)), high * (1 + max(interval.high, 0.0)), totals[3] > 0
+        _, _, high_sum, macs, unseen_high, unseen_macs = totals
+        outside = self.evidence.is_outside(group, high_sum, unseen_high, macs, unseen_macs)
+        return ms, low * (1 + min(interval.low, 0.0)), high * (1 + max(interval.high, 0.0)), outside

@@ -227,6 +227,10 @@ class LatencyTable(_Model):
     """All there is to know about latency on one device with one runtime, precision and thread count.
 
     The time of a network is ``scale`` times the sum over its kernels plus ``overhead_ms``.
+
+    Attributes:
+        interval: Residuals of networks of the groups that the fit saw; of all networks, for a calibrated table.
+        foreign_interval: Residuals of networks of other groups, predicted without them; None where nothing tells.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -242,6 +246,7 @@ class LatencyTable(_Model):
     overhead_ms: Milliseconds
     scale: Positive
     interval: Interval
+    foreign_interval: Interval | None = None
     validation: Validation
     rooflines: tuple[Roofline, ...] = Field(min_length=1)
     kernels: tuple[KernelEntry, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -95,8 +96,10 @@ def test_the_first_command_prints_a_front_and_what_to_do_next(tmp_path: Path) ->
     assert "pip install -e . && nas search --space elastic --target pixel6\n" in README
     result = run("search", "--space", "elastic", "--target", "pixel6", folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    latencies = [float(ms) for ms in re.findall(r"([\d.]+) ms \[", result.stdout)]
-    assert len(latencies) >= 8
+    shown = re.findall(r"([\d.]+) (?:ms \[|to [\d.]+ ms)", result.stdout)
+    assert len(shown) >= 8
+    front = json.loads((tmp_path / "runs" / "elastic-pixel6-1" / "front.json").read_text())["front"]
+    latencies = [member["latency"]["pixel6"]["ms"] for member in front]
     assert max(latencies) >= 4 * min(latencies)
     assert latencies == sorted(latencies)
     assert "written to runs/elastic-pixel6-1" in result.stderr

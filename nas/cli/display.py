@@ -17,11 +17,14 @@ from nas.objectives.units import format_count
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from latency_tables import Latency
     from search_spaces import Architecture
 
 PIPE_WIDTH = 100_000
 NARROWEST_TEXT = 20
 """Least width to which a column of text is wrapped before rows are folded instead."""
+NO_EVIDENCE = "no evidence"
+RANGES = "a range without a number: no figure behind the table is of a network like it"
 INDENT, NO_BREAK = "    ", "\N{NO-BREAK SPACE}"
 
 
@@ -172,9 +175,18 @@ def _layers_present(settings: Mapping[str, int]) -> list[str]:
 
 
 def latency_text(latency: Mapping[str, Any]) -> str:
-    """`8.12 ms [6.9, 9.8]`; a star marks what the table has no direct evidence for."""
-    star = "*" if latency["extrapolated"] else ""
-    return f"{latency['ms']:.3g} ms [{latency['low_ms']:.3g}, {latency['high_ms']:.3g}]{star}"
+    """`8.12 ms [6.9, 9.8]`; without evidence only a range, and where the table was measured not even that."""
+    low, high = f"{latency['low_ms']:.3g}", f"{latency['high_ms']:.3g}"
+    if latency["extrapolated"]:
+        return NO_EVIDENCE if latency["kind"] == "measured" else f"{low} to {high} ms"
+    return f"{latency['ms']:.3g} ms [{low}, {high}]"
+
+
+def latency_numbers(latency: Latency) -> tuple[str, str]:
+    """Milliseconds and the interval around them, as two cells; see `latency_text`."""
+    if latency.is_declined:
+        return NO_EVIDENCE, ""
+    return "" if latency.extrapolated else f"{latency.ms:.3g}", f"{latency.low_ms:.3g} to {latency.high_ms:.3g}"
 
 
 def size_text(params: int, macs: int) -> tuple[str, str]:

@@ -34,8 +34,11 @@ def build(
         ),
     ] = "local",
     spaces: Annotated[
-        str, typer.Option(help="Search spaces and other groups of networks (`vit`, `probes`) to cover, with commas.")
-    ] = "elastic,elastic-mini,vit",
+        str,
+        typer.Option(
+            help="Search spaces and other groups of networks to cover, with commas: `broad`, `vit`, `probes`."
+        ),
+    ] = "broad,elastic,elastic-mini,vit",
     networks: Annotated[int, typer.Option(min=1, callback=in_range, help="Networks to measure of each group.")] = 24,
     runtime: Annotated[
         str,

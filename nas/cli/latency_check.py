@@ -64,31 +64,44 @@ def _show(result: CheckResult) -> None:
             f"{summary.within_10_percent:.0%}",
             f"{summary.spearman:.3f}" if len(summary.rows) > 2 else "-",
             f"{summary.worst:.1%}",
+            f"{summary.interval_coverage:.0%}",
             f"{summary.mac_line_rmspe:.1%}",
         ]
         for group, summary in result.summaries().items()
     ]
-    columns = ["group", "networks", "RMSPE", "within 5 %", "within 10 %", "Spearman", "worst", "MAC line's RMSPE"]
+    columns = [
+        "group",
+        "networks",
+        "RMSPE",
+        "within 5 %",
+        "within 10 %",
+        "Spearman",
+        "worst",
+        "in interval",
+        "MAC line's RMSPE",
+    ]
     display.print_table(columns, rows)
-    outside = [network for network in result.networks if not network.is_inside]
-    shown = [network for network in result.networks if network.group == NAMED or not network.is_inside]
+    declined = [network for network in result.networks if network.is_declined]
+    outside = [network for network in result.networks if not network.is_inside and not network.is_declined]
+    shown = [network for network in result.networks if network.group == NAMED or network in outside]
     columns = ["network", "why it may be off", "measured ms", "predicted ms", "interval ms", "error"]
     lines = [
         [
             network.name,
-            network.reason or ("unknown" if not network.is_inside else ""),
+            network.reason or ("unknown" if network in outside else ""),
             f"{network.measured_ms:.3g}",
-            f"{network.prediction.latency.ms:.3g}",
-            f"{network.prediction.latency.low_ms:.3g} to {network.prediction.latency.high_ms:.3g}",
-            f"{network.error:+.1%}",
+            *display.latency_numbers(network.prediction.latency),
+            "" if network.is_declined else f"{network.error:+.1%}",
         ]
         for network in shown
     ]
     if lines:
         display.print_table(columns, lines, left=2)
     display.say(
-        f"{len(outside)} of {len(result.networks)} networks lie outside their interval;"
+        f"{len(outside)} of {len(result.networks) - len(declined)} networks lie outside their interval;"
         f" measured is the {'median' if result.statistic == 'median' else '5th percentile'} of the runs"
     )
+    if declined:
+        display.say(f"the table has no evidence for {len(declined)} more networks, and predicts nothing of them")
     if result.skipped:
         display.say(f"left out, since the table was fitted to them: {', '.join(result.skipped)}")

@@ -13,6 +13,10 @@ from nas.runs.values import MOST, MOST_OTHERWISE
 
 OUTPUT = "Output"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Build = Annotated[
+    bool,
+    typer.Option("--build", help="Measure networks like these on this machine first, where its table knows none."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import display
-from nas.cli.errors import INFEASIBLE, handles_errors
-from nas.cli.options import Json, parse_limits
+from nas.cli.errors import FAILED, INFEASIBLE, handles_errors
+from nas.cli.options import Build, Json, parse_limits
 from nas.cli.progress import ProgressPrinter
 from nas.objectives.units import format_count, format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from latency_tables import Latency
     from nas.networks.profile import ModelProfile
     from nas.training.adaptation import Worth
+
+VERDICTS = {True: "yes", False: "no", None: "unknown"}
 
 
 @handles_errors
@@ -41,6 +46,7 @@ def profile(
             metavar="TIME", help="Limit on the latency to judge: 12ms on the first target, `local=3ms` on another."
         ),
     ] = None,
+    build: Build = False,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes to tell apart. Default: the model's own.")] = None,
     json: Json = False,
 ) -> None:
@@ -58,6 +64,8 @@ def profile(
     if weights is not None and data is None:
         raise UsageError("weights without images to judge them on", hint="add `--data`, or leave `--weights` out")
     chosen = name or model or ""
+    if build:
+        _build(chosen, classes, [*(target or ()), *limits])
     found = profile_model(chosen, target or (), limit_ms, limits, classes)
     worth = None if data is None else _worth(chosen, weights, data)
     if json:
@@ -66,8 +74,22 @@ def profile(
         _show(found)
         if worth is not None:
             _show_worth(worth)
-    if not all(found.can_be_met.values()):
+    if False in found.can_be_met.values():
         raise typer.Exit(INFEASIBLE)
+    if None in found.can_be_met.values():
+        raise typer.Exit(FAILED)
+
+
+def _build(model: str, classes: int | None, targets: Sequence[str]) -> None:
+    from latency_tables.targets import LOCAL
+    from nas.latency.build import ensure_target
+    from nas.latency.evidence import require_buildable
+    from search_spaces import get_space
+
+    for target in dict.fromkeys(targets) or [LOCAL]:
+        require_buildable(target)
+    with ProgressPrinter() as progress:
+        ensure_target(LOCAL, get_space(f"timm:{model.removeprefix('timm:')}", classes), progress)
 
 
 def _worth(model: str, weights: str | None, data: str) -> Worth:
@@ -100,7 +122,7 @@ def _show(found: ModelProfile) -> None:
         rows.append([f"latency {target}", *cells])
         if target in found.limits:
             limit = found.limits[target]
-            verdicts = ["yes" if network.latency[target].high_ms <= limit else "no" for network in networks]
+            verdicts = [VERDICTS[network.latency[target].is_within(limit)] for network in networks]
             rows.append([f"within {limit:g} ms", *verdicts])
     size = format_count(found.encodings) if found.encodings < 1e9 else f"{found.encodings:.1e}"
     title = f"{found.model} ({found.family}): up to {size} networks"
@@ -113,9 +135,33 @@ def _show(found: ModelProfile) -> None:
     if found.fixed:
         display.print_table(["not searched, and why"], [[reason] for reason in found.fixed])
     for target, limit in found.limits.items():
-        verdict = "can be met" if found.can_be_met[target] else "cannot be met, not even by the smallest network"
-        display.say(f"{limit:g} ms on {target} {verdict}")
+        display.say(f"{limit:g} ms on {target} {_verdict(networks[0].latency[target], limit)}")
     for source in found.sources:
         display.say(source)
-    if any(latency.extrapolated for network in networks for latency in network.latency.values()):
-        display.say("* extrapolated: the table has no direct evidence for some of this network's kernels")
+    _say_evidence(found)
+
+
+def _verdict(smallest: Latency, limit: float) -> str:
+    if smallest.is_declined:
+        return "may be met or not: the table has no evidence for the smallest network"
+    if smallest.high_ms <= limit:
+        return "can be met"
+    if smallest.low_ms <= limit:
+        return "cannot be promised: the range of the smallest network ends above it"
+    return "cannot be met, not even by the smallest network"
+
+
+def _say_evidence(found: ModelProfile) -> None:
+    from latency_tables import load_target
+    from nas.latency.evidence import known_networks, remedy
+
+    unknown = {
+        name: latency for network in found.networks for name, latency in network.latency.items() if latency.extrapolated
+    }
+    for target, latency in unknown.items():
+        if latency.is_declined:
+            table = load_target(target)
+            display.say(f"{display.NO_EVIDENCE}: `{target}` was made from {known_networks(table)}")
+            display.say(f"next: {remedy(table, [found.group], found.networks[-1].macs)}")
+    if not all(latency.is_declined for latency in unknown.values()):
+        display.say(display.RANGES)

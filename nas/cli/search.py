@@ -10,7 +10,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors
 from nas.cli.from_settings import takes_settings
-from nas.cli.options import Json, Quiet
+from nas.cli.options import Build, Json, Quiet
 from nas.cli.progress import ProgressPrinter
 from nas.cli.scale import available_processors, network_text
 from nas.objectives.units import format_count
@@ -31,6 +31,7 @@ def search(
     given: Given,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what could be searched, and stop.")] = False,
+    build: Build = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -43,8 +44,13 @@ def search(
     if dry_run:
         model = given.get("model")
         space = given.get("space") or (f"timm:{model}" if model else "elastic")
-        _preview(space, given.get("target", "pixel6"), given.get("limit_ms"), json)
+        target = given.get("target", "pixel6")
+        if build:
+            _build(space, target)
+        _preview(space, target, given.get("limit_ms"), json)
         return
+    if build:
+        raise typer.BadParameter("`--build` goes with `--dry-run`; a search measures what it needs by itself")
     import nas
 
     if not {"workers", "ray_address", "gpus_per_trial", "executor"} & given.keys():
@@ -71,7 +77,7 @@ def _show(result: SearchResult) -> None:
     for source in document["sources"]:
         display.say(source)
     if any(latency["extrapolated"] for entry in document["front"] for latency in entry["latency"].values()):
-        display.say("* extrapolated: the table has no direct evidence for some of this network's kernels")
+        display.say(display.RANGES)
     _show_verified(document.get("verified"))
     display.say(f"written to {display.short(result.run)}")
     display.say(f"next: nas report {display.quoted(result.run)}")
@@ -136,6 +142,16 @@ def baseline_lines(verified: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _build(space: str, target: str) -> None:
+    from nas.latency.build import ensure_target
+    from nas.latency.evidence import require_buildable
+    from search_spaces import get_space
+
+    require_buildable(target)
+    with ProgressPrinter() as progress:
+        ensure_target(target, get_space(space), progress)
+
+
 def _preview(space: str, target: str, limit: float | None, as_json: bool) -> None:
     import dataclasses
 
@@ -143,7 +159,7 @@ def _preview(space: str, target: str, limit: float | None, as_json: bool) -> Non
 
     preview = nas.preview(space, target, limit)
     if as_json:
-        members = [{**member.to_dict(), "latency": vars(member.latency[target])} for member in preview.members]
+        members = [{**member.to_dict(), "latency": member.latency[target].claims()} for member in preview.members]
         display.print_json({"schema": 1, **dataclasses.asdict(preview), "members": members})
     else:
         rows = [
@@ -159,6 +175,8 @@ def _preview(space: str, target: str, limit: float | None, as_json: bool) -> Non
         display.say(f"{space}: up to {format_count(preview.encodings)} architectures" if preview.encodings < 1e12
                     else f"{space}: up to {preview.encodings:.1e} architectures")  # fmt: skip
         display.say(preview.source)
+        if any(member.latency[target].extrapolated for member in preview.members):
+            display.say(display.RANGES)
         if limit is not None:
             verdict = "can be met" if preview.can_be_met else "cannot be met"
             display.say(f"{limit:g} ms {verdict}: {preview.share_within:.1%} of random networks stay within it")

@@ -10,6 +10,7 @@ start and looks up what is known already.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -112,13 +113,18 @@ def load_device(target: str, space: SearchSpace, progress: Progress) -> Device:
 
     Raises:
         UnknownNameError: There is no such target.
+        NoEvidenceError: The target was measured on networks unlike those of the space, and is not built here.
     """
+    from latency_tables.evidence import group_of
     from latency_tables.predictor import LatencyPredictor
     from latency_tables.targets import provenance_line
     from nas.latency.build import ensure_target
+    from nas.latency.evidence import require_evidence
 
     table = ensure_target(target, space, progress)
-    return Device(target, LatencyPredictor(table).graph, provenance_line(table))
+    predictor = LatencyPredictor(table)
+    require_evidence(predictor, space)
+    return Device(target, functools.partial(predictor.graph, group=group_of(space)), provenance_line(table))
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,18 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import TableMissingError
+from latency_tables.evidence import Evidence, group_of
 from latency_tables.table import LatencyTable
 from latency_tables.targets import BROWSER, LOCAL, load_target, staleness, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.latency.request import BuildRequest
+from nas.latency.request import BuildRequest, networks_of
 from nas.records.files import write_failed
 from search_spaces import SearchSpace
 from search_spaces.files import cache_dir
@@ -45,19 +46,28 @@ def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) 
         TableError: The target's file is broken.
         BusyMachineError: This machine is too busy to be measured.
     """
-    from nas.latency.samples import group_of
-
     if target != LOCAL:
         return load_target(target)
-    group = group_of(space)
+    return ensure_groups([group_of(space)], _titled(progress))
+
+
+def ensure_groups(groups: Sequence[str], progress: Progress = ignore) -> LatencyTable:
+    """The table of this machine, built where it is missing, outdated or has not seen all of these groups of networks.
+
+    Raises:
+        TableError: The table's file is broken.
+        BusyMachineError: This machine is too busy to be measured.
+    """
+    covered: Iterable[str] = ()
     try:
-        table = load_target(target)
+        table = load_target(LOCAL)
     except TableMissingError:
-        return build(BuildRequest((group,)), _titled(progress))
-    covered = covered_groups(table)
-    if group in covered and not staleness(table):
-        return table
-    return build(BuildRequest(tuple(sorted({*covered, group}))), _titled(progress))
+        pass
+    else:
+        covered = Evidence.of(table).groups
+        if not staleness(table) and set(groups) <= set(covered):
+            return table
+    return build(BuildRequest(tuple(sorted({*covered, *groups}))), progress)
 
 
 def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
@@ -90,11 +100,6 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
         hint = "free some space, or name another folder by the variable NAS_CACHE_DIR, then build again"
         raise write_failed(folder, error, hint) from error
     return table
-
-
-def covered_groups(table: LatencyTable) -> list[str]:
-    """The groups whose networks a table of this machine was fitted to."""
-    return sorted({row.network.partition("/")[0] for row in table.validation.rows})
 
 
 def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> LatencyTable:
@@ -162,9 +167,10 @@ def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: P
         environment[runtime.variable] = runtime.python(chosen or None)
     samples: list[tuple[Sample, ExportJob]] = []
     for group in request.groups:
-        for number, sample in enumerate(latency_samples(group, request.networks, request.seed)):
+        count = networks_of(group, request.networks)
+        for number, sample in enumerate(latency_samples(group, count, request.seed)):
             path = folder / "networks" / f"{_safe(group)}-{number}{runtime.suffix}"
-            samples.append((sample, ExportJob(group, request.networks, request.seed, number, str(path))))
+            samples.append((sample, ExportJob(group, count, request.seed, number, str(path))))
     export_samples(runtime.name, [job for _, job in samples], environment, progress)
     return [
         SampledNetwork(sample.name, sample.graph, Path(job.path), expected_outputs(Path(job.path)))

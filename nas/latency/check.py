@@ -51,6 +51,11 @@ class CheckedNetwork:
         return self.prediction.latency.ms / self.measured_ms - 1
 
     @property
+    def is_declined(self) -> bool:
+        """Whether the table has no evidence for the network, so that nothing is predicted of it."""
+        return self.prediction.latency.is_declined
+
+    @property
     def is_inside(self) -> bool:
         """Whether the measured latency lies within the predicted interval."""
         return self.prediction.latency.low_ms <= self.measured_ms <= self.prediction.latency.high_ms
@@ -59,8 +64,8 @@ class CheckedNetwork:
     def reason(self) -> str:
         """What is known of why the prediction may be off; empty where nothing is."""
         reasons = []
-        if self.prediction.latency.extrapolated:
-            reasons.append(f"extrapolated {self.prediction.describe_extrapolation()}")
+        if unseen := self.prediction.describe_extrapolation():
+            reasons.append(f"no evidence for {unseen}")
         if not self.steady:
             reasons.append("its runs disagreed with each other")
         return "; ".join(reasons)
@@ -68,21 +73,22 @@ class CheckedNetwork:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         latency = self.prediction.latency
+        claims = latency.claims()
         return {
             "network": self.name,
             "group": self.group,
             "measured_ms": self.measured_ms,
-            "predicted_ms": latency.ms,
-            "low_ms": latency.low_ms,
-            "high_ms": latency.high_ms,
-            "error": self.error,
+            "predicted_ms": claims["ms"],
+            "low_ms": claims["low_ms"],
+            "high_ms": claims["high_ms"],
+            "error": None if self.is_declined else self.error,
             "mac_line_ms": self.mac_line_ms,
             "params": self.prediction.params,
             "macs": self.prediction.macs,
             "extrapolated": latency.extrapolated,
             "extrapolated_share": self.prediction.extrapolated_share,
             "steady": self.steady,
-            "inside_interval": self.is_inside,
+            "inside_interval": None if self.is_declined else self.is_inside,
             "reason": self.reason,
         }
 
@@ -104,11 +110,12 @@ class CheckResult:
     skipped: tuple[str, ...]
 
     def summaries(self) -> dict[str, Validation]:
-        """The error statistics of each group, and of ``all`` where there are several groups."""
-        groups = list(dict.fromkeys(network.group for network in self.networks))
-        parts = {group: [network for network in self.networks if network.group == group] for group in groups}
+        """The error statistics of the predictions of each group, and of ``all`` where there are several groups."""
+        predicted = [network for network in self.networks if not network.is_declined]
+        groups = list(dict.fromkeys(network.group for network in predicted))
+        parts = {group: [network for network in predicted if network.group == group] for group in groups}
         if len(groups) > 1:
-            parts["all"] = list(self.networks)
+            parts["all"] = predicted
         return {group: _summary(members) for group, members in parts.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,7 +253,7 @@ def _sample(group: str, networks: int, seed: int, predictor: LatencyPredictor) -
             seen.append(name)
         elif len(fresh) < networks:
             shape = (3, sample.image_side, sample.image_side)
-            prediction = predict_graph(predictor, name, shape, sample.graph)
+            prediction = predict_graph(predictor, name, shape, sample.graph, group)
             fresh.append(_Sampled(group, name, number, count, seed, prediction))
     return fresh, seen
 
@@ -337,4 +344,6 @@ def _summary(networks: Sequence[CheckedNetwork]) -> Validation:
         )
         for network in networks
     ]
-    return summary("networks that the fit has not seen", rows)
+    inside = sum(network.is_inside for network in networks) / len(networks)
+    found = summary("networks that the fit has not seen", rows)
+    return found.model_copy(update={"interval_coverage": inside})

@@ -24,9 +24,11 @@ def load_device(space: SearchSpace, target: str, *, build: bool = False, progres
     Raises:
         UnknownNameError: There is no such target.
         TableMissingError: The target has no table, and ``build`` is off.
+        NoEvidenceError: The target was measured on networks unlike those of the space, and is not built here.
     """
     from latency_tables.predictor import LatencyPredictor
     from latency_tables.targets import load_target, provenance_line
+    from nas.latency.evidence import require_evidence
 
     table: LatencyTable
     if build:
@@ -35,4 +37,6 @@ def load_device(space: SearchSpace, target: str, *, build: bool = False, progres
         table = ensure_target(target, space, progress)
     else:
         table = load_target(target)
-    return Device(target, LatencyPredictor(table), provenance_line(table))
+    predictor = LatencyPredictor(table)
+    require_evidence(predictor, space)
+    return Device(target, predictor, provenance_line(table))

@@ -42,8 +42,8 @@ class Prediction:
         return sum(entry.extrapolated_ms for entry in self.classes) / total if total else 0.0
 
     def describe_extrapolation(self) -> str:
-        """For people: the share of time, and the classes behind it; empty where nothing is extrapolated."""
-        if not self.latency.extrapolated:
+        """For people: the share of time, and the classes behind it; empty where there are none."""
+        if not self.extrapolated_classes:
             return ""
         names = [entry.op for entry in self.extrapolated_classes]
         listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -54,12 +54,12 @@ class Prediction:
         return {
             "network": self.network,
             "input_shape": list(self.input_shape),
-            **asdict(self.latency),
+            **self.latency.claims(),
             "extrapolated_share": self.extrapolated_share,
             "extrapolated_classes": [entry.op for entry in self.extrapolated_classes],
             "params": self.params,
             "macs": self.macs,
-            "kernels": [asdict(entry) for entry in self.classes],
+            "kernels": [] if self.latency.is_declined else [asdict(entry) for entry in self.classes],
             "notes": list(self.notes),
         }
 
@@ -70,7 +70,7 @@ def predict_network(predictor: LatencyPredictor, network: NamedNetwork) -> Predi
     Raises:
         LatencyError: The network cannot be traced.
     """
-    prediction = predict_graph(predictor, network.name, network.input_shape, network.graph())
+    prediction = predict_graph(predictor, network.name, network.input_shape, network.graph(), network.group)
     notes, precision = network.notes, predictor.table.precision
     if network.precision not in ("fp32", precision):
         notes += (f"it computes in {network.precision}; predicted is its latency in {precision}, as the table has it",)
@@ -78,8 +78,8 @@ def predict_network(predictor: LatencyPredictor, network: NamedNetwork) -> Predi
 
 
 def predict_graph(
-    predictor: LatencyPredictor, name: str, input_shape: tuple[int, int, int], graph: OpGraph
+    predictor: LatencyPredictor, name: str, input_shape: tuple[int, int, int], graph: OpGraph, group: str = ""
 ) -> Prediction:
-    """The predicted latency of the network called ``name`` with this op graph."""
-    latency, classes = predictor.graph(graph), predictor.breakdown(graph)
+    """The predicted latency of the network called ``name`` with this op graph, one of ``group`` (`NamedNetwork`)."""
+    latency, classes = predictor.graph(graph, group), predictor.breakdown(graph)
     return Prediction(name, input_shape, latency, graph.params, graph.macs, classes)

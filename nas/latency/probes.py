@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from latency_tables.trace import trace
 from nas.latency.sample import PROBES, Sample
+from search_spaces.graph import OpGraph
 
 SIDES = (64, 96, 128, 160)
 WIDTHS = (32, 48, 64, 96)
@@ -103,10 +104,13 @@ def probe_sample(number: int, seed: int) -> Sample:
     def build() -> nn.Module:
         return build_probe(number, seed)
 
-    with torch.device("meta"):
-        module = build()
+    def lower() -> OpGraph:
+        with torch.device("meta"):
+            module = build()
+        return trace(module, (3, side, side), name)
+
     name = f"{PROBES}/{number}"
-    return Sample(name, build, trace(module, (3, side, side), name), side)
+    return Sample(name, build, lower, side)
 
 
 def build_probe(number: int, seed: int) -> nn.Module:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from latency_tables.targets import BROWSER, LOCAL
 from nas.errors import UsageError
+from nas.latency.sample import BROAD
 
 LONGEST_NAME = 200
 """Letters of a target's name, which is that of its file."""
@@ -16,6 +17,8 @@ _RUNTIMES = {"adb": "litert", BROWSER: "onnxruntime-web", "aihub": "onnx"}
 
 NETWORKS_PER_SPACE = 12
 """On first use; they suffice for an error of 2 % on `elastic-mini`. Writing the files takes most of the time."""
+BROAD_NETWORKS = 24
+"""The fewest networks of `broad`, so that there are several of each kind."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class BuildRequest:
         """The same request with everything spelt out that it left open."""
         runtime = self.runtime or default_runtime(self.device)
         return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
+
+
+def networks_of(group: str, networks: int) -> int:
+    """How many networks of a group are measured where ``networks`` of each are asked for."""
+    return max(networks, BROAD_NETWORKS) if group == BROAD else networks
 
 
 def check_name(name: str) -> None:

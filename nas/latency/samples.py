@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nas.latency.sample import PROBES, Sample
+from nas.latency.sample import BROAD, PROBES, Sample
 from search_spaces import Architecture, SearchSpace, get_space, population_cost, space_kinds, space_names
 from search_spaces.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from search_spaces.graph import OpGraph
 
 VIT = "vit"
 CANDIDATES = 4000
@@ -26,20 +28,13 @@ CANDIDATES = 4000
 
 
 def group_names() -> list[str]:
-    """The groups of networks that can be sampled: every registered space, ``vit`` and ``probes``."""
-    return [*space_names(), VIT, PROBES]
+    """The groups of networks that can be sampled: every registered space, ``broad``, ``vit`` and ``probes``."""
+    return [*space_names(), BROAD, VIT, PROBES]
 
 
 def is_group(name: str) -> bool:
     """Whether networks of such a group can be sampled; those of ``timm:NAME`` are the networks inside that model."""
     return name in group_names() or _is_of_a_kind(name)
-
-
-def group_of(space: SearchSpace) -> str:
-    """The group that a space's networks are sampled from: its name, without what changes no kernel of them."""
-    from search_spaces.timm_models import PREFIX, TimmSpace
-
-    return f"{PREFIX}:{space.outline.reference.model}" if isinstance(space, TimmSpace) else space.name
 
 
 def _is_of_a_kind(name: str) -> bool:
@@ -51,9 +46,9 @@ def latency_samples(group: str, count: int, seed: int) -> list[Sample]:
     """Networks of a group whose sizes are spread evenly on a logarithmic scale of MACs.
 
     Args:
-        group: A registered space, or one of a kind such as ``timm:NAME``; ``vit`` for plain vision transformers of
-            random width, depth, heads, ratio, patch and resolution; or ``probes`` for small networks that mix operators
-            which no space of ours uses.
+        group: A registered space, or one of a kind such as ``timm:NAME``; ``broad`` for models of timm of many families
+            and sizes; ``vit`` for plain vision transformers of random width, depth, heads, ratio, patch and resolution;
+            or ``probes`` for small networks that mix operators which no space of ours uses.
         count: Number of networks.
         seed: Seed of the draw; equal arguments give equal networks. A space's smallest and largest network come first,
             whatever the seed.
@@ -63,6 +58,10 @@ def latency_samples(group: str, count: int, seed: int) -> list[Sample]:
     """
     if group == VIT:
         return [_vit_sample(number, config) for number, config in enumerate(_spread_vits(count, seed))]
+    if group == BROAD:
+        from nas.latency.broad import broad_samples
+
+        return broad_samples(count, seed)
     if group == PROBES:
         from nas.latency.probes import probe_sample
 
@@ -129,11 +128,14 @@ def _vit_sample(number: int, config: VitConfig) -> Sample:
 
     from latency_tables.trace import trace
 
-    build = functools.partial(_build_vit, config)
-    with torch.device("meta"):
-        module = build()
-    name = f"{VIT}/{number}"
-    return Sample(name, build, trace(module, (3, config.img_size, config.img_size), name), config.img_size)
+    name, build = f"{VIT}/{number}", functools.partial(_build_vit, config)
+
+    def lower() -> OpGraph:
+        with torch.device("meta"):
+            module = build()
+        return trace(module, (3, config.img_size, config.img_size), name)
+
+    return Sample(name, build, lower, config.img_size)
 
 
 def _build_vit(config: VitConfig) -> nn.Module:
@@ -150,7 +152,7 @@ def _space_sample(space: SearchSpace, number: int, architecture: Architecture) -
         return build_network(space, architecture)
 
     side = space.input_shape(dict(architecture.settings))[-1]
-    return Sample(f"{space.name}/{number}", build, space.lower(architecture), side)
+    return Sample(f"{space.name}/{number}", build, functools.partial(space.lower, architecture), side)
 
 
 def _spread(log_macs: npt.NDArray[np.float64], count: int) -> Sequence[int]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latency_tables.evidence import group_of
 from nas.errors import UsageError
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UnknownNameError
 from search_spaces.graph import OpGraph
-from search_spaces.timm_models import TimmReference
+from search_spaces.timm_models import PREFIX, TimmReference
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,7 @@ class NamedNetwork:
         architecture: Its architecture, for a network of a search space; None for everything else.
         precision: What it computes in, as `latency_tables.onnx_graph.OnnxGraph` says.
         notes: What the reader of its numbers should know, one sentence each.
+        group: Group of networks that it is one of, as `latency_tables.evidence.group_of` names it; empty for a file.
     """
 
     name: str
@@ -45,6 +47,7 @@ class NamedNetwork:
     architecture: Architecture | None = None
     precision: str = "fp32"
     notes: tuple[str, ...] = ()
+    group: str = ""
 
 
 def space_network(space: SearchSpace, architecture: Architecture, name: str) -> NamedNetwork:
@@ -63,7 +66,8 @@ def space_network(space: SearchSpace, architecture: Architecture, name: str) -> 
 
     colours, height, width = space.input_shape(dict(architecture.settings))
     graph = functools.cache(lambda: space.lower(architecture))
-    return NamedNetwork(name, (colours, height, width), graph, build, architecture=architecture)
+    shape = (colours, height, width)
+    return NamedNetwork(name, shape, graph, build, architecture=architecture, group=group_of(space))
 
 
 def timm_network(text: str, image_side: int | None = None) -> NamedNetwork:
@@ -106,7 +110,8 @@ def timm_network(text: str, image_side: int | None = None) -> NamedNetwork:
 
         return trace(_on_meta(build), shape, name)
 
-    return NamedNetwork(reference.model, shape, functools.cache(graph), build)
+    group = "" if image_side else f"{PREFIX}:{reference.model}"
+    return NamedNetwork(reference.model, shape, functools.cache(graph), build, group=group)
 
 
 def _sides(reference: TimmReference, asked: object) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from latency_tables.evidence import group_of
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.targets import LOCAL, load_target, provenance_line, target_names
 from nas.errors import UsageError
@@ -50,7 +51,9 @@ class ModelProfile:
         axes: What is searched.
         fixed: What is not, and why, in words.
         limits: By target: the limit on its latency in milliseconds.
-        can_be_met: By target: whether the smallest network stays within the limit with the upper end of its interval.
+        can_be_met: By target: whether the smallest network stays within the limit with the upper end of its interval;
+            None where the table has no evidence for it.
+        group: Group of networks whose measurements are evidence for the model's, for the table of this machine.
         sources: What the predictions rest on, a line per target.
     """
 
@@ -61,7 +64,8 @@ class ModelProfile:
     axes: tuple[Axis, ...]
     fixed: tuple[str, ...]
     limits: dict[str, float]
-    can_be_met: dict[str, bool]
+    can_be_met: dict[str, bool | None]
+    group: str
     sources: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +115,8 @@ def profile_model(
         axes=tuple(_axes(space)),
         fixed=tuple(dict.fromkeys(space.outline.fixed)),
         limits=chosen,
-        can_be_met={name: smallest[name].high_ms <= limit for name, limit in chosen.items()},
+        can_be_met={name: smallest[name].is_within(limit) for name, limit in chosen.items()},
+        group=group_of(space),
         sources=tuple(provenance_line(table) for table in tables.values()),
     )
 
@@ -131,7 +136,7 @@ def _has_local() -> bool:
 def _profiled(space: TimmSpace, name: str, predictors: dict[str, LatencyPredictor]) -> NamedRecord:
     architecture = space.find(name)
     graph = _lowered(space, architecture)
-    latency = {target: predictor.graph(graph) for target, predictor in predictors.items()}
+    latency = {target: predictor.graph(graph, group_of(space)) for target, predictor in predictors.items()}
     costs = {"params": graph.params, "macs": graph.macs}
     return NamedRecord(name=name, architecture=architecture, costs=costs, latency=latency)
 

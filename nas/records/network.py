@@ -102,7 +102,8 @@ class NamedRecord(NetworkRecord):
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         data = self.to_json()
-        known = {name: data[name] for name in (*SIZES, LATENCY)}
+        known: dict[str, Any] = {name: data[name] for name in SIZES}
+        known[LATENCY] = {target: latency.claims() for target, latency in self.latency.items()}
         return {"name": self.name, "architecture": self.architecture.to_dict(), **known}
 
 

@@ -8,7 +8,7 @@ import pytest
 from latency_tables import LatencyPredictor, LatencyTable, fuse
 from latency_tables.kernels import ONNX_RUNTIME, base_class, kernel_key
 from search_spaces import SOURCE, OpList, get_space
-from tests.support.tables import KERNEL, ROOFLINE, document
+from tests.support.tables import KERNEL, ROOFLINE, document, validation_of
 
 
 def table(**changes: object) -> LatencyTable:
@@ -104,7 +104,8 @@ def test_population_equals_graph(name: str) -> None:
     ]
     attention = [{**ROOFLINE, "op": op, "highest": [1, 3e8, 3e6, 3e6]} for op in ("matmul", "softmax", "reshape")]
     norm = {**ROOFLINE, "op": "group_norm", "highest": [1, 0, 1.4e5, 1.4e5]}
-    predictor = LatencyPredictor(table(rooflines=[ROOFLINE, *covered, *attention, norm]))
+    rows = {"validation": validation_of({"other/0": 1_000_000, "other/1": 200_000_000})}
+    predictor = LatencyPredictor(table(rooflines=[ROOFLINE, *covered, *attention, norm], **rows))
     genotypes = space.sample(40, np.random.default_rng(0))
     population = predictor.population(space, genotypes)
     graphs = [predictor.graph(space.lower(architecture)) for architecture in space.decode(genotypes)]
@@ -120,9 +121,9 @@ def test_population_equals_graph(name: str) -> None:
 
 def test_scale_overhead_and_interval_apply_to_networks() -> None:
     space = get_space("elastic-mini")
-    graph = space.lower(space.smallest)
-    plain = table(scale=1.0, overhead_ms=0.0, interval={"low": 0.0, "high": 0.0, "coverage": 0.9})
-    bare, dressed = LatencyPredictor(plain).graph(graph), LatencyPredictor(table()).graph(graph)
+    graph, known = space.lower(space.smallest), {"validation": validation_of({"elastic-mini/0": 10_000})}
+    plain = table(scale=1.0, overhead_ms=0.0, interval={"low": 0.0, "high": 0.0, "coverage": 0.9}, **known)
+    bare, dressed = (LatencyPredictor(each).graph(graph, "elastic-mini") for each in (plain, table(**known)))
     assert dressed.ms == pytest.approx(1.1 * bare.ms + 0.05)
     assert dressed.high_ms == pytest.approx(1.2 * (1.1 * bare.high_ms + 0.05))
     assert dressed.low_ms == pytest.approx(0.9 * (1.1 * bare.low_ms + 0.05))

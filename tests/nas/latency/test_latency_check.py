@@ -127,7 +127,7 @@ def test_what_lies_outside_its_interval_is_named_with_the_reason(
     assert result.exit_code == 0, result.output
     (network,) = json.loads((tmp_path / "check.json").read_text())["networks"]
     assert not network["inside_interval"]
-    assert network["reason"].startswith("extrapolated ")
+    assert network["reason"].startswith("no evidence for ")
     assert "elastic-mini/middle" in result.stdout
     assert "1 of 1 networks lie outside" in result.stderr
 

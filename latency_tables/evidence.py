@@ -1,0 +1,83 @@
+"""What a table has evidence for: networks made of kernels like those that it was made from, and of about their sizes.
+
+Elsewhere a sum of priced kernels is no estimate. A table of small networks prices large matrices by what small ones
+cost, and caches that hold all of a small network hold nothing of a large one: a network of 1.1 G MACs was predicted to
+take 3.1 ms by a table of networks of 0.1 to 0.5 ms, and took 27. Legend of array suffixes: n networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from latency_tables.table import Interval, LatencyTable
+
+if TYPE_CHECKING:
+    from search_spaces.space import SearchSpace
+
+Array = npt.NDArray[np.float64]
+
+UNSEEN_SHARE = 0.25
+"""Share of a network's time, at the upper end, or of its MACs, that may be in kernels unlike those of the table."""
+SIZE_FACTOR = 4.0
+"""How many times smaller than the table's smallest network, or larger than its largest, a network's MACs may be."""
+UNCHECKED = Interval(low=-0.4, high=0.6, coverage=0.9)
+"""Residuals of networks of other groups, for tables whose own groups do not tell: see `Evidence.interval`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What networks a table knows.
+
+    Attributes:
+        groups: Groups of networks that it was fitted to, each with a number of networks; none for calibrated tables.
+        fewest_macs: MACs of the smallest network; most_macs of the largest.
+    """
+
+    groups: dict[str, int]
+    fewest_macs: int
+    most_macs: int
+    _own: Interval
+    _others: Interval
+
+    @classmethod
+    def of(cls, table: LatencyTable) -> Evidence:
+        """The evidence of a table, as its validation lists it."""
+        macs = [row.macs for row in table.validation.rows] or [0]
+        groups: dict[str, int] = {}
+        if table.provenance.kind == "measured":
+            for row in table.validation.rows:
+                name = row.network.partition("/")[0]
+                groups[name] = groups.get(name, 0) + 1
+        others = table.foreign_interval or (UNCHECKED if groups else table.interval)
+        return cls(dict(sorted(groups.items())), min(macs), max(macs), table.interval, others)
+
+    def interval(self, group: str) -> Interval:
+        """Residuals to expect of a network: those of held-out networks for the groups of the fit, wider elsewhere."""
+        return self._own if group in self.groups else self._others
+
+    def is_outside(
+        self, group: str, high_n: Array, unseen_high_n: Array, macs_n: Array, unseen_macs_n: Array
+    ) -> npt.NDArray[np.bool_]:
+        """Which networks are unlike those of the table, ``[n]``; none of a group that it was fitted to.
+
+        Args:
+            group: The networks' group.
+            high_n: Upper end of the time of all kernels.
+            unseen_high_n: The same of kernels without evidence.
+            macs_n: Multiply-accumulates of all kernels.
+            unseen_macs_n: The same of kernels without evidence.
+        """
+        size = (macs_n * SIZE_FACTOR < self.fewest_macs) | (macs_n > SIZE_FACTOR * self.most_macs)
+        unseen = (unseen_high_n > UNSEEN_SHARE * high_n) | (unseen_macs_n > UNSEEN_SHARE * macs_n)
+        return np.asarray((size | unseen) & (group not in self.groups))
+
+
+def group_of(space: SearchSpace) -> str:
+    """The group that a space's networks are sampled from: its name, without what changes no kernel of them."""
+    from search_spaces.timm_models import PREFIX, TimmSpace
+
+    return f"{PREFIX}:{space.outline.reference.model}" if isinstance(space, TimmSpace) else space.name

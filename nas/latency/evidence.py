@@ -1,0 +1,135 @@
+"""What to say, and to do, where a table has no evidence for a network: what it was made from, and what to measure."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable
+
+import numpy as np
+
+from latency_tables.errors import NoEvidenceError
+from latency_tables.evidence import Evidence, group_of
+from latency_tables.predictor import LatencyPredictor
+from latency_tables.table import LatencyTable
+from latency_tables.targets import LOCAL
+from nas.errors import NasError, UsageError
+from nas.latency.request import NETWORKS_PER_SPACE, networks_of
+from nas.latency.sample import BROAD, LARGEST_BROAD_MACS, SMALLEST_BROAD_MACS
+from nas.networks.named import NamedNetwork
+from nas.objectives.units import format_count
+from search_spaces import SearchSpace, get_space, population_cost
+
+SAMPLE = 1000
+MOST_OUTSIDE = 0.05
+"""Share of a space's networks without evidence up to which a table is taken for it."""
+SPREAD = 20.0
+"""How many times larger than its smallest network a space's largest one is taken to be, for an estimate of time."""
+START_SECONDS, WRITE_SECONDS, RUNS, MACS_PER_SECOND = 15.0, 2.5, 150, 2.5e10
+"""What a build takes: to begin, to write a network, runs of each network, and how fast a core computes."""
+
+
+def known_networks(table: LatencyTable) -> str:
+    """What a table was made from, for people."""
+    evidence = Evidence.of(table)
+    span = f"{format_count(evidence.fewest_macs)} to {format_count(evidence.most_macs)} MACs"
+    groups = ", ".join(f"{count} of `{group}`" for group, count in evidence.groups.items())
+    return f"networks of {span} ({groups})" if groups else f"{len(table.validation.rows)} published networks of {span}"
+
+
+def require_evidence(predictor: LatencyPredictor, space: SearchSpace) -> None:
+    """Make sure that a measured table can tell what networks of a space take; a calibrated one has ranges for all.
+
+    Raises:
+        NoEvidenceError: It cannot.
+    """
+    table, group = predictor.table, group_of(space)
+    if table.provenance.kind != "measured" or group in predictor.evidence.groups:
+        return
+    ends = space.encode([space.smallest, space.largest])
+    sample = np.concatenate([ends, space.sample(SAMPLE, np.random.default_rng(0))])
+    share = float(predictor.population(space, sample).extrapolated.mean())
+    if share > MOST_OUTSIDE:
+        raise NoEvidenceError(
+            f"target `{table.name}` was made from {known_networks(table)}: it has no evidence for {share:.0%} of the"
+            f" networks of `{group}`",
+            remedy(table, [group], int(population_cost(space, ends).macs.max())),
+        )
+
+
+def require_buildable(target: str) -> None:
+    """Make sure that `--build` can give a target evidence.
+
+    Raises:
+        UsageError: It is not this machine.
+    """
+    if target != LOCAL:
+        raise UsageError(
+            f"`--build` measures this machine, which is target `{LOCAL}`; found `{target}`",
+            "nas latency build --target ssh:user@host or adb:SERIAL measures another device",
+        )
+
+
+def missing_groups(table: LatencyTable | None, networks: Iterable[NamedNetwork]) -> list[str]:
+    """The groups to measure so that a table of this machine has evidence for networks: each named once.
+
+    Models get networks of many kinds, and networks like themselves where those did not help.
+
+    Args:
+        table: The table; None where there is none yet.
+        networks: What is to be predicted.
+    """
+    known = {} if table is None else Evidence.of(table).groups
+    predictor = None if table is None else LatencyPredictor(table)
+    missing: dict[str, None] = {}
+    for network in networks:
+        if predictor is not None and not predictor.graph(network.graph(), network.group).is_declined:
+            continue
+        is_model = not network.group or ":" in network.group
+        wanted = [BROAD, network.group] if is_model else [network.group]
+        missing |= dict.fromkeys([name for name in wanted if name not in known and _can_be_sampled(name)][:1])
+    return list(missing)
+
+
+def _can_be_sampled(group: str) -> bool:
+    from nas.latency.samples import is_group
+
+    if ":" not in group:
+        return is_group(group)
+    try:
+        get_space(group)
+    except NasError:
+        return False  # a model that cannot be made elastic
+    return True
+
+
+def remedy(table: LatencyTable, groups: Iterable[str], most_macs: int = LARGEST_BROAD_MACS) -> str:
+    """What to type so that a measured table gets evidence.
+
+    Args:
+        table: The table.
+        groups: Groups to measure.
+        most_macs: Multiply-accumulates of their largest network.
+    """
+    added = list(dict.fromkeys(groups))
+    if not added:
+        return "measure the network itself: nas latency check NETWORK"
+    if table.name == LOCAL:
+        counts = " and ".join(f"{networks_of(name, NETWORKS_PER_SPACE)} networks of `{name}`" for name in added)
+        return f"`--build` measures {counts} first, about {minutes(added, most_macs)} min on a quiet machine"
+    spaces = ",".join([*Evidence.of(table).groups, *added])
+    device = table.provenance.transport or LOCAL
+    words = ["nas", "latency", "build", "--target", device, "--name", table.name, "--spaces", spaces]
+    return f"measure some: {shlex.join(words)}"
+
+
+def minutes(groups: Iterable[str], most_macs: int) -> int:
+    """About how long this machine takes to measure groups whose largest networks have so many multiply-accumulates."""
+    seconds = START_SECONDS
+    for group in groups:
+        most, spread = (most_macs, SPREAD)
+        if group == BROAD:
+            most, spread = LARGEST_BROAD_MACS, LARGEST_BROAD_MACS / SMALLEST_BROAD_MACS
+        mean_macs = most * (1 - 1 / spread) / math.log(spread)  # of sizes spread evenly on a logarithmic scale
+        seconds += networks_of(group, NETWORKS_PER_SPACE) * (WRITE_SECONDS + RUNS * mean_macs / MACS_PER_SECOND)
+    return math.ceil(seconds / 60)
