@@ -35,13 +35,13 @@ def correlate(
 ) -> None:
     """Show how well scores rank networks whose accuracy is known."""
     from nas.scores.correlate import correlate as correlate_networks
-    from nas.scores.correlate import read_accuracies
+    from nas.scores.correlate import read_trained
     from nas.scores.registry import get_score, score_names
 
     names = score_names() if scores.strip() == ALL else [name.strip() for name in scores.split(",") if name.strip()]
     for name in names:
         get_score(name)
-    trained = read_accuracies(accuracies, image_size)
+    trained = read_trained(accuracies, image_size)
     with ProgressPrinter(quiet) as progress:
         report = correlate_networks(
             trained, names, repeats=repeats, batch_size=batch_size, seed=seed, progress=progress

@@ -67,4 +67,4 @@ def _file(result: SearchResult) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"

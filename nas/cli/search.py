@@ -39,7 +39,7 @@ def search(
 
     Without images, untrained networks are ranked by a score. With `--data` a supernet is trained first and networks are
     ranked by accuracy; with `--supernet` a trained one is used; with `--model` the networks inside a model of timm are
-    trained from its own weights.
+    trained from its own weights; with `--accuracies` they are looked up in a table.
     """
     if dry_run:
         model = given.get("model")

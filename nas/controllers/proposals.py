@@ -58,12 +58,14 @@ def fresh_proposals(
 ) -> Genotypes:
     """Up to ``count`` distinct genotypes ``[n, c]`` within the bounds that are not in ``seen``, as far as they turn up.
 
-    Neighbours of ``parents`` ``[n, c]`` are tried first, farther ones with every round, then samples of the space.
+    Neighbours of ``parents`` ``[n, c]`` are tried first, farther ones with every round, with samples of the space; at
+    last many samples alone, so that of a space with few networks none is left out.
     """
     drawn = max(FRESH, count)
-    for changes in range(1, ROUNDS + 1):
-        candidates = problem.space.sample(drawn, generator)
-        if len(parents):
+    for changes in range(1, ROUNDS + 2):
+        is_last = changes > ROUNDS
+        candidates = problem.space.sample(max(DRAWN, count) if is_last else drawn, generator)
+        if len(parents) and not is_last:
             candidates = np.concatenate([mutate(problem, parents, drawn, changes, generator), candidates])
         fresh = distinct(without(within_bound(problem, candidates), seen))
         if len(fresh):

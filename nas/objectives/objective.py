@@ -21,6 +21,8 @@ from nas.records.network import LATENCY, NetworkRecord, latency_name, target_of
 from nas.records.trial import State, Trial
 
 ACCURACY, FIDELITY = "accuracy", "fidelity"
+PREDICTED_ACCURACY = "predicted_accuracy"
+"""Of a network whose accuracy is not known, from those that are."""
 
 
 @dataclass(frozen=True)

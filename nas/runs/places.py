@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = "folder"
 """Where the run folder lay when its paths were recorded."""
-PLACES = ("data", "supernet", "weights", "run")
+PLACES = ("data", "supernet", "weights", "run", "accuracies")
 """Settings that name a place, so that a run which goes on may be given another one for the same thing."""
 TEACHERS = "teacher_weights"
 _WORDS = ("pretrained", "random")

@@ -15,9 +15,10 @@ from nas.errors import NasError, UsageError
 from nas.events import StageProgress, ignore
 from nas.networks.named import NamedNetwork
 from nas.networks.resolve import resolve_network
+from nas.records.accuracies import read_accuracies
 from nas.scores.rank_statistics import Estimate, partial_rank_correlation, rank_correlation
 from search_spaces import get_space
-from search_spaces.csv_table import Column, CsvTable
+from search_spaces.csv_table import Column
 
 if TYPE_CHECKING:
     from nas.predictors import EncodedArchitectures
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_COLUMNS = (
-    Column("network", ("model",), is_required=True),
-    Column("accuracy", ("acc", "top1", "top_1"), is_required=True, units={"": 1.0, "%": 1.0, "percent": 1.0}),
-)
+_NETWORKS = Column("network", ("model",), is_required=True)
 SIZES = ("params", "macs")
 """What every score has to beat; always shown, and first."""
 LEAST_NETWORKS, ENOUGH_NETWORKS = 5, 20
@@ -41,7 +39,7 @@ class TrainedNetwork:
 
     Attributes:
         network: As resolved.
-        accuracy: In any unit; higher is better.
+        accuracy: A share of images.
     """
 
     network: NamedNetwork
@@ -85,7 +83,7 @@ class CorrelationReport:
     notes: tuple[str, ...]
 
 
-def read_accuracies(path: Path, image_side: int | None = None) -> list[TrainedNetwork]:
+def read_trained(path: Path, image_side: int | None = None) -> list[TrainedNetwork]:
     """The trained networks of a CSV file with the columns ``network`` and ``accuracy``; other columns are ignored.
 
     Args:
@@ -95,21 +93,21 @@ def read_accuracies(path: Path, image_side: int | None = None) -> list[TrainedNe
     Raises:
         UsageError: The file or a line of it cannot be used; the message names the line.
     """
-    rows = _read_rows(path)
+    rows = read_accuracies(path, _NETWORKS)
     trained: list[TrainedNetwork] = []
     first_lines: dict[object, int] = {}
-    for line, text, accuracy in rows:
+    for row in rows:
         try:
-            network = resolve_network(text, image_side)
+            network = resolve_network(row.network, image_side)
         except NasError as error:
-            raise UsageError(f"accuracies `{path}`: line {line}: {error}", error.hint) from error
-        first = first_lines.setdefault(_identity(network), line)
-        if first != line:
+            raise UsageError(f"accuracies `{path}`: line {row.line}: {error}", error.hint) from error
+        first = first_lines.setdefault(_identity(network), row.line)
+        if first != row.line:
             raise UsageError(
-                f"accuracies `{path}`: line {line}: network `{text}` stands in line {first} already",
+                f"accuracies `{path}`: line {row.line}: network `{row.network}` stands in line {first} already",
                 "keep the accuracy that is right",
             )
-        trained.append(TrainedNetwork(network, accuracy))
+        trained.append(TrainedNetwork(network, row.accuracy))
     if len(trained) < LEAST_NETWORKS:
         raise UsageError(f"accuracies `{path}`: found {len(trained)} of at least {LEAST_NETWORKS} networks")
     if len({each.accuracy for each in trained}) == 1:
@@ -236,26 +234,3 @@ def _correlation(
         float(np.mean([result.seconds for result in results])),
         tuple(failures),
     )
-
-
-def _read_rows(path: Path) -> list[tuple[int, str, float]]:
-    """Line number, network and accuracy of each row."""
-    table = CsvTable(path, "accuracies", _COLUMNS, UsageError)
-    networks, accuracies = table.texts("network"), table.numbers("accuracy")["accuracy"]
-    rows = []
-    for line, text, accuracy in zip(table.lines, networks, accuracies, strict=True):
-        if not text:
-            table.fail(line, "no network", "leave no fields of `network` empty")
-        if accuracy is None or not 0 <= accuracy <= 100:
-            found = "nothing" if accuracy is None else f"{accuracy:g}"
-            table.fail(line, f"accuracy is {found}, expected a share from 0 to 1 or a percentage from 0 to 100")
-        rows.append((line, text, accuracy))
-    percentage = next((row for row in rows if row[2] > 1), None)
-    share = next((row for row in rows if 0 < row[2] <= 1), None)
-    if percentage and share and not table.says_unit("accuracy"):
-        table.fail(
-            share[0],
-            f"accuracy is {share[2]:g}, in line {percentage[0]} it is {percentage[2]:g}: shares and percentages mixed?",
-            "give all as percentages and name the column `accuracy_%`",
-        )
-    return rows

@@ -20,7 +20,8 @@ def executor_name(settings: SearchSettings) -> ExecutorName:
     """The executor that is asked for, or else local workers for evaluations that are worth them."""
     if settings.executor is not None or settings.ray_address is not None or settings.gpus_per_trial:
         return cast("ExecutorName", settings.executor or "ray")
-    return "local" if settings.workers > 1 and is_shared_out(settings.score, settings.evaluates) else "in-process"
+    is_worth_it = settings.accuracies is None and is_shared_out(settings.score, settings.evaluates)
+    return "local" if settings.workers > 1 and is_worth_it else "in-process"
 
 
 def default_batch(settings: SearchSettings) -> int:

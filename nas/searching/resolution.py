@@ -36,6 +36,8 @@ TABLE_BATCH = (16, 4096)
 """Least and most networks of one of them."""
 HALVING_BATCH = 27
 """Networks of one bracket of successive halving."""
+_ACCURATE = frozenset({"data", "supernet", "accuracies"})
+"""Settings that say where accuracies come from."""
 _ASVIT: Mapping[str, Any] = {"score": "as-vit", "evaluations": 500, "seed": 8}
 CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "reinforce": _ASVIT,
@@ -55,7 +57,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     if {"model", "weights"} & set(chosen):
         chosen = check_model(chosen)
     chosen = _with_devices(_with_objectives(_with_labels(chosen)))
-    is_trained = bool({"data", "supernet"} & set(chosen))
+    is_trained = bool(_ACCURATE & set(chosen))
     ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)
     has_window = bool({"macs", "params"} & set(chosen)) and chosen.get("window", DEFAULT_WINDOW) > 0
     if has_window and chosen.get("objectives") is None:
@@ -144,7 +146,7 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     if chosen.get("objectives") is None:
         return chosen
     names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
-    is_trained = bool({"data", "supernet"} & set(chosen))
+    is_trained = bool(_ACCURATE & set(chosen))
     evaluated, leading = evaluated_name(names), FIDELITY if chosen.get("labels") == WITHOUT_LABELS else ACCURACY
     if evaluated is not None and evaluated not in (ACCURACY, FIDELITY) and find_quantity(evaluated) is None:
         scores = [*score_names(), *(name.replace("-", "_") for name in score_names())]
@@ -153,11 +155,12 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     if is_trained and evaluated != leading:
         raise UsageError(
             f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{leading}` among them, since"
-            f" networks with trained weights {'and no labels ' if leading == FIDELITY else ''}are ranked by it"
+            f" networks with {_what_is_known(chosen)} are ranked by it"
         )
     if evaluated == ACCURACY and not is_trained:
         raise UsageError(
-            f"objectives: `{ACCURACY}` needs trained weights", hint="add `data` or `supernet`, or name a score instead"
+            f"objectives: `{ACCURACY}` needs trained weights",
+            hint="add `data`, `supernet` or `accuracies`, or name a score instead",
         )
     chosen = {**chosen, "objectives": names}
     if evaluated is None and "score" in chosen:
@@ -172,6 +175,12 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"`score` is {chosen['score']!r}, but the objectives name `{evaluated}`, expected the same")
     get_score(score)
     return chosen
+
+
+def _what_is_known(chosen: Mapping[str, Any]) -> str:
+    if "accuracies" in chosen:
+        return "known accuracies"
+    return f"trained weights{' and no labels' if chosen.get('labels') == WITHOUT_LABELS else ''}"
 
 
 def _with_devices(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -261,6 +270,27 @@ def _check_compensation(settings: SearchSettings) -> None:
         raise UsageError("`limit_share` is 0, expected more than 0", hint="for example `--limit 60%`")
 
 
+def _check_accuracies(settings: SearchSettings) -> None:
+    """Make sure that accuracies come from one place."""
+    if settings.accuracies is None:
+        if settings.interpolate:
+            raise UsageError("`interpolate` without a table", hint="add `accuracies`, a table of known ones")
+        return
+    others = {name: getattr(settings, name) for name in ("data", "supernet", "model", "score")}
+    for name, value in others.items():
+        if value is not None:
+            raise UsageError(
+                f"`{name}` is {value!r}, but accuracies are looked up in `{settings.accuracies}`",
+                hint=f"leave `{name}` or `accuracies` out",
+            )
+    is_shared_out = settings.executor not in (None, EXECUTORS[0]) or settings.ray_address or settings.gpus_per_trial
+    if settings.fidelity != "full" or is_shared_out:
+        raise UsageError(
+            "accuracies are looked up in a table, which neither halves nor workers make faster",
+            hint="leave `fidelity`, `executor`, `ray_address` and `gpus_per_trial` out",
+        )
+
+
 def _checked(settings: SearchSettings) -> SearchSettings:
     """The settings, if they make sense."""
     if settings.train not in (None, SUPERNET, WINNER):
@@ -286,6 +316,7 @@ def _checked(settings: SearchSettings) -> SearchSettings:
             f"`score` is {settings.score!r}, but networks with trained weights are ranked by accuracy",
             hint="leave `score` out, or `data` and `supernet`",
         )
+    _check_accuracies(settings)
     if settings.policy is not None and settings.finishes:
         raise UsageError(
             "`policy` given, but no supernet is trained", hint=f"add `train {SUPERNET}`, or leave `policy` out"

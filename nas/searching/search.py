@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
+from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.evaluation.fidelity import FidelityEvaluator
@@ -68,9 +69,9 @@ def search(given: Given) -> SearchResult:
 
     Without images networks are ranked untrained, by a score. With ``data`` a supernet is trained first, and networks
     are ranked by accuracy on the images' search part. With ``supernet`` its weights are used, with ``model`` those of
-    the model, out of which networks are cut. The most accurate network within the limits, or the front's knee where
-    there are none, is exported and verified: test accuracy of the exported file, and measured beside predicted latency
-    where the target is this machine. Every reported network satisfies all bounds at once.
+    the model, out of which networks are cut; with ``accuracies`` they are looked up. The most accurate network within
+    the limits, or the front's knee where there are none, is exported and verified: test accuracy of the exported file,
+    and measured latency where the target is this machine. Every reported network satisfies all bounds at once.
 
     Returns:
         The front and what can be done with it.
@@ -111,6 +112,7 @@ class _Question:
     identity: Mapping[str, Any]
     spent_seconds: float
     own: PretrainedStart | None = None
+    table: AccuracyTable | None = None
 
 
 class _Search:
@@ -206,7 +208,10 @@ class _Search:
                 images = load_data(settings.data, side)
         if images is not None:
             classes = images.classes if own is None else own.supernet.space.classes
-        space = get_space(settings.space, classes=classes)
+        space, table = get_space(settings.space, classes=classes), None
+        if settings.accuracies is not None:
+            table = AccuracyTable.read(Path(settings.accuracies), space, settings.interpolate)
+            space = table.space
         if training is not None:
             check_training(training, space)
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
@@ -228,13 +233,14 @@ class _Search:
             "space_version": space.version,
             "latency_fingerprint": bounds.fingerprint(),
             "supernet_digest": supernet_digest,
+            "accuracies_digest": None if table is None else table.digest,
         }
         if own is not None:
             spent_seconds += own.seconds
             if settings.compensation is not None and (asked := Compensation.of(settings.recorded())) is not None:
                 assert images is not None, "a search inside a model has images"
                 asked.compensator(own.supernet, images, settings.seed)
-        return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own)
+        return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own, table)
 
     def _suggested(self, own: PretrainedStart, question: _Question) -> list[list[int]] | None:
         """Networks that the weights of a model suggest, for the record."""
@@ -304,6 +310,8 @@ class _Search:
         settings, images = self.settings, question.images
         if question.untrained is not None or not settings.evaluates:
             return question.untrained, None
+        if question.table is not None:
+            return question.table.evaluator(), None
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
             return SupernetEvaluator(question.supernet, images, settings.seed), None
@@ -372,7 +380,7 @@ class _Search:
             target=settings.target,
             limit_ms=settings.limit_ms,
             objective=objectives[0].name,
-            sources=[device.source for device in question.bounds.devices],
+            sources=[source.source for source in (*question.bounds.devices, question.table) if source is not None],
         )
         document = front_document(header, front, loop.evaluated, None if is_interrupted else loop.settled())
         limits = settings.bounds

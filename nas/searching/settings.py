@@ -108,6 +108,23 @@ class SearchSettings(RunSettings, Question):
         Path | str | None,
         Setting("Run folder of `nas train`, or a checkpoint, whose space and trained weights are searched.", SPACE),
     ] = None
+    accuracies: Annotated[
+        Path | str | None,
+        Setting(
+            "Table of known accuracies, in place of images and weights: a CSV file with the columns architecture and"
+            " accuracy. Networks that it lacks are never proposed.",
+            SPACE,
+            metavar="TABLE",
+        ),
+    ] = None
+    interpolate: Annotated[
+        bool,
+        Setting(
+            "Whether networks that `accuracies` lacks are proposed too, with an accuracy that is predicted from those"
+            " that it has, and called so.",
+            SPACE,
+        ),
+    ] = False
     model: Annotated[
         str | None,
         Setting(
@@ -296,7 +313,8 @@ class SearchSettings(RunSettings, Question):
     @property
     def evaluates(self) -> bool:
         """Whether anything has to be evaluated: a score, or accuracy."""
-        return self.score is not None or self.data is not None or self.supernet is not None
+        judged_by = (self.score, self.data, self.supernet, self.accuracies)
+        return any(given is not None for given in judged_by)
 
     @property
     def targets(self) -> list[str]:

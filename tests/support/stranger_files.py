@@ -23,6 +23,7 @@ from latency_tables.device_runner import _rounds
 from latency_tables.figures import CONDITIONS, read_figures
 from latency_tables.measurement_journal import MeasurementJournal
 from nas.errors import NasError
+from nas.evaluation.accuracy_table import AccuracyTable
 from nas.exporting import verify
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import find_source
@@ -37,7 +38,7 @@ from nas.runs.folder import RunFolder, checkpoint_header
 from nas.runs.front import PICKS, load_front
 from nas.runs.run import Run
 from nas.runs.settings_file import read_settings, toml_text
-from nas.scores.correlate import read_accuracies
+from nas.scores.correlate import read_trained
 from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
 from nas.training.request import run_settings
@@ -344,6 +345,8 @@ def _table_formats(folder: Path) -> list[Format]:
     rows = [f"elastic-mini/{name},{80 + place}.5" for place, name in enumerate(names)]
     rows += [f"elastic/{name},{70 + place}.5" for place, name in enumerate(("T1", "T2", "S1", "S2"))]
     accuracies.write_text("\n".join(["network,accuracy", *rows, ""]))
+    known = folder / "known.csv"
+    known.write_text("architecture,accuracy\nS1,77.2\nT1,75.1\n")
     kept = MeasurementJournal(journal, {"device": "d"})
     for record in (
         {"kind": "facts", "governor": "performance", "celsius": 40.5},
@@ -378,7 +381,8 @@ def _table_formats(folder: Path) -> list[Format]:
     return [
         Format("latency table", table, mutate_json, read_table),
         Format("figures", figures, mutate_fields, read_figures_file),
-        Format("accuracies", accuracies, mutate_fields, lambda: read_accuracies(accuracies)),
+        Format("accuracies", accuracies, mutate_fields, lambda: read_trained(accuracies)),
+        Format("table of accuracies", known, mutate_fields, lambda: AccuracyTable.read(known, get_space("elastic"))),
         Format("measurement journal", journal, mutate_lines, read_journal),
         Format(
             "results of a benchmark program",

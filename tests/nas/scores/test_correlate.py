@@ -16,7 +16,7 @@ from nas.errors import EvaluationError, UsageError
 from nas.networks.named import space_network
 from nas.scores import registry
 from nas.scores.base import Score
-from nas.scores.correlate import TrainedNetwork, correlate, encode_networks, read_accuracies
+from nas.scores.correlate import TrainedNetwork, correlate, encode_networks, read_trained
 from nas.scores.rank_statistics import kendall_tau
 from nas.scores.untrained import UntrainedNetwork
 from search_spaces import get_space
@@ -114,7 +114,7 @@ def test_bad_files(tmp_path: Path, content: str, message: str, hint: str) -> Non
     path = tmp_path / "accuracies.csv"
     path.write_text(content)
     with pytest.raises(UsageError) as caught:
-        read_accuracies(path)
+        read_trained(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     if "unknown" not in message:
@@ -123,10 +123,10 @@ def test_bad_files(tmp_path: Path, content: str, message: str, hint: str) -> Non
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        read_accuracies(tmp_path / "nowhere.csv")
+        read_trained(tmp_path / "nowhere.csv")
     (tmp_path / "latin.csv").write_bytes("network,accuracy\nrésumé,1\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"latin.csv`: line 2: byte 18 is not UTF-8"):
-        read_accuracies(tmp_path / "latin.csv")
+        read_trained(tmp_path / "latin.csv")
 
 
 def write_csv(path: Path, count: int) -> None:
@@ -175,7 +175,7 @@ def test_one_network_under_two_names_is_refused_and_twins_are_named(tmp_path: Pa
         rows = others if one in others else f"{others}{one},71\n"
         path.write_text(f"network,accuracy\n{rows}{two},72\n")
         with pytest.raises(UsageError, match=r"line \d: network .* stands in line \d already"):
-            read_accuracies(path)
+            read_trained(path)
     path.write_text(f"network,accuracy\n{others}resnet18.a1_in1k,70\nresnet18.fb_ssl_yfcc100m_ft_in1k,72\n")
-    report = correlate(read_accuracies(path), ["params"], repeats=1, batch_size=4)
+    report = correlate(read_trained(path), ["params"], repeats=1, batch_size=4)
     assert "the same, and no score tells them apart: `resnet18.a1_in1k` = `resnet18.fb_ssl" in report.notes[-1]
