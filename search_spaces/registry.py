@@ -14,6 +14,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
 from search_spaces.errors import SearchSpaceError
+from search_spaces.mixers import MixersSpace
+from search_spaces.mixers_definitions import MIXERS_MINI, MIXERS_SPACE
 from search_spaces.plugins import Registry, installed
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
@@ -32,6 +34,8 @@ SPACES: Registry[SpaceFactory] = Registry(
         "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
         "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
         "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
+        "mixers": lambda classes: MixersSpace(MIXERS_SPACE, classes),
+        "mixers-mini": lambda classes: MixersSpace(MIXERS_MINI, classes),
         "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
         "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
         "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),

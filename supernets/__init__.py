@@ -4,6 +4,7 @@ from supernets.batch_norm import reestimate_batch_norm
 from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
 from supernets.families import asvit as _asvit
 from supernets.families import elastic as _elastic
+from supernets.families import mixers as _mixers
 from supernets.families import resnas as _resnas
 from supernets.family import NetworkFamily, build_network, family_of, network_config, register_family
 from supernets.supernet import BorrowedSubnet, Supernet
@@ -23,4 +24,4 @@ __all__ = [
     "register_family",
 ]
 
-del _asvit, _elastic, _resnas
+del _asvit, _elastic, _mixers, _resnas

@@ -105,6 +105,17 @@ class NetworkFamily(ABC):
         """
         return weights
 
+    def deployed_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The description of a network as it is deployed, from that of one as it is trained, see `deploy`."""
+        return config
+
+    def deploy(self, network: nn.Module) -> nn.Module:
+        """The network as it is deployed, which computes the same in evaluation mode.
+
+        Op graphs are of this form. It is the network itself but where layers are folded into others.
+        """
+        return network
+
 
 _families: dict[type[SearchSpace], NetworkFamily] = {}
 

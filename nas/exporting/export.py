@@ -48,6 +48,9 @@ TOLERANCE = 1e-6
 happen to lie at equally aligned addresses; kernels may round differently elsewhere. Formats have tolerances of their
 own; what reduced precision costs is measured on images, see `nas.exporting.formats.measured`."""
 
+FOLDING_TOLERANCE = 1e-5
+"""The same for layers that are folded into others when a network is deployed, whose sums are taken in another order."""
+
 
 class ProofError(NasError):
     """Two forms of the same network disagree; nothing was written."""
@@ -175,6 +178,19 @@ def _resized(space: str, side: int, images_BCHW: Tensor) -> Tensor:
 
 
 def _prepare(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
+    """The network as it is deployed, with its own BatchNorm statistics, and how far it lies from what it comes from."""
+    network, proof = _trained_form(request)
+    deployed = family_of(request.space).deploy(network)
+    if deployed is not network:
+        images_BCHW = _images(request)
+        with torch.no_grad():
+            difference = _difference(deployed(images_BCHW), network(images_BCHW))
+        _check(difference, FOLDING_TOLERANCE, "the network with folded layers")
+        proof["deployed_difference"] = difference
+    return deployed, proof
+
+
+def _trained_form(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     """The stand-alone network with its own BatchNorm statistics, and how far it lies from the active subnet."""
     if request.supernet is None:
         return build_network(request.space, request.architecture).eval(), {}

@@ -147,9 +147,9 @@ def _build_vit(config: VitConfig) -> nn.Module:
 
 def _space_sample(space: SearchSpace, number: int, architecture: Architecture) -> Sample:
     def build() -> nn.Module:
-        from supernets import build_network
+        from supernets import build_network, family_of
 
-        return build_network(space, architecture)
+        return family_of(space).deploy(build_network(space, architecture))
 
     side = space.input_shape(dict(architecture.settings))[-1]
     return Sample(f"{space.name}/{number}", build, functools.partial(space.lower, architecture), side)

@@ -76,7 +76,7 @@ def make_checkpoint(
     Args:
         space: The space that it belongs to, or the space of it alone.
         architecture: The network.
-        network: Its module, on the CPU.
+        network: Its module as it is deployed, on the CPU.
         image: What is known of its images: ``mean``, ``std``, ``class_names``, ``crop_share``.
     """
     if isinstance(space.base, TimmSpace):
@@ -84,7 +84,8 @@ def make_checkpoint(
     family = family_of(space)
     module_file = Path(family.source_file)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    entries = {"architecture": architecture.to_dict(), "network": network_config(space, architecture)}
+    config = family.deployed_config(network_config(space, architecture))
+    entries = {"architecture": architecture.to_dict(), "network": config}
     return Checkpoint(entries, state, module_file, _own_usage(module_file.stem, family.class_name))
 
 

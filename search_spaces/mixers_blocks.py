@@ -1,0 +1,385 @@
+"""Sizes and operators of the blocks of the `mixers` family: pyramids whose token mixers are chosen.
+
+Between blocks flow tokens ``(side * side, channels)``, row by row. A block of one kind is a block of a network; with
+several kinds it holds the tensors of all of them, which networks share, and has no operators. Operators are those of
+the deployed network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search_spaces.graph import SOURCE, Op, OpList, Shape
+
+MIXERS = ("none", "pool", "conv", "window", "shift", "sra", "pooled", "hilo", "linear", "full")
+"""Kinds of token mixers by code."""
+STEMS = ("patch", "overlap", "conv")
+ENTRIES = ("merge", "patch", "batch", "overlap", "residual")
+FEED_FORWARDS = ("plain", "dw", "repa75", "repa50")
+WINDOWED = ("window", "shift")
+WITHOUT_HEADS = ("none", "pool", "conv")
+
+
+def low_heads(heads: int) -> int:
+    """Of the heads of HiLo, those that look at the reduced map: nine tenths; a single head leaves none for it."""
+    return min(max(9 * heads // 10, 1), heads - 1)
+
+
+class _Tokens(OpList):
+    """Operators on the tokens of a square map.
+
+    Args:
+        side: Side of the map.
+        width: Channels that come in.
+    """
+
+    def __init__(self, side: int, width: int) -> None:
+        super().__init__((side * side, width))
+        self.side = side
+
+    def move(self, name: str, source: str, shape: Shape, function: str = "transpose") -> str:
+        """Transpose, split or roll."""
+        return self.append(name, "reshape", [source], shape, function=function)
+
+    def map(self, name: str, source: str) -> str:
+        """Tokens as a map."""
+        return self.move(f"{name}.map", source, (self.shape(source)[1], self.side, self.side))
+
+    def tokens(self, name: str, source: str) -> str:
+        """A map as tokens."""
+        channels, height, width = self.shape(source)
+        return self.move(f"{name}.tokens", source, (height * width, channels))
+
+    def depthwise(self, name: str, source: str, kernel: int) -> str:
+        """A depthwise convolution with a bias."""
+        side, channels = self.side, self.shape(source)[0]
+        weights = channels * kernel * kernel
+        return self.append(
+            name,
+            "depthwise_conv",
+            [source],
+            (channels, side, side),
+            kernel=kernel,
+            macs=weights * side * side,
+            params=weights + channels,
+        )
+
+    def depthwise_tokens(self, name: str, source: str, kernel: int) -> str:
+        """The same on tokens."""
+        return self.tokens(name, self.depthwise(name, self.map(name, source), kernel))
+
+    def layer_norm(self, name: str, source: str) -> str:
+        """A layer norm over the channels."""
+        return self.norm(name, source, "layer_norm", affine_channels=self.shape(source)[-1])
+
+    def average(self, name: str, source: str, reduction: int) -> str:
+        """The means of the cells of a map of tokens, as tokens."""
+        last = self.map(name, source)
+        side = self.side // reduction
+        shape = (self.shape(last)[0], side, side)
+        last = self.append(name, "pool", [last], shape, function="average", kernel=reduction, stride=reduction)
+        return self.tokens(name, last)
+
+    def attend(self, name: str, factors: Sequence[str], bias: int | None = None) -> str:
+        """Attention of heads ``(heads, tokens, channels)``.
+
+        Args:
+            name: Name of the operators.
+            factors: Values, keys, queries.
+            bias: Parameters of what is added to the logits; None where nothing is.
+        """
+        value, key, query = factors
+        heads, tokens, head_width = self.shape(query)
+        keys = self.shape(key)[1]
+        logits, macs = (heads, tokens, keys), heads * tokens * keys * head_width
+        key = self.move(f"{name}.key", key, (heads, head_width, keys))
+        last = self.append(f"{name}.scores", "matmul", [query, key], logits, macs=macs)
+        if bias is not None:
+            last = self.append(f"{name}.bias", "add", [last], logits, params=bias)
+        last = self.append(f"{name}.softmax", "softmax", [last], logits)
+        return self.append(f"{name}.values", "matmul", [last, value], (heads, tokens, head_width), macs=macs)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """Patches of an image as tokens, behind a layer norm.
+
+    Attributes:
+        side: Side of the image in pixels.
+        stride: Distance of patches; with two convolutions 4.
+    """
+
+    side: int
+    width: int
+    stride: int
+    kinds: tuple[str, ...]
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators."""
+        (kind,) = self.kinds
+        ops = OpList((3, self.side, self.side))
+        if kind == "conv":
+            last = ops.conv("conv1", SOURCE, self.width // 2, kernel=3, stride=2, bias=True)
+            last = ops.norm("batch_norm1", last, "batch_norm", affine_channels=self.width // 2)
+            last = ops.activation("activation", last, "relu")
+            last = ops.conv("conv2", last, self.width, kernel=3, stride=2, bias=True)
+            last = ops.norm("batch_norm2", last, "batch_norm", affine_channels=self.width)
+        else:
+            kernel = self.stride if kind == "patch" else 2 * self.stride - 1
+            last = ops.conv(kind, SOURCE, self.width, kernel=kernel, stride=self.stride, bias=True)
+        tokens = ((self.side // self.stride) ** 2, self.width)
+        last = ops.append("tokens", "reshape", [last], tokens, function="transpose")
+        ops.norm("norm", last, "layer_norm", affine_channels=self.width)
+        return ops.ops
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The reduction in front of a stage: half the side, other channels.
+
+    Attributes:
+        side: Side of the map that comes in.
+    """
+
+    side: int
+    in_width: int
+    width: int
+    kinds: tuple[str, ...]
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators."""
+        (kind,) = self.kinds
+        ops = _Tokens(self.side, self.in_width)
+        tokens = (self.side**2 // 4, self.width)
+        if kind == "merge":
+            cells = ops.move("cells", SOURCE, (tokens[0], 4 * self.in_width))
+            ops.linear("merge", ops.layer_norm("merge_norm", cells), self.width, bias=False)
+            return ops.ops
+        last = SOURCE if kind == "batch" else ops.layer_norm("norm", SOURCE)
+        kernel = 2 if kind in ("patch", "batch") else 3
+        last = ops.conv(f"conv{kernel}", ops.map("main", last), self.width, kernel=kernel, stride=2, bias=True)
+        if kind == "batch":
+            last = ops.norm("batch_norm", last, "batch_norm", affine_channels=self.width)
+        last = ops.tokens("main", last)
+        if kind == "batch":
+            ops.activation("activation", last, "gelu")
+        elif kind == "overlap":
+            ops.layer_norm("out_norm", last)
+        elif kind == "residual":
+            kept = ops.average("shortcut", SOURCE, 2)
+            if self.width > self.in_width:
+                kept = ops.move("shortcut.pad", kept, tokens, "pad")
+            ops.add("residual", last, kept)
+        return ops.ops
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """What mixes tokens, behind a layer norm, with a shortcut and where asked a convolution for the positions.
+
+    Attributes:
+        side: Side of the map of tokens.
+        head_width: Channels of an attention head; the width where a kind has no heads.
+        kinds: Of `MIXERS` but ``none``, which is no block.
+        positions: Whether depthwise convolutions say where a token is; else windows have a table of offsets.
+        reduction: Factor by which the map's side is reduced where keys are; windows have the reduced side.
+        kernel: Side of the large depthwise windows.
+        least: Smallest denominator of linear attention.
+        high: Channels of HiLo's high heads, else 0.
+        low: Channels of HiLo's low heads, else 0.
+    """
+
+    side: int
+    width: int
+    head_width: int
+    kinds: tuple[str, ...]
+    positions: bool
+    reduction: int
+    kernel: int
+    least: int
+    high: int = 0
+    low: int = 0
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.width // self.head_width
+
+    @property
+    def window(self) -> int:
+        """Side of a window, and of the reduced map."""
+        return self.side // self.reduction
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators."""
+        (kind,) = self.kinds
+        ops = _Tokens(self.side, self.width)
+        last = SOURCE
+        if self.positions:
+            last = ops.add("cpe.residual", last, ops.depthwise_tokens("cpe", last, 3))
+        mixed = getattr(self, f"_{kind}")(ops, ops.layer_norm("norm1", last))
+        last = ops.add("residual", last, mixed)
+        if self.positions and kind in WINDOWED:
+            last = ops.add("cpe2.residual", last, ops.depthwise_tokens("cpe2", last, 3))
+        if kind == "linear":
+            ops.add("local.residual", last, self._concentrated(ops, ops.layer_norm("norm3", last)))
+        return ops.ops
+
+    def _pool(self, ops: _Tokens, last: str) -> str:
+        source = ops.map("pool", last)
+        pooled = ops.append("pool", "pool", [source], ops.shape(source), function="average", kernel=3)
+        mixed = ops.add("difference", ops.tokens("pool", pooled), last)
+        return ops.append("scale", "multiply", [mixed], ops.shape(mixed), params=self.width)
+
+    def _conv(self, ops: _Tokens, last: str) -> str:
+        last = ops.depthwise_tokens("depthwise", ops.linear("vkq", last, self.width), self.kernel)
+        return ops.linear("project", last, self.width)
+
+    def _full(self, ops: _Tokens, last: str) -> str:
+        vkq = ops.linear("vkq", last, 3 * self.width)
+        return self._project(ops, ops.attend("attention", self._heads(ops, "vkq", vkq, 3)))
+
+    def _window(self, ops: _Tokens, last: str, is_shifted: bool = False) -> str:
+        if is_shifted:
+            last = ops.move("roll", last, ops.shape(last), "roll")
+        vkq = ops.linear("vkq", last, 3 * self.width)
+        parts = [ops.move(f"{part}.split", vkq, (self.side**2, self.width), "split") for part in "vkq"]
+        v, k, q = (self._in_windows(ops, f"{part}.windows", each) for part, each in zip("vkq", parts, strict=True))
+        table = 0 if self.positions else (2 * self.window - 1) ** 2 * self.heads
+        last = ops.attend("attention", (v, k, q), table if table or is_shifted else None)
+        last = ops.move("merge", last, (self.side**2, self.width))
+        last = ops.linear("project", last, self.width)
+        return ops.move("roll_back", last, ops.shape(last), "roll") if is_shifted else last
+
+    def _shift(self, ops: _Tokens, last: str) -> str:
+        return self._window(ops, last, is_shifted=True)
+
+    def _sra(self, ops: _Tokens, last: str) -> str:
+        reduced = ops.conv(
+            "reduce", ops.map("reduce", last), self.width, kernel=self.reduction, stride=self.reduction, bias=True
+        )
+        return self._reduced(ops, last, ops.layer_norm("reduce_norm", ops.tokens("reduce", reduced)))
+
+    def _pooled(self, ops: _Tokens, last: str) -> str:
+        reduced = ops.linear("pool_reduce", ops.average("average", last, self.reduction), self.width)
+        return self._reduced(ops, last, ops.activation("activation", ops.layer_norm("reduce_norm", reduced), "gelu"))
+
+    def _reduced(self, ops: _Tokens, last: str, reduced: str) -> str:
+        v, k = self._heads(ops, "vk", ops.linear("vk", reduced, 2 * self.width), 2)
+        (q,) = self._heads(ops, "q", ops.linear("q", last, self.width), 1)
+        return self._project(ops, ops.attend("attention", (v, k, q)))
+
+    def _hilo(self, ops: _Tokens, last: str) -> str:
+        tokens = self.side**2
+        query = ops.linear("q", last, self.width)
+        near = ops.linear("high.vk", last, 2 * self.high)
+        parts = [ops.move(f"high.{part}", near, (tokens, self.high), "split") for part in "vk"]
+        parts.append(ops.move("high.q", query, (tokens, self.high), "split"))
+        v, k, q = (self._in_windows(ops, f"{part}.windows", part, self.reduction) for part in parts)
+        high = ops.move("high.merge", ops.attend("high.attention", (v, k, q)), (tokens, self.high))
+        high = ops.linear("project_high", high, self.high)
+        reduced = ops.linear("low.vk", ops.average("average", last, self.reduction), 2 * self.low)
+        v, k = self._heads(ops, "low.vk", reduced, 2)
+        (q,) = self._heads(ops, "low.q", ops.move("low.q", query, (tokens, self.low), "split"), 1)
+        low = ops.move("low.merge", ops.attend("low.attention", (v, k, q)), (tokens, self.low))
+        return ops.append(
+            "concatenate", "concatenate", [high, ops.linear("project_low", low, self.low)], (tokens, self.width)
+        )
+
+    def _linear(self, ops: _Tokens, last: str) -> str:
+        tokens, heads, d = self.side**2, self.heads, self.head_width
+        macs = tokens * self.width * d
+        vkq = ops.linear("vkq", last, 3 * self.width)
+        (v,) = self._heads(ops, "v", ops.move("v.split", vkq, (tokens, self.width), "split"), 1)
+        kq = ops.activation("relu", ops.move("kq.split", vkq, (tokens, 2 * self.width), "split"), "relu")
+        k, q = self._heads(ops, "kq", kq, 2)
+        columns = ops.move("k.columns", k, (heads, d, tokens))
+        state = ops.append("state", "matmul", [columns, v], (heads, d, d), macs=macs)
+        state = ops.append("temperature", "multiply", [state], (heads, d, d), params=heads)
+        mixed = ops.append("mix", "matmul", [q, state], (heads, tokens, d), macs=macs)
+        mean = ops.append("mean", "pool", [k], (heads, d), function="average")
+        total = ops.append("total", "matmul", [q, mean], (heads, tokens, 1), macs=tokens * self.width)
+        total = ops.activation("clamp", total, "clamp")
+        return self._project(ops, ops.append("quotient", "multiply", [mixed, total], (heads, tokens, d)))
+
+    def _concentrated(self, ops: _Tokens, last: str) -> str:
+        last = ops.depthwise("local1", ops.map("local", last), self.kernel)
+        last = ops.activation("local.activation", last, "gelu")
+        last = ops.norm("local_norm", last, "batch_norm", affine_channels=self.width)
+        return ops.tokens("local", ops.depthwise("local2", last, self.kernel))
+
+    def _heads(self, ops: _Tokens, name: str, source: str, parts: int) -> tuple[str, ...]:
+        """The parts of a projection, each ``(heads, tokens, head_width)``."""
+        tokens, width = ops.shape(source)
+        rows = (width // parts // self.head_width, tokens, self.head_width)
+        moved = ops.move(f"{name}.heads", source, rows if parts == 1 else (parts, *rows))
+        if parts == 1:
+            return (moved,)
+        return tuple(ops.move(f"{name}.part{part}", moved, rows, "split") for part in range(parts))
+
+    def _in_windows(self, ops: _Tokens, name: str, source: str, window: int | None = None) -> str:
+        window = window or self.window
+        heads = ops.shape(source)[1] // self.head_width * (self.side // window) ** 2
+        return ops.move(name, source, (heads, window * window, self.head_width))
+
+    def _project(self, ops: _Tokens, mixed: str) -> str:
+        return ops.linear("project", ops.move("merge", mixed, (self.side**2, self.width)), self.width)
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Two linear layers on every token, with a shortcut; with a depthwise convolution between them, or as in RePaViT.
+
+    Attributes:
+        side: Side of the map of tokens.
+        active: Hidden channels that have an activation: all of them, but in RePaViT.
+        kinds: ``plain``, ``dw`` or ``repa``.
+        folded: Whether a RePaViT network is in the form in which it is deployed, whose operators it has in any case.
+    """
+
+    side: int
+    width: int
+    hidden: int
+    active: int
+    kinds: tuple[str, ...]
+    folded: bool = False
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators, as it is deployed."""
+        (kind,) = self.kinds
+        ops = _Tokens(self.side, self.width)
+        if kind == "repa":
+            skip = ops.linear("skip", SOURCE, self.width)
+            last = ops.activation("activation", ops.linear("expand", SOURCE, self.active), "gelu")
+            ops.add("sum", skip, ops.linear("project", last, self.width, bias=False))
+            return ops.ops
+        last = ops.linear("expand", ops.layer_norm("norm2", SOURCE), self.hidden)
+        if kind == "dw":
+            last = ops.depthwise_tokens("depthwise", last, 3)
+        last = ops.activation("activation", last, "gelu")
+        ops.add("residual", SOURCE, ops.linear("project", last, self.width))
+        return ops.ops
+
+
+@dataclass(frozen=True)
+class Head:
+    """Layer norm, mean over tokens, linear classifier.
+
+    Attributes:
+        side: Side of the map of tokens.
+    """
+
+    side: int
+    width: int
+    classes: int
+
+    def ops(self) -> tuple[Op, ...]:
+        """The block's operators."""
+        ops = _Tokens(self.side, self.width)
+        last = ops.append("mean", "pool", [ops.layer_norm("norm", SOURCE)], (self.width,), function="global")
+        ops.linear("classifier", last, self.classes)
+        return ops.ops
+
+
+MixersBlock = Stem | Entry | Mixer | FeedForward | Head
