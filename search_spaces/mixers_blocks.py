@@ -181,7 +181,7 @@ class Mixer:
     Attributes:
         side: Side of the map of tokens.
         head_width: Channels of an attention head; the width where a kind has no heads.
-        kinds: Of `MIXERS` but ``none``, which is no block.
+        kinds: Kinds of `MIXERS` but ``none``, which is no block.
         positions: Whether depthwise convolutions say where a token is; else windows have a table of offsets.
         reduction: Factor by which the map's side is reduced where keys are; windows have the reduced side.
         kernel: Side of the large depthwise windows.

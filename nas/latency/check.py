@@ -301,7 +301,7 @@ def _write_named(
         network, path = entry.network, folder / f"named-{number}{runtime.suffix}"
         if network.build is not None:
             progress(StageProgress("write named networks", number, len(candidates)))
-            runtime.write(network.build().eval(), network.input_shape, path)
+            runtime.write(network.deployed(), network.input_shape, path)
         elif network.onnx_path is not None and network.onnx_path.suffix == path.suffix:
             path = network.onnx_path
         else:

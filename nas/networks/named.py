@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.evidence import group_of
 from nas.errors import UsageError
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, SearchSpace, get_space
 from search_spaces.errors import UnknownNameError
 from search_spaces.graph import OpGraph
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -48,6 +48,14 @@ class NamedNetwork:
     precision: str = "fp32"
     notes: tuple[str, ...] = ()
     group: str = ""
+
+    def deployed(self) -> nn.Module:
+        """A new module with random weights in the form in which it is deployed, which is what latency is of."""
+        from supernets import family_of
+
+        assert self.build is not None, self.name
+        module = self.build().eval()
+        return module if self.architecture is None else family_of(get_space(self.architecture.space)).deploy(module)
 
 
 def space_network(space: SearchSpace, architecture: Architecture, name: str) -> NamedNetwork:

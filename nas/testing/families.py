@@ -69,9 +69,9 @@ class NetworkFamilyContract(ABC):
             graph = space.lower(architecture)
             assert counted_macs(deployed, x_BCHW) == graph.macs
             assert sum(parameter.numel() for parameter in deployed.parameters()) == graph.params
-            family.build_network(family.deployed_config(network_config(space, architecture))).load_state_dict(
-                deployed.state_dict()
-            )
+            with torch.device("meta"):
+                described = family.build_network(family.deployed_config(network_config(space, architecture)))
+            described.load_state_dict(deployed.state_dict(), assign=True)
 
     @torch.no_grad()
     def test_largest_subnet_is_the_shared_network(self, supernet: Supernet) -> None:
@@ -163,9 +163,10 @@ def _shaken(space: SearchSpace) -> Supernet:
     supernet = Supernet(space)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for tensor in supernet.state_dict().values():
+        for name, tensor in supernet.state_dict().items():
             if tensor.is_floating_point():
-                tensor.add_(0.02 * torch.randn(tensor.shape, generator=generator).abs())
+                noise = 0.02 * torch.randn(tensor.shape, generator=generator)
+                tensor.add_(noise.abs() if name.endswith("running_var") else noise)
     return supernet
 
 
