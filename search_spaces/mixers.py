@@ -51,6 +51,8 @@ class MixersSpace(SearchSpace):
         classes: Number of classes to tell apart; None takes the definition's.
     """
 
+    representatives = ("smallest", *MIXERS)
+
     def __init__(self, definition: MixersDefinition, classes: int | None = None) -> None:
         self.definition = definition
         self.name = definition.name

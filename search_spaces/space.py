@@ -120,6 +120,8 @@ class SearchSpace(ABC):
     image_side: int
     """Side in pixels at which images are loaded, for training and for accuracy."""
     classes: int
+    representatives: tuple[str, ...] = ("smallest", "middle", "largest")
+    """Names of the networks that say how well a trained supernet of the space does."""
     architecture: Architecture | None = None
     """The one network that the space holds; None for a space to search in."""
 
@@ -263,6 +265,10 @@ class SearchSpace(ABC):
     def from_values(self, values: Mapping[str, int | str]) -> Architecture:
         """The architecture with the given value, or label, for every choice."""
         return self.parse({"space": self.name, "version": self.version, "choices": dict(values)})
+
+    def labels(self, architecture: Architecture) -> dict[str, str]:
+        """What an architecture of this space chose, in words, by choice."""
+        return {choice.name: choice.label(architecture[choice.name]) for choice in self.choices}
 
     def find(self, name: str) -> Architecture:
         """The published architecture called ``name``, or `smallest`, `middle`, `largest`."""

@@ -60,17 +60,17 @@ class NetworkFamily(ABC):
         return False
 
     def layers(self, space: SearchSpace, network: nn.Module) -> Mapping[str, int]:
-        """Number of the layer that each parameter of a space's largest network is in, by name; 0 is next to the images.
+        """Number of the layer that each parameter of a space's shared network is in, by name; 0 is next to the images.
 
         Layer-wise decay of the learning rate goes by these numbers; here every block is a layer.
 
         Args:
             space: The space.
-            network: Largest network of the space.
+            network: Module of the space's shared blocks.
         """
         return {
             f"{block}.{name}": number
-            for number, (block, _) in enumerate(space.blocks(space.largest))
+            for number, (block, _) in enumerate(space.shared_blocks())
             for name, _ in network.get_submodule(block).named_parameters()
         }
 

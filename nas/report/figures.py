@@ -25,7 +25,7 @@ from nas.report.reading import (
     verified_member,
     verified_share,
 )
-from nas.report.stages import describe_choices
+from nas.report.stages import choices_in_words, describe_choices
 from nas.report.statistics import hypervolume_curve
 from nas.report.words import count, interval, is_share, value, words
 from nas.runs.front import FrontMember, SearchFront
@@ -237,7 +237,7 @@ def _hover(entry: Trial | FrontMember, front: SearchFront, *, choices: bool) -> 
         f"<b>{html.escape(words(name))} {value(entry.value(name), name)}</b>",
         f"predicted {interval(record)}" if record else "",
         f"{count(entry.params)} parameters, {count(entry.macs)} MACs",
-        *(html.escape(line) for line in describe_choices(dict(entry.architecture.settings) if choices else {})),
+        *(html.escape(line) for line in describe_choices(choices_in_words(entry.architecture) if choices else {})),
     ]
     return "<br>".join([f"trial {entry.number}", *filter(None, lines)])
 

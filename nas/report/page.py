@@ -11,6 +11,7 @@ from string import Template
 from nas.records.files import write_text
 from nas.report import sections
 from nas.report.checks import checks_section
+from nas.report.kinds import kinds_section
 from nas.report.markup import Figures, escape
 from nas.report.reading import ReportData, read_run
 from nas.report.shipping import shipping_section
@@ -43,6 +44,7 @@ def render(run: ReportData) -> str:
         sections.headline(run),
         sections.recommendation(run),
         sections.front_section(run, figures),
+        kinds_section(run),
         sections.network_section(run),
         sections.progress_section(run, figures),
         sections.size_section(run, figures),

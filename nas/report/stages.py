@@ -68,14 +68,22 @@ def stage_table(network: NetworkRecord, classes: int | None, target: str) -> Sta
     ]
     stage_ms = _stage_latencies(graph, [blocks for _, blocks in groups], target, latency_ms)
     rows = tuple(
-        _row(stage, blocks, architecture, None if stage_ms is None else stage_ms[position])
+        _row(stage, blocks, choices_in_words(architecture), None if stage_ms is None else stage_ms[position])
         for position, (stage, blocks) in enumerate(groups)
     )
     rest = None if stage_ms is None or latency_ms is None else max(latency_ms - sum(stage_ms), 0.0)
     return StageTable(rows, space.input_shape(dict(architecture.settings)), rest)
 
 
-def describe_choices(choices: Mapping[str, int]) -> list[str]:
+def choices_in_words(architecture: Architecture) -> dict[str, str]:
+    """What a network chose, by choice; codes for kinds where its space is not installed here or has changed since."""
+    try:
+        return get_space(architecture.space).labels(architecture)
+    except (SearchSpaceError, KeyError, ValueError):
+        return {name: str(value) for name, value in architecture.settings}
+
+
+def describe_choices(choices: Mapping[str, str]) -> list[str]:
     """A line of words per stage, for example ``C1: width 24, depth 3, kernel 5``."""
     stages: dict[str, list[str]] = {}
     for name, value in choices.items():
@@ -89,18 +97,19 @@ def _stage_of(block: str) -> str:
 
 
 def _row(
-    stage: str, blocks: Sequence[tuple[str, tuple[Op, ...]]], architecture: Architecture, ms: float | None
+    stage: str, blocks: Sequence[tuple[str, tuple[Op, ...]]], choices: Mapping[str, str], ms: float | None
 ) -> StageRow:
     parts = [name.partition(".")[2] for name, _ in blocks]
-    numbered = sum(part.isdigit() for part in parts)
-    others = [_words(part) for part in parts if part and not part.isdigit()]
+    numbers = {part.rpartition(".")[2] for part in parts if part.rpartition(".")[2].isdigit()}
+    numbered = len(numbers)  # a layer can be several blocks
+    others = [_words(part) for part in parts if part and part.rpartition(".")[2] not in numbers]
     depth = " + ".join([str(numbered or 1), *others]) if numbered else str(len(blocks))
     ops = [op for _, block in blocks for op in block]
     shape = ops[-1].output_shape if ops else ()
     prefix = f"{stage}."
     settings = [
         f"{_words(name[len(prefix) :])} {value}"
-        for name, value in architecture.settings
+        for name, value in choices.items()
         if name.startswith(prefix) and name[len(prefix) :] not in SHAPE_CHOICES
     ]
     return StageRow(

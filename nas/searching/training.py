@@ -30,7 +30,7 @@ def search_training(settings: SearchSettings, seconds: float | None) -> Training
     is_random = settings.model is None or settings.weights == RANDOM
     gentle = {} if is_random else {"learning_rate": pretrained_rate(get_space(settings.space))}
     asked = {"budget_seconds": seconds, "seed": settings.seed, "options": {**gentle, **settings.options}}
-    training = make_settings(asked, policy=settings.policy or default_policy(seconds))
+    training = make_settings(asked, policy=settings.policy or default_policy(seconds, settings.space))
     if is_random:
         check_random_weights(training)
     return training

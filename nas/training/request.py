@@ -168,7 +168,7 @@ def _policy(settings: TrainSettings) -> str | None:
     if name is None:
         if settings.arch is not None:
             return SINGLE_POLICY
-        return default_policy(settings.budget_seconds) if settings.recipe is None else None
+        return default_policy(settings.budget_seconds, settings.space) if settings.recipe is None else None
     if settings.arch is not None and name != SINGLE_POLICY:
         raise UsageError(
             f"policy `{name}` chooses networks, but one network is to be trained alone",
@@ -177,9 +177,10 @@ def _policy(settings: TrainSettings) -> str | None:
     return name
 
 
-def default_policy(budget_seconds: float | None) -> str:
-    """The policy of a supernet's training for so many seconds, or for epochs."""
-    return POLICY_BY_EPOCHS if budget_seconds is None else POLICY_BY_TIME
+def default_policy(budget_seconds: float | None, space: str | None) -> str:
+    """The policy of a supernet's training for so many seconds, or for epochs, in a space where that is known."""
+    has_kinds = space is not None and not all(choice.is_ordered for choice in get_space(space).choices)
+    return POLICY_BY_EPOCHS if budget_seconds is None and not has_kinds else POLICY_BY_TIME
 
 
 def _resumed(given: Given, recorded: Mapping[str, Any], folder: Path) -> TrainSettings:

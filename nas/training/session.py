@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
     from supernets.training.targets import Teacher
 
-SUBNETS = ("smallest", "middle", "largest")
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -58,8 +56,8 @@ class TrainResult:
         steps: Optimiser steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all sessions.
-        accuracy: Accuracy on the search part of the images, in [0, 1]: of the supernet's smallest, middle and largest
-            network, or of the one ``network``.
+        accuracy: Accuracy on the search part of the images, in [0, 1]: of the networks that represent the space, by
+            name, or of the one ``network``.
         commonest_accuracy: Accuracy of always saying the commonest class of that part, in [0, 1].
         architecture: Architecture of the one network; None for a supernet.
         phases: What an image cost in each phase of the training, as `supernets.training.progressive.PhaseCost`.
@@ -245,7 +243,7 @@ def _train(
     if group.is_main_process:
         if training.ema_decay is not None:
             supernet, _ = load_supernet(outcome.checkpoint, group.device)
-        networks = _networks(found, SUBNETS if architecture is None else ())
+        networks = _networks(found, found.representatives if architecture is None else ())
         accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
         commonest = commonest_accuracy(images, "search")
     accuracy, commonest = group.broadcast((accuracy, commonest))
@@ -287,7 +285,7 @@ def training_settings(epochs: int | None, budget_seconds: float | None, seed: in
     """Settings of a supernet's training, with the trainer's own defaults for what is None."""
     from supernets.training.settings import TrainingSettings
 
-    policy = default_policy(budget_seconds)
+    policy = default_policy(budget_seconds, None)
     if epochs is None:
         return TrainingSettings(budget_seconds=budget_seconds, seed=seed, policy=policy)
     return TrainingSettings(epochs=epochs, seed=seed, policy=policy)

@@ -54,7 +54,7 @@ AXES: Mapping[type, Mapping[str, str]] = {
         **_layer("project", "embed", "embed"),
         **_layer("cpe", "embed", ". . ."),
         **_layer("cpe2", "embed", ". . ."),
-        "position_bias": "offset:centre offset:centre head",
+        "position_bias": "offset:centre offset:centre group",
         "scale": "embed",
         **_layer("depthwise", "embed", ". . ."),
         **_layer("reduce", "embed", "embed . ."),
@@ -62,7 +62,7 @@ AXES: Mapping[type, Mapping[str, str]] = {
         **_affine("reduce_norm", "embed"),
         **_layer("project_high", "high", "high"),
         **_layer("project_low", "low", "low"),
-        "temperature": "head",
+        "temperature": "group",
         **_affine("norm3", "embed"),
         **_layer("local1", "embed", ". . ."),
         **_batch_norm("local_norm", "embed"),
@@ -71,14 +71,18 @@ AXES: Mapping[type, Mapping[str, str]] = {
     FeedForward: {
         **_affine("norm2", "embed"),
         **_batch_norm("norm_in", "embed"),
-        **_layer("expand", "hidden", "embed"),
-        **_layer("depthwise", "hidden", ". . ."),
-        **_batch_norm("norm_hidden", "hidden"),
-        **_layer("project", "embed", "hidden"),
+        **_layer("expand", "unit", "embed"),
+        **_layer("depthwise", "unit", ". . ."),
+        **_batch_norm("norm_hidden", "unit"),
+        **_layer("project", "embed", "unit"),
     },
     Head: {**_affine("norm", "embed"), **_layer("classifier", ".", "embed")},
 }
-"""Rows of ``vkq`` are values, keys, queries (``part``), and heads group the same rows whatever their width."""
+"""Rows of ``vkq`` are values, keys, queries (``part``), and heads group the same rows whatever their width.
+
+The order of heads (``group``) and of hidden channels (``unit``) is not free: rows of a projection belong to no head for
+good, and RePaViT's activation is on the first hidden channels.
+"""
 
 
 class MixersFamily(NetworkFamily):
@@ -107,9 +111,9 @@ class MixersFamily(NetworkFamily):
         elif isinstance(spec, Entry):
             sizes |= {"in_embed": spec.in_width, "quad": 4}
         elif isinstance(spec, FeedForward):
-            sizes |= {"hidden": spec.hidden}
+            sizes |= {"unit": spec.hidden}
         elif isinstance(spec, Mixer):
-            sizes |= {"part": 1 if spec.kinds == ("conv",) else 3, "head": spec.heads, "offset": 2 * spec.window - 1}
+            sizes |= {"part": 1 if spec.kinds == ("conv",) else 3, "group": spec.heads, "offset": 2 * spec.window - 1}
             sizes |= {"high": spec.high, "low": spec.low}
         return sizes
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from search_spaces.plugins import Registry
 from supernets.sampling.complexity_aware import ComplexityAwarePolicy
 from supernets.sampling.conflict_aware import ConflictAwarePolicy
+from supernets.sampling.fair import FairPolicy
 from supernets.sampling.multi_architecture import MULTI_ARCHITECTURE
 from supernets.sampling.policy import Assignment, Sampler, SamplingPolicy, StatelessPolicy, draw
 from supernets.sampling.sandwich import SandwichPolicy
@@ -18,6 +19,7 @@ __all__ = [
     "Assignment",
     "ComplexityAwarePolicy",
     "ConflictAwarePolicy",
+    "FairPolicy",
     "Sampler",
     "SamplingPolicy",
     "SandwichPolicy",
@@ -37,6 +39,7 @@ POLICIES: Registry[SamplingPolicy] = Registry(
         "uniform": UniformPolicy(),
         "complexity-aware": ComplexityAwarePolicy(),
         "conflict-aware": ConflictAwarePolicy(),
+        "fair": FairPolicy(),
         **MULTI_ARCHITECTURE,
     },
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from search_spaces import get_space, population_cost, space_names
-from supernets import Supernet
+from search_spaces import SearchSpace, get_space, population_cost, space_names
+from supernets import Supernet, family_of
 from supernets.rewiring import REWIRED, axis_importance, by_moment, permute_axis, rewire
 from supernets.sampling.multi_architecture import MultiArchitecturePolicy
 
@@ -14,9 +14,14 @@ LARGEST_PARAMS = 30_000_000
 """Supernets with more are not made here."""
 
 
+def is_affordable(space: SearchSpace) -> bool:
+    family = family_of(space)
+    has_free_axes = any(set(REWIRED) & family.sizes(spec).keys() for _, spec in space.shared_blocks())
+    return has_free_axes and population_cost(space, space.encode([space.largest])).params[0] <= LARGEST_PARAMS
+
+
 def affordable_spaces() -> list[str]:
-    spaces = [get_space(name) for name in space_names()]
-    return [s.name for s in spaces if population_cost(s, s.encode([s.largest])).params[0] <= LARGEST_PARAMS]
+    return [name for name in space_names() if is_affordable(get_space(name))]
 
 
 def perturbed(name: str) -> Supernet:

@@ -84,10 +84,10 @@ def front_document(trials: list[dict[str, Any]], limit_ms: float, space_name: st
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     def make(count: int = 60, limit_ms: float = 16.0, trials_line: str = "", **changes: Any) -> Path:
-        run = tmp_path / "run"
+        run, space = tmp_path / "run", changes.pop("space_name", "elastic")
         run.mkdir()
-        trials = make_trials(count, limit_ms) if count else []
-        document = {**front_document(trials, limit_ms), **changes}
+        trials = make_trials(count, limit_ms, space) if count else []
+        document = {**front_document(trials, limit_ms, space), **changes}
         (run / "front.json").write_text(json.dumps(document))
         (run / "trials.jsonl").write_text("".join(json.dumps(trial) + "\n" for trial in trials) + trials_line)
         (run / "settings.json").write_text(json.dumps({"schema": 1, "controller": "evolution", "evaluations": count}))
@@ -172,6 +172,24 @@ def test_front_table_lists_every_member_in_order(make_run: MakeRun) -> None:
     numbers = re.findall(r"<tr(?: class=\"chosen\")?><td>(\d+)", table)
     assert [int(number) for number in numbers] == [member["number"] for member in document["front"]]
     assert table.count('class="chosen"') == 1
+
+
+def test_kinds_along_the_front_are_in_words(make_run: MakeRun) -> None:
+    from nas.report.reading import read_run
+    from nas.report.stages import stage_table
+
+    run = make_run(space_name="mixers-mini")
+    page = Page(build_report(run))
+    assert "Kinds along the front" in page.texts
+    space, members = get_space("mixers-mini"), read_run(run).front.front
+    for member in members:
+        labels = space.labels(member.architecture)
+        names = [f"S2.{part}" for part in ("mixer", "mixer_odd", "position", "ffn", "entry")]
+        assert ", ".join(dict.fromkeys(labels[name] for name in names)) in page.texts
+    stages = stage_table(members[0], None, "no-such-target")
+    assert stages is not None
+    assert stages.rows[2].depth == f"{members[0].architecture['S2.depth']} + entry"
+    assert f"ffn {space.labels(members[0].architecture)['S2.ffn']}" in stages.rows[2].choices
 
 
 def test_stage_table_adds_up_to_the_network(make_run: MakeRun) -> None:
