@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nas.exporting.export import load
     from nas.finishing.finish import FinishResult, finish
     from nas.growth.grow import scale
+    from nas.importing.published import ImportResult, import_supernet
     from nas.result import SearchResult, load_result
     from nas.runs.front import FrontMember
     from nas.searching.preview import Preview, preview
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FinishResult": "nas.finishing.finish",
     "FrontMember": "nas.runs.front",
+    "ImportResult": "nas.importing.published",
     "InfeasibleError": "nas.errors",
     "NasError": "nas.errors",
     "Preview": "nas.searching.preview",
@@ -31,6 +33,7 @@ _HOMES = {
     "TrainResult": "nas.training.session",
     "UsageError": "nas.errors",
     "finish": "nas.finishing.finish",
+    "import_supernet": "nas.importing.published",
     "load": "nas.exporting.export",
     "load_result": "nas.result",
     "preview": "nas.searching.preview",
@@ -42,6 +45,7 @@ _HOMES = {
 __all__ = [
     "FinishResult",
     "FrontMember",
+    "ImportResult",
     "InfeasibleError",
     "NasError",
     "Preview",
@@ -50,6 +54,7 @@ __all__ = [
     "TrainResult",
     "UsageError",
     "finish",
+    "import_supernet",
     "load",
     "load_result",
     "preview",

@@ -12,6 +12,16 @@ from importlib.metadata import EntryPoint
 
 from search_spaces.architecture import Architecture
 from search_spaces.asvit import ASVIT, ASVIT_GROWN, ASVIT_MINI, AsvitSpace
+from search_spaces.autoformer import AutoformerSpace, PrenasSpace
+from search_spaces.autoformer_definitions import (
+    AUTOFORMER_BASE,
+    AUTOFORMER_MINI,
+    AUTOFORMER_SMALL,
+    AUTOFORMER_TINY,
+    PRENAS_BASE,
+    PRENAS_SMALL,
+    PRENAS_TINY,
+)
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
 from search_spaces.errors import SearchSpaceError
 from search_spaces.mixers import MixersSpace
@@ -32,10 +42,17 @@ SPACES: Registry[SpaceFactory] = Registry(
         "asvit": lambda classes: AsvitSpace(ASVIT, classes),
         "asvit-grown": lambda classes: AsvitSpace(ASVIT_GROWN, classes),
         "asvit-mini": lambda classes: AsvitSpace(ASVIT_MINI, classes),
+        "autoformer-base": lambda classes: AutoformerSpace(AUTOFORMER_BASE, classes),
+        "autoformer-mini": lambda classes: AutoformerSpace(AUTOFORMER_MINI, classes),
+        "autoformer-small": lambda classes: AutoformerSpace(AUTOFORMER_SMALL, classes),
+        "autoformer-tiny": lambda classes: AutoformerSpace(AUTOFORMER_TINY, classes),
         "elastic": lambda classes: ElasticSpace(ELASTIC, classes),
         "elastic-mini": lambda classes: ElasticSpace(ELASTIC_MINI, classes),
         "mixers": lambda classes: MixersSpace(MIXERS_SPACE, classes),
         "mixers-mini": lambda classes: MixersSpace(MIXERS_MINI, classes),
+        "prenas-base": lambda classes: PrenasSpace(PRENAS_BASE, classes),
+        "prenas-small": lambda classes: PrenasSpace(PRENAS_SMALL, classes),
+        "prenas-tiny": lambda classes: PrenasSpace(PRENAS_TINY, classes),
         "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
         "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
         "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),

@@ -3,6 +3,7 @@
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.errors import CheckpointError, DataError, SupernetError, TrainingError
 from supernets.families import asvit as _asvit
+from supernets.families import autoformer as _autoformer
 from supernets.families import elastic as _elastic
 from supernets.families import mixers as _mixers
 from supernets.families import resnas as _resnas
@@ -24,4 +25,4 @@ __all__ = [
     "register_family",
 ]
 
-del _asvit, _elastic, _mixers, _resnas
+del _asvit, _autoformer, _elastic, _mixers, _resnas

@@ -9,9 +9,10 @@ A name stands for a searchable axis and keeps its first entries; ``:centre`` kee
 exactly in the middle, the earlier ones, ``:late-centre`` the later ones; ``:resize`` is a grid of positions that is
 interpolated, see `supernets.positions`; ``:resample`` is a side of the kernel that makes patches, which may also be
 larger than the shared one, see `supernets.patches`; ``:rooted`` is the width of attention heads, whose queries are
-scaled, see `supernets.head_width`; ``.`` is an axis that never changes; parentheses merge several axes into one
-dimension. Nothing is masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in
-one piece.
+scaled, see `supernets.head_width`; ``:packed`` on every axis of a merged dimension keeps the first entries of the
+dimension as a whole; ``query+key+value`` is a dimension of sections, each of which keeps its first entries, see
+`supernets.sections`; ``.`` is an axis that never changes; parentheses merge several axes into one dimension. Nothing is
+masked: the result is a view of the shared tensor, or a copy where merged axes no longer lie in one piece.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from math import prod
 
 from torch import Tensor
 
-RESIZE, RESAMPLE, ROOTED = "resize", "resample", "rooted"
-MODES = ("centre", "late-centre", RESIZE, RESAMPLE, ROOTED)
+RESIZE, RESAMPLE, ROOTED, PACKED, JOINED = "resize", "resample", "rooted", "packed", "joined"
+MODES = ("centre", "late-centre", RESIZE, RESAMPLE, ROOTED, PACKED)
 _DIMENSION = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
@@ -47,6 +48,9 @@ def parse_axes(description: str) -> tuple[tuple[Axis, ...], ...]:
     """The axes of each dimension; a dimension has several where the description merges them."""
     dimensions = []
     for merged, single in _DIMENSION.findall(description):
+        if "+" in single:
+            dimensions.append(tuple(Axis(name, JOINED) for name in single.split("+")))
+            continue
         axes = []
         for word in (merged or single).split():
             name, _, mode = word.partition(":")
@@ -127,6 +131,8 @@ def make_slicing(
         active_sizes = [active[axis.name] if axis.name else size for axis in axes]
         if prod(full_sizes) != size:
             raise ValueError(f"axes `{description}`: sizes {full_sizes} do not make up the dimension of {size}")
+        if any(axis.mode == PACKED for axis in axes) and active_sizes != full_sizes:
+            axes, full_sizes, active_sizes = (Axis(""),), [size], [prod(active_sizes)]
         split_shape += full_sizes
         merged_shape.append(prod(active_sizes))
         slices += [_active_slice(axis, *sizes) for axis, *sizes in zip(axes, full_sizes, active_sizes, strict=True)]
@@ -137,5 +143,7 @@ def make_slicing(
 def _active_slice(axis: Axis, full: int, active: int) -> slice:
     if not 0 < active <= full:
         raise ValueError(f"axis `{axis.name}`: active size {active}, expected 1 to {full}")
-    start = {"": 0, ROOTED: 0, "centre": (full - active) // 2, "late-centre": (full - active + 1) // 2}[axis.mode]
+    start = {"": 0, ROOTED: 0, PACKED: 0, "centre": (full - active) // 2, "late-centre": (full - active + 1) // 2}[
+        axis.mode
+    ]
     return slice(start, start + active)

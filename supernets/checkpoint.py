@@ -37,6 +37,10 @@ class _NetworkMetadata(TypedDict, total=False):
     """The network, where the checkpoint is of a single one; absent or null for a supernet."""
     image_side: int
     """Side in pixels of the images that the space is for; absent for the space's own."""
+    layout: str
+    """How the shared tensors are laid out; absent for the way of the space's family."""
+    imported: dict[str, Any]
+    """Whose weights these are; absent where they were trained here."""
 
 
 class CheckpointMetadata(_NetworkMetadata):
@@ -179,10 +183,7 @@ def load_supernet(
     checkpoint = read_checkpoint(Path(path))
     metadata = checkpoint.metadata
     try:
-        space = get_space(metadata["space"], metadata["classes"])
-        network = metadata.get("architecture")
-        if network is not None:
-            space = SingleSpace(space, space.parse(network))
+        space = space_of(metadata)
         family = family_of(space)
         extra = {name for name in checkpoint.weights if family.is_training_only(name)}
         space = training_form(space, image_side=metadata.get("image_side"), patch_classifier=to_train and bool(extra))
@@ -196,6 +197,19 @@ def load_supernet(
         weights = {name: tensor for name, tensor in weights.items() if name not in extra}
     restore_weights(replace(checkpoint, weights=weights), supernet)
     return supernet.to(device).eval(), metadata
+
+
+def space_of(metadata: CheckpointMetadata) -> SearchSpace:
+    """The space of a checkpoint's supernet, or of its one network.
+
+    Raises:
+        SearchSpaceError: This release does not have it.
+    """
+    space = get_space(metadata["space"], metadata["classes"])
+    network, layout = metadata.get("architecture"), metadata.get("layout")
+    if network is not None:
+        return SingleSpace(space, space.parse(network))
+    return space if layout is None else family_of(space).laid_out(space, layout)
 
 
 def _check_network(checkpoint: Checkpoint, space: SearchSpace) -> None:

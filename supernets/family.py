@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from search_spaces import Architecture, BlockSpec, SearchSpace, SearchSpaceError
+from search_spaces import Architecture, BlockSpec, SearchSpace, SearchSpaceError, get_space
 from supernets.errors import SupernetError
 
 
@@ -89,6 +90,18 @@ class NetworkFamily(ABC):
         raise SearchSpaceError(
             f"space `{space.name}` has neither stochastic depth nor a patch classifier nor another image side"
         )
+
+    def laid_out(self, space: SearchSpace, layout: str) -> SearchSpace:
+        """The space with the same networks, whose supernet lays its tensors out as somebody else does.
+
+        Args:
+            space: The space.
+            layout: What a checkpoint calls the layout.
+
+        Raises:
+            SearchSpaceError: The family knows no such layout.
+        """
+        raise SearchSpaceError(f"space `{space.name}` has no layout `{layout}` of shared tensors")
 
     def fit_weights(self, weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
         """The weights of a network for its form that computes on other images or is trained otherwise.
@@ -177,6 +190,17 @@ def blocks_config(input_side: int, classes: int, blocks: Iterable[tuple[str, Blo
             for name, spec in blocks
         ],
     }
+
+
+def classifier_tensors(space: SearchSpace) -> list[str]:
+    """Names of the tensors of a space of one network whose shapes follow the number of classes."""
+    assert space.architecture is not None, "a space of one"
+    with torch.device("meta"):
+        shapes = [
+            {name: tensor.shape for name, tensor in build_network(each, space.architecture).state_dict().items()}
+            for each in (get_space(space.name, space.classes), get_space(space.name, space.classes + 1))
+        ]
+    return [name for name, shape in shapes[0].items() if shapes[1][name] != shape]
 
 
 def build_network(space: SearchSpace, architecture: Architecture) -> nn.Module:

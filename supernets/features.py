@@ -149,7 +149,7 @@ def classifiers_of(supernet: Supernet) -> list[nn.Linear]:
     """The layers of the whole network that tell classes; where there are two their mean counts.
 
     Raises:
-        SupernetError: The space is not timm's, or such a layer is not dense.
+        SupernetError: Such a layer is not dense.
     """
     return classifiers_in(supernet.network, supernet.space)
 
@@ -160,14 +160,18 @@ def classifiers_in(network: nn.Module, space: SearchSpace) -> list[nn.Linear]:
     Raises:
         SupernetError: As `classifiers_of`.
     """
-    space = space.base
-    assert isinstance(space, TimmSpace)
-    names = classifier_layers(space.outline.reference.name)
+    names = _classifier_names(space)
     layers = [dict(network.named_modules()).get(f"head.{name}") for name in names]
     dense = [layer for layer in layers if isinstance(layer, nn.Linear) and layer.bias is not None]
     if len(dense) < len(names):
-        raise SupernetError(f"`{space.name}` has no dense classifier with a bias, so none can be fitted")
+        raise SupernetError(f"`{space.base.name}` has no dense classifier with a bias, so none can be fitted")
     return dense
+
+
+def _classifier_names(space: SearchSpace) -> tuple[str, ...]:
+    """Names in the head of the layers that tell classes."""
+    base = space.base
+    return classifier_layers(base.outline.reference.name) if isinstance(base, TimmSpace) else ("classifier",)
 
 
 def run_watched(network: nn.Module, space: SearchSpace, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,9 +273,7 @@ def _keys(x_BCHW: Tensor) -> list[bytes]:
 
 def _digest(supernet: Supernet) -> str:
     """What weights are known by, the classifier's left out."""
-    space = supernet.space.base
-    names = classifier_layers(space.outline.reference.name) if isinstance(space, TimmSpace) else ()
-    ends = tuple(f"head.{name}.{kind}" for name in names for kind in ("weight", "bias"))
+    ends = tuple(f"head.{name}.{kind}" for name in _classifier_names(supernet.space) for kind in ("weight", "bias"))
     digest = hashlib.sha256(f"{supernet.space.name}/{supernet.device.type}".encode())
     for name, tensor in supernet.network.state_dict().items():
         if name not in ends:

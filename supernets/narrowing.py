@@ -1,13 +1,14 @@
-"""Plans how a shared tensor becomes a subnet's, by slicing, by interpolation, by resampling, or with scaled queries."""
+"""Plans how a shared tensor becomes a subnet's: by slicing, interpolation, resampling, scaled queries, or sections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supernets.axes import RESAMPLE, RESIZE, ROOTED, Narrowing, make_slicing, parse_axes
+from supernets.axes import JOINED, RESAMPLE, RESIZE, ROOTED, Narrowing, make_slicing, parse_axes
 from supernets.head_width import make_scaling
 from supernets.patches import make_resampling
 from supernets.positions import make_resizing
+from supernets.sections import make_joining
 
 
 def make_narrowing(
@@ -25,6 +26,6 @@ def make_narrowing(
         ValueError: Description and shape do not fit, or an active size exceeds the full one.
     """
     modes = {axis.mode for axes in parse_axes(description) for axis in axes}
-    planners = {RESIZE: make_resizing, RESAMPLE: make_resampling, ROOTED: make_scaling}
+    planners = {RESIZE: make_resizing, RESAMPLE: make_resampling, ROOTED: make_scaling, JOINED: make_joining}
     make = next((planner for mode, planner in planners.items() if mode in modes), make_slicing)
     return make(description, shape, full, active)

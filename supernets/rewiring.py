@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from supernets.axes import parse_axes
+from supernets.axes import PACKED, parse_axes
 from supernets.narrowing import make_narrowing
 from supernets.supernet import Supernet
 
@@ -101,7 +101,8 @@ def permute_axis(
     Raises:
         ValueError: A description does not fit its tensor, or narrows the axis other than to its first entries.
     """
-    if any(found.name == axis and found.mode for name in tensors for found in chain(*parse_axes(axes[name]))):
+    named = (found for name in tensors for found in chain(*parse_axes(axes[name])))
+    if any(found.name == axis and found.mode not in ("", PACKED) for found in named):
         raise ValueError(f"the order of `{axis}` is not free, networks keep its centre or scale it")
     for split, positions in _carriers(tensors, axes, sizes, axis):
         for position in positions:

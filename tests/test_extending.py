@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
@@ -23,7 +24,9 @@ from nas.errors import RunError
 from nas.runs.settings import Given, Setting, check_unchanged
 from nas.runs.settings_file import read_settings, toml_text
 from nas.searching.settings import SearchSettings
+from search_spaces import get_space
 from search_spaces.plugins import installed as installed_entry_points
+from supernets import Supernet
 from supernets.checkpoint import read_checkpoint
 
 ENTRY_POINTS = {
@@ -35,6 +38,7 @@ ENTRY_POINTS = {
     "nas.controllers": ("cautious", "cautious_controller:Cautious"),
     "nas.search_spaces": ("more-mixing", "projection_operator:MoreMixingSpace"),
     "nas.losses": ("focal", "focal_loss:focal_loss"),
+    "nas.importers": ("mixers", "mixing_importer:MIXERS"),
 }
 
 
@@ -140,6 +144,14 @@ def test_a_loss_is_learnt_by_in_a_training_and_in_a_finish(tmp_path: Path) -> No
     chosen = ("--arch", "elastic-mini/smallest", "--data", "stripes:4", "--epochs", "1", "--set", "batch_size=10")
     nas("finish", *chosen, "--set", "loss=focal", "-o", tmp_path / "finish", "--quiet")
     assert tomllib.loads((tmp_path / "finish" / "settings.toml").read_text())["options"]["loss"] == "focal"
+
+
+def test_an_importer_brings_in_what_others_trained(tmp_path: Path) -> None:
+    network = Supernet(get_space("more-mixing", 2)).network
+    torch.save({"weights": {f"theirs.{name}": t for name, t in network.state_dict().items()}}, tmp_path / "mixers.pth")
+    nas("import", tmp_path / "mixers.pth", "-o", tmp_path / "run")
+    arguments = ("--supernet", str(tmp_path / "run"), "--data", "stripes:2", "--objectives", "accuracy,macs")
+    assert searched(tmp_path / "search", *arguments)["front"]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ FLOORS = (
     {"evaluation"},
     {"executors", "exporting"},
     {"training", "result", "testing"},
-    {"finishing", "growth"},
+    {"finishing", "growth", "importing"},
     {"searching"},
     {"__init__"},
     {"cli"},

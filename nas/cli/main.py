@@ -8,7 +8,20 @@ import sys
 
 import typer
 
-from nas.cli import correlate, data, finish, inspect, latency, outcome, profile, scale, score, search, train
+from nas.cli import (
+    correlate,
+    data,
+    finish,
+    import_file,
+    inspect,
+    latency,
+    outcome,
+    profile,
+    scale,
+    score,
+    search,
+    train,
+)
 from nas.cli.errors import handles_errors
 from nas.cli.help import PanelCommand, PanelGroup
 from nas.cli.streams import end_output, keep_streams
@@ -25,6 +38,7 @@ app = typer.Typer(
 app.command("profile", cls=PanelCommand)(profile.profile)
 app.command("search", cls=PanelCommand)(search.search)
 app.command("train", cls=PanelCommand)(train.train)
+app.command("import", cls=PanelCommand)(import_file.import_file)
 app.command("finish", cls=PanelCommand)(finish.finish)
 app.command("scale", cls=PanelCommand)(scale.scale)
 app.command("export", cls=PanelCommand)(outcome.export)

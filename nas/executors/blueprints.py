@@ -30,7 +30,6 @@ def score_blueprint(space: str, score: str) -> EvaluatorBlueprint:
 def supernet_blueprint(
     checkpoint: Path,
     data: str,
-    image_side: int,
     seed: int,
     device: str | None = None,
     compensation: Compensation | None = None,
@@ -41,13 +40,12 @@ def supernet_blueprint(
     Args:
         checkpoint: File with the weights.
         data: Source of the images; a folder must be there under the same name wherever workers run.
-        image_side: Side of the images in pixels.
         seed: Seed of the training batches that BatchNorm statistics are estimated on.
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
         compensation: How what is cut is made up for; None for not at all.
         uses_labels: Whether accuracy is taken; else fidelity.
     """
-    options: dict[str, Plain] = {"data": data, "image_side": image_side, "seed": seed, "device": device}
+    options: dict[str, Plain] = {"data": data, "seed": seed, "device": device}
     if not uses_labels:
         options["uses_labels"] = False
     if compensation is not None:
@@ -65,7 +63,6 @@ def make_score_evaluator(space: str, score: str) -> Evaluator:
 def make_supernet_evaluator(
     checkpoint: Checkpoint,
     data: str,
-    image_side: int,
     seed: int,
     device: str | None,
     uses_labels: bool = True,
@@ -77,22 +74,21 @@ def make_supernet_evaluator(
         DataError: The images are others than those the supernet was trained on.
         CheckpointError: The checkpoint is of a space that is not installed here.
     """
+    from nas.runs.places import images_of
     from nas.runs.torch_device import choose_device
-    from supernets.data.sources import load_data
 
-    images = load_data(data, image_side, hflip=checkpoint.metadata["settings"].get("hflip"), is_quiet=True)
-    images.check(checkpoint.metadata["data"])
+    images = images_of(checkpoint.path, checkpoint.metadata, data, is_quiet=True)
     supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
     make = SupernetEvaluator if uses_labels else FidelityEvaluator
     return make(supernet, images, seed, None if asked is None else asked.compensator(supernet, images, seed))
 
 
 def _supernet_of(checkpoint: Checkpoint) -> Supernet:
-    from supernets.checkpoint import restore_weights
+    from supernets.checkpoint import restore_weights, space_of
     from supernets.supernet import Supernet
 
     weights = dict(checkpoint.averages or checkpoint.weights)
-    supernet = Supernet(get_space(checkpoint.metadata["space"], checkpoint.metadata["classes"]))
+    supernet = Supernet(space_of(checkpoint.metadata))
     restore_weights(replace(checkpoint, weights=weights), supernet)
     # Only what is never written is shared: statistics may be estimated anew, and stay copies.
     shared = {name: weights[name] for name, _ in supernet.named_parameters()}

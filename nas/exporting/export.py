@@ -81,7 +81,8 @@ class ExportRequest:
         space: The search space, made for the right number of classes.
         architecture: The network.
         supernet: Trained weights; None exports random weights, and everything that is written says so.
-        calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; needed with ``supernet``.
+        calibration: Training images ``(B, 3, H, W)`` for the BatchNorm statistics; those of ``supernet`` stay where
+            there are none.
         images_BCHW: Normalised images to compare the network's forms on; random ones where None.
         image: How images are prepared: ``mean``, ``std``, ``class_names``, whatever is known.
         card: Further facts for ``config.json`` and the model card, for example predicted latency.
@@ -195,15 +196,17 @@ def _trained_form(request: ExportRequest) -> tuple[nn.Module, dict[str, Any]]:
     if request.supernet is None:
         return build_network(request.space, request.architecture).eval(), {}
     supernet = request.supernet.eval()
+    batches = list(request.calibration)
     if request.network is not None:
-        reestimate_batch_norm(request.network, request.calibration)
+        reestimate_batch_norm(request.network, batches)
         return request.network.cpu(), {}
     network = supernet.extract(request.architecture).eval()
     images_BCHW = _images(request).to(supernet.device)
     with torch.no_grad():
         difference = _difference(network(images_BCHW), supernet(images_BCHW, request.architecture))
     _check(difference, TOLERANCE, "the extracted network")
-    reestimate_batch_norm(network, request.calibration)
+    if batches:
+        reestimate_batch_norm(network, batches)
     return network.cpu(), {"active_subnet_difference": difference}
 
 

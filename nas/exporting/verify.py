@@ -24,20 +24,19 @@ from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.evaluation.fidelity import chosen_without_labels, mean_cosine, outputs_of
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
-from nas.exporting.formats.registry import parse_formats
+from nas.exporting.formats.registry import get_format, parse_formats
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.objectives.objective import FIDELITY
 from nas.records.files import write_json
-from nas.runs.folder import FINISHED, RunFolder, original_checkpoint, supernet_checkpoint
+from nas.runs.folder import FINISHED, RunFolder, original_checkpoint, source_card, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront, load_front
-from nas.runs.places import shown_place, source_beside
+from nas.runs.places import images_of, shown_place
 from nas.runs.settings import WITHOUT_LABELS
 from search_spaces import Architecture, SearchSpace, get_space, space_names
 from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData, Part
-from supernets.data.sources import load_data
 from supernets.family import family_of
 from supernets.supernet import Supernet
 
@@ -194,9 +193,11 @@ def _export_trained(
     formats: tuple[str, ...] = (),
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
-    source = data or source_beside(checkpoint, metadata["data"]["source"])
-    images = load_data(source, metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip"))
-    images.check(metadata["data"])
+    if "imported" in metadata:
+        card = {"source_model": source_card(metadata["imported"]), **card}
+        if data is None:
+            return _export_without_images(supernet, architecture, metadata["data"], card, folder, formats)
+    images = images_of(checkpoint, metadata, data)
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
     asked, uses_labels = Compensation.of(card.get("compensation", {})), card.get("labels") != WITHOUT_LABELS
     network = None
@@ -223,6 +224,23 @@ def _export_trained(
         measure=_measuring(images, supernet.space, architecture, None if uses_labels else supernet),
     )
     return export_subnet(request, folder)
+
+
+def _export_without_images(
+    supernet: Supernet,
+    architecture: Architecture,
+    described: Mapping[str, Any],
+    card: Mapping[str, Any],
+    folder: Path,
+    formats: tuple[str, ...],
+) -> Export:
+    """Export imported weights as they are, statistics of BatchNorm included."""
+    for name in formats:
+        get_format(name).check(supernet.space, is_trained=False)  # there is nothing to calibrate on
+    image = {name: described[name] for name in ("mean", "std", "class_names", "crop_share") if described.get(name)}
+    return export_subnet(
+        ExportRequest(supernet.space, architecture, supernet, image=image, card=card, formats=formats), folder
+    )
 
 
 def _measuring(

@@ -14,7 +14,7 @@ from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted, ignore
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
 from nas.finishing.settings import FinishSettings
-from nas.finishing.source import take_over
+from nas.finishing.source import take_over, take_over_imported
 from nas.finishing.teacher import NONE, make_teacher
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
@@ -179,7 +179,9 @@ class _Finish:
 
         plan = self.plan
         network = Supernet(plan.space, seed=plan.training.seed)
-        if plan.starts_inherited and plan.inherited is not None:
+        if plan.starts_inherited and plan.inherited is not None and plan.inherited.is_imported:
+            take_over_imported(plan.inherited, network, plan.images, plan.training.seed)
+        elif plan.starts_inherited and plan.inherited is not None:
             take_over(plan.inherited, network)
             network.to(self.device)
             self._compensate(network)

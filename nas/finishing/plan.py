@@ -134,7 +134,7 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
     side = settings.image_size or base.image_side
     images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
-    if inherited is not None:
+    if inherited is not None and not inherited.is_imported:
         images.check({**inherited.metadata["data"], "image_side": side})
     space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
     assert isinstance(space, SingleSpace)
@@ -161,7 +161,7 @@ def _completed(settings: FinishSettings, source: Source, inherited: Inherited | 
             hint="name a run that has some, for example a search with `--data` or `--supernet`, or start from scratch",
         )
     trained_on = None
-    if inherited is not None and source.checkpoint is not None:
+    if inherited is not None and source.checkpoint is not None and not inherited.is_imported:
         trained_on = source_beside(source.checkpoint, inherited.metadata["data"]["source"])
     data = settings.data or source.data or trained_on
     if data is None:

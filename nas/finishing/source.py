@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import Compensation
-from nas.runs.folder import ORIGINAL_NAME, RunFolder, checkpoint_digest, recorded_settings, supernet_checkpoint
+from nas.runs.folder import IMPORT, ORIGINAL_NAME, RunFolder, checkpoint_digest, recorded_settings, supernet_checkpoint
 from nas.runs.front import load_front
 from nas.runs.settings import WITHOUT_LABELS
 from nas.training.request import find_network
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from supernets.checkpoint import CheckpointMetadata
+    from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
 
 
@@ -69,6 +70,24 @@ class Inherited:
     def is_alone(self) -> bool:
         """Whether the weights are those of the one network."""
         return self.supernet.space.architecture is not None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether others trained the weights, so that the images may be of other classes."""
+        return "imported" in self.metadata
+
+    def classifier_rows(self, images: ImageData) -> list[int] | None:
+        """Which of the classes that imported weights tell are those of the images; None where one is not among them."""
+        from supernets.data.known_classes import class_rows
+        from supernets.errors import DataError
+
+        known = self.metadata["data"]["class_names"]
+        if not known:
+            return list(range(images.classes)) if images.classes == self.metadata["classes"] else None
+        try:
+            return class_rows(known, images.class_names, images.source)
+        except DataError:
+            return None
 
 
 def find_source(run: Path | None, pick: str | None, arch: str | None) -> Source:
@@ -123,6 +142,7 @@ def take_over(inherited: Inherited, network: Supernet, make: Callable[[Architect
     """Put the inherited weights of a network into ``network``, its own space of one.
 
     Where it computes on larger or smaller images its family fits them, see `supernets.NetworkFamily.fit_weights`.
+    Imported weights are taken over by `take_over_imported`.
 
     Args:
         inherited: Trained weights that hold the network.
@@ -145,6 +165,35 @@ def take_over(inherited: Inherited, network: Supernet, make: Callable[[Architect
     network.network.load_state_dict(network.family.fit_weights(weights, network.network))
 
 
+def take_over_imported(inherited: Inherited, network: Supernet, images: ImageData, seed: int) -> None:
+    """Put imported weights of a network into its own space of one, with a classifier for the classes of the images.
+
+    Where the weights tell all of these classes, their rows of the classifier are taken; else one is fitted to the
+    network's features of the training images.
+
+    Args:
+        inherited: Imported weights that hold the network.
+        network: The space of one, made for the classes of the images.
+        images: At its side.
+        seed: Decides which training images choose the fitted classifier's weight decay.
+    """
+    from nas.evaluation.classifier import refit_classifier
+    from nas.evaluation.evaluators import calibration_batches
+    from supernets.batch_norm import reestimate_batch_norm
+    from supernets.family import classifier_tensors
+
+    space = network.space
+    assert space.architecture is not None, "a space of one"
+    weights = dict(inherited.supernet.extract(space.architecture).state_dict())
+    rows, own = inherited.classifier_rows(images), network.network.state_dict()
+    for name in classifier_tensors(space):
+        weights[name] = own[name] if rows is None else weights[name][rows]
+    network.network.load_state_dict(weights)
+    if rows is None:
+        reestimate_batch_norm(network.network, calibration_batches(images, seed))
+        refit_classifier(network, images, seed)
+
+
 def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Source:
     if settings.get("labels") == WITHOUT_LABELS:
         raise UsageError(
@@ -164,7 +213,7 @@ def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Sour
 
 
 def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> Source:
-    if settings.get("command") not in ("train", "finish"):
+    if settings.get("command") not in ("train", "finish", IMPORT):
         raise RunError(f"`{run}` holds a `{settings.get('command')}` run, expected a search or a training")
     own, checkpoint, data = settings.get("architecture"), supernet_checkpoint(run), settings.get("data")
     if own is not None:
@@ -176,4 +225,4 @@ def _of_training(run: Path, arch: str | None, settings: Mapping[str, Any]) -> So
             f"`{run}` holds a supernet, expected one network",
             hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, or name a network by `--arch`",
         )
-    return Source(find_network(arch, settings["space"]), checkpoint, data)
+    return Source(find_network(arch, settings["space"]), checkpoint, data, settings.get("card") or {})

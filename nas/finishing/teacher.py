@@ -23,8 +23,11 @@ LARGEST, ORIGINAL, NONE = "largest", "original", "none"
 
 
 def default_teacher(source: Source, inherited: Inherited | None) -> str:
-    """``original`` where a run keeps a model that knows the classes, ``largest`` in a supernet, else ``none``."""
-    if inherited is None or inherited.is_alone:
+    """``original`` where a run keeps a model that knows the classes, ``largest`` in a supernet, else ``none``.
+
+    An imported supernet may tell other classes than the images have, and its largest network need not be its best.
+    """
+    if inherited is None or inherited.is_alone or inherited.is_imported:
         return NONE
     return ORIGINAL if source.original is not None and _teaches(source.original) else LARGEST
 
@@ -39,6 +42,11 @@ def check_teacher(name: str, source: Source, inherited: Inherited | None) -> Non
         raise UsageError(
             "teacher `largest` is the largest network of a supernet, but there is no supernet",
             hint="finish from a run that has one, or name a network of timm",
+        )
+    if name == LARGEST and inherited is not None and inherited.is_imported:
+        raise UsageError(
+            "teacher `largest` of an imported supernet, whose classes need not be those of the images",
+            hint="name a network of timm, or `none`",
         )
     if name == ORIGINAL and (source.original is None or not _teaches(source.original)):
         found = "there is none" if source.original is None else "that one was made for other classes"

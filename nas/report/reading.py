@@ -165,6 +165,11 @@ def _no_front(path: Path, command: str | None) -> RunError:
             f"run folder `{path}` holds a `{command}` run, expected a search",
             f"what came out stands in `{path / result}`, and in the model card that `nas export {typed}` writes",
         )
+    if command == "import":
+        return RunError(
+            f"run folder `{path}` holds an imported supernet, expected a search",
+            f"search it: `nas search --supernet {typed} --data IMAGES`",
+        )
     hint = "give the folder that `nas search` wrote"
     if (path / "trials.jsonl").is_file():
         hint = f"finish the search first: `nas search --resume {typed}`"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS, FINISHED = "checkpoints", "finished"
 ORIGINAL_NAME = "original.safetensors"
-_OF_A_TRAINING = ("train", "finish")
+IMPORT = "import"
+_OF_A_TRAINING = ("train", "finish", IMPORT)
 
 
 class _Recorded(TypedDict, total=False):
@@ -77,7 +78,7 @@ class RunFolder:
 
     @property
     def command(self) -> str | None:
-        """The verb that started the run: ``search``, ``train``, ``finish`` or ``scale``; None where there is no run."""
+        """The verb that made the run: ``search``, ``train``, ``finish``, ``scale`` or ``import``; None without one."""
         return self.settings.get("command")
 
     def setting(self, name: str) -> Any:
@@ -95,7 +96,7 @@ class RunFolder:
 
     @property
     def is_training(self) -> bool:
-        """Whether the run trained a supernet or one network, rather than searched."""
+        """Whether the run trained, or imported, a supernet or one network, rather than searched."""
         return self.command in _OF_A_TRAINING
 
     @property
@@ -107,6 +108,8 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path | None:
         """The weights that the run's networks are judged by, its own or its supernet's; None for untrained networks."""
+        if self.command == IMPORT:
+            return supernet_checkpoint(self.path)
         if self.settings.get("supernet") is not None:
             return supernet_checkpoint(Path(self.settings["supernet"]))
         if self.settings.get("budget_seconds") == 0 or self.settings.get("train") == "winner":  # judged untrained
@@ -180,6 +183,15 @@ def recorded_settings(folder: Path) -> dict[str, Any] | None:
             f"`{path}` is damaged: {error}", hint="restore the file from a copy, or start a new run"
         ) from error
     return located(recorded, folder)
+
+
+def source_card(origin: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a model card says of where imported weights are from.
+
+    Args:
+        origin: The entry ``imported`` of their checkpoint.
+    """
+    return {"name": origin["title"], "weights": origin["page"], "license": origin["license"]}
 
 
 def supernet_checkpoint(path: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from supernets.checkpoint import CheckpointMetadata
     from supernets.data.image_data import ImageData
 
 FOLDER = "folder"
@@ -79,6 +80,42 @@ def source_beside(checkpoint: Path, source: str) -> str:
     settings = run / "settings.json"
     known = read_json(settings) if settings.is_file() else {}
     return str(located({"data": source, FOLDER: known.get(FOLDER)}, run)["data"])
+
+
+def images_of(checkpoint: Path, metadata: CheckpointMetadata, data: str | None, is_quiet: bool = False) -> ImageData:
+    """The images that the networks of a checkpoint are judged on.
+
+    Args:
+        checkpoint: The file.
+        metadata: What it says about itself.
+        data: Source of the images; None for those that the weights were trained on.
+        is_quiet: Whether nothing is said of the images.
+
+    Raises:
+        DataError: They cannot be used, or are not those that the weights were trained on, or for.
+    """
+    from supernets.data.known_classes import with_known_classes
+    from supernets.data.sources import load_data
+    from supernets.errors import DataError
+
+    described, is_imported = metadata["data"], "imported" in metadata
+    if data is None and is_imported:
+        raise DataError(
+            f"weights `{checkpoint}` were imported without images, and accuracy needs some",
+            hint="add `--data`, a folder of labelled images of the classes that they tell; without images one network"
+            " can be taken out: `nas import FILE --arch NAME`",
+        )
+    images = load_data(
+        data or source_beside(checkpoint, described["source"]),
+        described["image_side"],
+        hflip=metadata["settings"].get("hflip"),
+        is_quiet=is_quiet,
+        trained_elsewhere=is_imported,
+    )
+    if is_imported:
+        return with_known_classes(images, described)
+    images.check(described)
+    return images
 
 
 def _is_name(name: str, text: str) -> bool:

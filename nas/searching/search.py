@@ -33,7 +33,7 @@ from nas.runs.folder import (
     supernet_checkpoint,
 )
 from nas.runs.front_document import FrontHeader, front_document, with_many
-from nas.runs.places import check_images, identity_of, source_beside
+from nas.runs.places import check_images, identity_of, images_of
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
@@ -262,7 +262,6 @@ class _Search:
 
     def _load_supernet(self, path: Path) -> tuple[Supernet, ImageData, str]:
         from supernets.checkpoint import load_supernet
-        from supernets.data.sources import load_data
 
         checkpoint = supernet_checkpoint(path)
         supernet, metadata = load_supernet(checkpoint, choose_device(self.settings.device))
@@ -271,10 +270,7 @@ class _Search:
                 f"supernet `{checkpoint}` is of space `{metadata['space']}`, found space `{self.settings.space}`",
                 hint=f"search `{metadata['space']}`, or train a supernet of `{self.settings.space}`",
             )
-        source = self.settings.data or source_beside(checkpoint, metadata["data"]["source"])
-        images = load_data(source, metadata["data"]["image_side"], hflip=metadata["settings"].get("hflip"))
-        images.check(metadata["data"])
-        return supernet, images, checkpoint_digest(checkpoint)
+        return supernet, images_of(checkpoint, metadata, self.settings.data), checkpoint_digest(checkpoint)
 
     def _divide_time(self, spent: float, question: _Question) -> TimePlan:
         """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
@@ -347,7 +343,6 @@ class _Search:
         return supernet_blueprint(
             checkpoint,
             images.source,
-            images.image_side,
             settings.seed,
             settings.device,
             asked,

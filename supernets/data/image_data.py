@@ -233,6 +233,8 @@ class LoadOptions:
         workers: Processes that read and augment files; None takes one per free core. Results do not depend on it.
         augmentation: How training images are augmented, but for what mixes them.
         hflip: Probability that a training image is mirrored; None for the source's own.
+        trained_elsewhere: Whether the weights to be judged were trained on the source's training images already, so
+            that search and test share what the source itself holds out.
     """
 
     image_side: int
@@ -240,6 +242,7 @@ class LoadOptions:
     workers: int | None = None
     augmentation: Augmentation = LIGHT
     hflip: float | None = None
+    trained_elsewhere: bool = False
 
 
 class DataSource(Protocol):

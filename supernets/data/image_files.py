@@ -26,6 +26,7 @@ from supernets.data.image_data import (
     divide,
 )
 from supernets.data.image_index import ImageIndex, Names, index_images
+from supernets.data.known_classes import held_out_halves
 from supernets.data.picture_check import Checked, check_pictures
 from supernets.data.stored_images import StoredData, mirrored
 from supernets.errors import DataError
@@ -76,18 +77,25 @@ class Found:
     trained: int
     remarks: tuple[str, ...]
 
-    def divided(self, seed: int) -> dict[Part, IntArray]:
+    def divided(self, seed: int, trained_elsewhere: bool = False) -> dict[Part, IntArray]:
         """The indices of each part, of all files whether they can be read or not.
+
+        Args:
+            seed: Seed of the division.
+            trained_elsewhere: Whether search and test share what the folder holds out.
 
         Raises:
             DataError: There are fewer than two classes, or too few files in one.
         """
         names, labels = self.names[: self.trained], self.labels[: self.trained]
-        taken = {part: fraction for part, fraction in FRACTIONS.items() if part not in self.held_out}
+        held_out = dict(self.held_out)
+        if trained_elsewhere and "test" in held_out and "search" not in held_out:
+            held_out = held_out_halves(self.labels, held_out["test"], self.names, seed)
+        taken = {part: fraction for part, fraction in FRACTIONS.items() if part not in held_out}
         check_classes(labels, self.class_names, self.source, FEWEST_PER_CLASS if taken else 1)
         parts = divide(names, labels, self.class_names, seed, taken, self.source) if taken else {}
         parts.setdefault("train", np.arange(self.trained, dtype=np.int64))
-        return {**parts, **self.held_out}
+        return {**parts, **held_out}
 
     def checked(self, parts: Mapping[Part, IntArray]) -> Checked:
         """What becomes of the files of these parts when they are decoded."""
@@ -145,7 +153,7 @@ class FolderSource:
             DataError: The folder holds nothing to train on, or too much of it cannot be read.
         """
         found = find_images(text)
-        parts = found.divided(options.seed)
+        parts = found.divided(options.seed, options.trained_elsewhere)
         checked = found.checked(parts)
         names = list(found.names)
         division = Division(

@@ -53,6 +53,7 @@ def load_data(
     augmentation: str = "light",
     hflip: float | None = None,
     is_quiet: bool = False,
+    trained_elsewhere: bool = False,
 ) -> ImageData:
     """Find images and divide them; what a user should know of them is said on the log, once in each process.
 
@@ -71,11 +72,12 @@ def load_data(
         hflip: Probability that a training image is mirrored; None for what suits the classes, see
             `supernets.data.mirroring`.
         is_quiet: Whether nothing is said, as in processes beside one that says it.
+        trained_elsewhere: Whether weights were trained on the source's training images already, see `LoadOptions`.
 
     Raises:
         DataError: There is no such source, or nothing that can be trained on in it; the message says what is wrong.
     """
-    options = LoadOptions(image_side, seed, workers, get_augmentation(augmentation), hflip)
+    options = LoadOptions(image_side, seed, workers, get_augmentation(augmentation), hflip, trained_elsewhere)
     sources = data_sources()
     for candidate in sources.values():
         if candidate.understands(source):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from search_spaces import SearchSpace
 from search_spaces.elastic import ElasticSpace
 from search_spaces.elastic_blocks import ConvBlock, ElasticBlock, FirstConv, Head, StemBlock, TransformerLayer
 from supernets.family import NetworkFamily, register_family
@@ -66,6 +67,14 @@ AXES: Mapping[type, Mapping[str, str]] = {
     },
 }
 
+RELEASED = "released"
+RELEASED_AXES: Mapping[str, str] = {
+    "attention.qkv.weight": "query+key+values embed . .",
+    "attention.value_conv.weight": "values . . .",
+    "attention.project.weight": "embed values . .",
+}
+"""What differs in transformer layers of ElasticViT's released supernet."""
+
 
 class ElasticFamily(NetworkFamily):
     """Modules and axes of the ElasticViT family."""
@@ -123,5 +132,40 @@ class ElasticFamily(NetworkFamily):
         """Images to the side that the network computes on."""
         return elasticvit.resize_images(x_BCHW, input_side)
 
+    def laid_out(self, space: SearchSpace, layout: str) -> SearchSpace:
+        """The space whose supernet has ElasticViT's released tensors, where that layout is asked for.
+
+        Raises:
+            SearchSpaceError: There is no such layout.
+        """
+        base = space.base
+        if layout != RELEASED or not isinstance(base, ElasticSpace):
+            return super().laid_out(space, layout)
+        return ReleasedElasticSpace(base.definition, base.classes)
+
+
+class ReleasedElasticSpace(ElasticSpace):
+    """The same networks on shared tensors as ElasticViT's authors lay them out."""
+
+
+class ReleasedElasticFamily(ElasticFamily):
+    """Modules and axes of a supernet that ElasticViT's authors trained.
+
+    A network takes the first rows of the queries, of the keys and of the values, one after another, and only then calls
+    them heads, so what a row is depends on the network. Channels of values are counted over all heads.
+    """
+
+    def axes(self, spec: ElasticBlock) -> Mapping[str, str]:
+        """The axis description of every tensor of a block."""
+        return {**AXES[type(spec)], **RELEASED_AXES} if isinstance(spec, TransformerLayer) else AXES[type(spec)]
+
+    def sizes(self, spec: ElasticBlock) -> Mapping[str, int]:
+        """The size that a block gives to each named axis."""
+        sizes = super().sizes(spec)
+        if not isinstance(spec, TransformerLayer):
+            return sizes
+        return {**sizes, "query": spec.width, "key": spec.width, "values": spec.v_scale * spec.width}
+
 
 register_family(ElasticSpace, ElasticFamily())
+register_family(ReleasedElasticSpace, ReleasedElasticFamily())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from torch import nn
 
@@ -11,23 +14,29 @@ from supernets import Supernet, reestimate_batch_norm
 
 LARGEST_PARAMS = 100_000_000
 """Supernets with more are not made here: each test holds several copies of all tensors."""
+QUICK_MACS = 4_000_000_000
+"""MACs of the largest network of a space above which its tests are slow."""
 
 
-def affordable_spaces() -> list[str]:
-    spaces = [get_space(name) for name in space_names()]
-    sizes = [population_cost(space, space.encode([space.largest])).params[0] for space in spaces]
-    return [space.name for space, size in zip(spaces, sizes, strict=True) if size <= LARGEST_PARAMS]
-
-
-def registered(name: str) -> type[NetworkFamilyContract]:
+def registered(name: str, is_slow: bool) -> type[NetworkFamilyContract]:
     class Registered(NetworkFamilyContract):
+        macs = (4 if is_slow else 1) * NetworkFamilyContract.macs
+
         def make_space(self) -> SearchSpace:
             return get_space(name)
 
-    return Registered
+    return pytest.mark.slow(Registered) if is_slow else Registered
 
 
-globals().update({f"Test {name}": registered(name) for name in affordable_spaces()})
+def affordable_spaces() -> Iterator[tuple[str, bool]]:
+    """Names of the spaces whose supernets are made here, and whether that is slow."""
+    for space in map(get_space, space_names()):
+        cost = population_cost(space, space.encode([space.largest]))
+        if cost.params[0] <= LARGEST_PARAMS:
+            yield space.name, bool(cost.macs[0] > QUICK_MACS)
+
+
+globals().update({f"Test {name}": registered(name, is_slow) for name, is_slow in affordable_spaces()})
 
 
 @torch.no_grad()

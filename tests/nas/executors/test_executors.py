@@ -295,7 +295,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_subnets_of_a_supernet_are_judged_alike_everywhere(checkpoint: Path, local: list[Executor]) -> None:
     tasks = make_tasks(3)
-    blueprint = supernet_blueprint(checkpoint, "digits", SPACE.image_side, seed=0, device="cpu")
+    blueprint = supernet_blueprint(checkpoint, "digits", seed=0, device="cpu")
     expected = summary(dict(make_executor("in-process", blueprint).run(tasks)))
     assert all(state is State.DONE for state, _, _ in expected.values())
     assert summary(dict(start(local, blueprint).run(tasks))) == expected

@@ -1,0 +1,1 @@
+"""Published supernets, brought into run folders of ours."""

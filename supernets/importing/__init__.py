@@ -1,0 +1,1 @@
+"""Supernets that others trained and published: files of theirs, read into ours."""
