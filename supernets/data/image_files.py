@@ -27,6 +27,7 @@ from supernets.data.image_data import (
 )
 from supernets.data.image_index import ImageIndex, Names, index_images
 from supernets.data.known_classes import held_out_halves
+from supernets.data.label_map import find_map, mapped
 from supernets.data.picture_check import Checked, check_pictures
 from supernets.data.stored_images import StoredData, mirrored
 from supernets.errors import DataError
@@ -181,6 +182,11 @@ def find_images(source: str) -> Found:
     if not root.is_dir():
         raise DataError(f"data `{source}`: found a file, expected a folder with a sub-folder of images per class")
     layout = find_layout(root)
+    known = None if layout.splits else find_map(layout.root)
+    if known is not None:
+        found = mapped(layout.root, known[1])
+        remarks = (*layout.remarks, f"the classes of its images are those in `{known[0].name}`")
+        return Found(source, layout, *found, {}, len(known[1]), remarks)
     if not layout.splits:
         index = index_images(layout.root)
         remarks = (*layout.remarks, *_left_out("", index))
