@@ -77,7 +77,13 @@ class Evidence:
 
 
 def group_of(space: SearchSpace) -> str:
-    """The group that a space's networks are sampled from: its name, without what changes no kernel of them."""
+    """The group that a space's networks are sampled from: its name, without what changes no kernel of them.
+
+    The networks of PreNAS's lists have the kernels of AutoFormer's, and may be too few to learn from.
+    """
+    from search_spaces.autoformer import PrenasSpace
     from search_spaces.timm_models import PREFIX, TimmSpace
 
+    if isinstance(space, PrenasSpace):
+        return space.name.replace("prenas", "autoformer")
     return f"{PREFIX}:{space.outline.reference.model}" if isinstance(space, TimmSpace) else space.name

@@ -78,14 +78,13 @@ class Inherited:
 
     def classifier_rows(self, images: ImageData) -> list[int] | None:
         """Which of the classes that imported weights tell are those of the images; None where one is not among them."""
-        from supernets.data.known_classes import class_rows
+        from supernets.data.known_classes import class_rows, imagenet_names, is_of_imagenet
         from supernets.errors import DataError
 
-        known = self.metadata["data"]["class_names"]
-        if not known:
+        if not is_of_imagenet(self.metadata["data"]):
             return list(range(images.classes)) if images.classes == self.metadata["classes"] else None
         try:
-            return class_rows(known, images.class_names, images.source)
+            return class_rows(imagenet_names(), images.class_names, images.source)
         except DataError:
             return None
 

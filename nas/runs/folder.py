@@ -191,7 +191,9 @@ def source_card(origin: Mapping[str, Any]) -> dict[str, str | None]:
     Args:
         origin: The entry ``imported`` of their checkpoint.
     """
-    return {"name": origin["title"], "weights": origin["page"], "license": origin["license"]}
+    return {
+        name: str(origin.get(key, "")) for name, key in (("name", "title"), ("weights", "page"), ("license", "license"))
+    }
 
 
 def supernet_checkpoint(path: Path) -> Path:

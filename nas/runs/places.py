@@ -113,7 +113,7 @@ def images_of(checkpoint: Path, metadata: CheckpointMetadata, data: str | None, 
         trained_elsewhere=is_imported,
     )
     if is_imported:
-        return with_known_classes(images, described)
+        return with_known_classes(images, metadata["classes"], described)
     images.check(described)
     return images
 

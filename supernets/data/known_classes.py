@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class KnownClasses(ImageData):
             yield x_BCHW, self._rows[labels_B]
 
 
+@cache
 def imagenet_names() -> tuple[str, ...]:
     """WordNet numbers of ImageNet's 1,000 classes, in label order."""
     from timm.data.imagenet_info import ImageNetInfo
@@ -60,30 +62,35 @@ def imagenet_described(classes: int) -> dict[str, Any]:
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     if classes != IMAGENET_CLASSES:
-        return {"classes": classes, "class_names": []}
+        return {}
     colours = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
-    return {"classes": classes, "class_names": list(imagenet_names()), **colours, "crop_share": CROP_SHARE}
+    return {"class_names": list(imagenet_names()), **colours, "crop_share": CROP_SHARE}
 
 
-def with_known_classes(images: ImageData, described: Mapping[str, Any]) -> ImageData:
+def is_of_imagenet(described: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's entry ``data`` names ImageNet's classes."""
+    return described.get("class_names") == list(imagenet_names())
+
+
+def with_known_classes(images: ImageData, classes: int, described: Mapping[str, Any]) -> ImageData:
     """The images as a network sees them that was trained elsewhere.
 
     Args:
         images: Images of some or all of its classes.
-        described: The entry ``data`` of its checkpoint: ``classes``, and ``class_names`` where those are known.
+        classes: Number of its classes.
+        described: The entry ``data`` of its checkpoint, with the names of the classes where they are known.
 
     Raises:
         DataError: They are images of other classes.
     """
-    names = tuple(described["class_names"])
-    if not names:
-        if images.classes != described["classes"]:
+    if not is_of_imagenet(described):
+        if images.classes != classes:
             raise DataError(
-                f"data `{images.source}`: found {images.classes} classes, the imported weights tell"
-                f" {described['classes']}",
+                f"data `{images.source}`: found {images.classes} classes, the imported weights tell {classes}",
                 hint="give images of the classes that the weights were trained on, in the same order",
             )
         return images
+    names = imagenet_names()
     rows = class_rows(names, images.class_names, images.source)
     return images if images.class_names == names else KnownClasses(images, names, rows)
 

@@ -47,6 +47,7 @@ from search_spaces import Architecture, SingleSpace, get_space
 from supernets.checkpoint import load_supernet, save_checkpoint
 from supernets.data import image_index
 from supernets.features import remembered
+from supernets.importing.registry import read_supernet
 from supernets.supernet import Supernet
 from supernets.timm_models.weight_files import beside, find_weights, read_weights
 from supernets.training.log import LOG_NAME, TrainingLog
@@ -62,6 +63,7 @@ from tests.support.mutations import (
     mutate_safetensors,
 )
 from tests.support.onnx_networks import save_network
+from tests.support.published_supernets import autoformer_tensors
 
 SPACE = get_space("elastic-mini")
 GRAPH = SPACE.lower(SPACE.largest)
@@ -302,6 +304,8 @@ def _export_formats(export: Path, supernet: Supernet) -> list[Format]:
         json.dumps({"schema": 1, "space": SPACE.name, **shipped.entries, "trained": True})
     )
     torch.save({"state_dict": {"weight": torch.ones(2, 2)}, "epoch": 3}, export / "weights.pth")
+    published = export.parent / "supernet.pth"
+    torch.save({"model": autoformer_tensors(64, 3, 1, 2, 4)}, published)
 
     def read_export() -> None:
         module = nas.load(export)
@@ -321,6 +325,7 @@ def _export_formats(export: Path, supernet: Supernet) -> list[Format]:
             mutate_safetensors,
             lambda: read_weights(export / "model.safetensors"),
         ),
+        Format("published supernet", published, mutate_bytes, lambda: read_supernet(published)),
         Format("pickled weights", export / "weights.pth", mutate_bytes, lambda: read_weights(export / "weights.pth")),
     ]
 

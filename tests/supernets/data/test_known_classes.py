@@ -56,7 +56,7 @@ def test_classes_that_are_not_known_are_refused(names: list[str], message: str) 
 
 def test_images_of_some_classes_have_the_labels_of_the_network(tmp_path: Path) -> None:
     top = folder_of(tmp_path / "photos", {"goldfish": 200, "n01440764": 20})
-    images = with_known_classes(load_data(str(top), 8), imagenet_described(1000))
+    images = with_known_classes(load_data(str(top), 8), 1000, imagenet_described(1000))
     assert images.classes == 1000
     found = {
         (int(label), bool(x_CHW.mean() > 0))
@@ -72,9 +72,9 @@ def test_images_of_some_classes_have_the_labels_of_the_network(tmp_path: Path) -
 
 def test_weights_without_names_need_as_many_classes(tmp_path: Path) -> None:
     images = load_data(str(folder_of(tmp_path, {"a": 1, "b": 2})), 8)
-    assert with_known_classes(images, imagenet_described(2)) is images
+    assert with_known_classes(images, 2, {}) is images
     with pytest.raises(DataError, match="found 2 classes, the imported weights tell 3"):
-        with_known_classes(images, imagenet_described(3))
+        with_known_classes(images, 3, {})
 
 
 def test_search_and_test_are_halves_of_what_is_held_out(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_map_says_the_classes_of_loose_images(map_name: str, tmp_path: Path) -
         picture(tmp_path / "val" / f"{name}.png", 250 * (index % 2))
         lines.append(LINES[map_name].format(name=name, place=place, number=number, words=words))
     (tmp_path / map_name).write_text("\n".join(lines))
-    images = with_known_classes(load_data(str(tmp_path / "val"), 8), imagenet_described(1000))
+    images = with_known_classes(load_data(str(tmp_path / "val"), 8), 1000, imagenet_described(1000))
     assert sum(images.splits.values()) == 20
     for x_BCHW, labels in images.batches("search", 4):
         assert [2 if float(x_CHW.mean()) > 0 else 0 for x_CHW in x_BCHW] == labels.tolist()
