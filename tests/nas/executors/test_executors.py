@@ -306,7 +306,7 @@ def test_parameters_are_shared_and_statistics_are_not(checkpoint: Path) -> None:
 
     contents = read_checkpoint(checkpoint)
     before = {name: tensor.clone() for name, tensor in contents.weights.items()}
-    evaluator = make_supernet_evaluator(contents, "digits", SPACE.image_side, 0, "cpu")
+    evaluator = make_supernet_evaluator(contents, "digits", 0, "cpu")
     supernet = evaluator._supernet  # type: ignore[attr-defined]
     for name, parameter in supernet.named_parameters():
         assert parameter.data_ptr() == contents.weights[name].data_ptr()
