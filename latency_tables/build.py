@@ -58,12 +58,14 @@ class Conditions:
 
     Attributes:
         name: Name of the target.
+        batch: Images in a batch.
         transport: How the device was reached; empty for this machine.
         device: The device's name; empty takes what it calls itself.
         allow_busy: Whether to accept that other programs were running nearly all the time; the table then says so.
     """
 
     name: str = LOCAL
+    batch: int = 1
     transport: str = ""
     device: str = ""
     allow_busy: bool = False
@@ -100,7 +102,10 @@ def build_table(
     require_enough(networks)
     journal = journal or MeasurementJournal()
     facts = runner.facts()
-    files = [NetworkFile(network.path, (1, *network.graph.source_shape), network.expected) for network in networks]
+    files = [
+        NetworkFile(network.path, (conditions.batch, *network.graph.source_shape), network.expected)
+        for network in networks
+    ]
     least_undisturbed = 0.0 if conditions.allow_busy else LEAST_UNDISTURBED
     measured = device_runner.measure(
         runner, files, protocol, journal=journal, progress=progress, least_undisturbed=least_undisturbed
@@ -108,11 +113,11 @@ def build_table(
     if not conditions.allow_busy:
         _require_quiet(measured, journal)
     profiles: list[tuple[Path, Path] | None] = [None] * len(files)
-    if runner.runtime.profiles:
+    if runner.runtime.profiles and conditions.batch == 1:
         profiles = list(device_runner.profile(runner, files, folder / "profiles", journal, progress))
     observations, unmatched = [], set()
     for network, measurement, profile in zip(networks, measured.measurements, profiles, strict=True):
-        observation, missing = observe(network, measurement, runner.runtime.fusion, profile)
+        observation, missing = observe(network, measurement, runner.runtime.fusion, profile, conditions.batch)
         observations.append(observation)
         unmatched |= missing
     header = _header(conditions, runner, protocol, measured, facts, journal, len(unmatched))
@@ -130,14 +135,20 @@ def require_enough(networks: Sequence[object]) -> None:
 
 
 def observe(
-    network: SampledNetwork, measurement: Measurement, fusion: Fusion, profile: tuple[Path, Path] | None = None
+    network: SampledNetwork,
+    measurement: Measurement,
+    fusion: Fusion,
+    profile: tuple[Path, Path] | None = None,
+    batch: int = 1,
 ) -> tuple[Observation, set[str]]:
     """What the fit sees of a network, and the keys of its kernels that the profile has no counterpart for.
 
     Args:
         profile: Files of the profiler's events and the optimised graph; None where the runtime has no profiler.
+        batch: Images in a batch.
     """
-    kernels: tuple[Kernel, ...] = tuple(kernel for _, ops in network.graph.blocks for kernel in fuse(ops, fusion))
+    blocks = [fuse(ops, fusion, batch) for _, ops in network.graph.blocks]
+    kernels: tuple[Kernel, ...] = tuple(kernel for block in blocks for kernel in block)
     if profile is None:
         return Observation(network.name, network.graph.macs, kernels, measurement.ms, ()), set()
     matched = match(kernels, read_profile(*profile, PROFILE_WARM_UP))
@@ -228,7 +239,7 @@ def _header(
         notes.append(f"the accelerator was at its power limit in {sum(limited) / len(limited):.0%} of the repeats")
     if unmatched:
         notes.append(f"{unmatched} kernels had no counterpart in the profiles and are priced by their class")
-    if not runtime.profiles:
+    if not runtime.profiles or conditions.batch > 1:
         notes.append(f"{runtime.title} tells no kernel's time: classes are fitted to whole networks only")
     return {
         "schema": SCHEMA,
@@ -249,6 +260,7 @@ def _header(
         },
         "precision": "fp32",
         "threads": protocol.threads,
+        "batch": conditions.batch,
         "provenance": {
             "kind": "measured",
             "status": f"measured {_where(conditions)}",

@@ -82,7 +82,8 @@ class Kernel:
     Attributes:
         op: Class of the kernel: an operator kind, refined where cost per element differs (``pointwise_conv``,
             ``activation.gelu``, ``pool.global``, ``reshape.transpose``).
-        key: Text that is equal exactly for kernels that do the same work: class, shapes and what is fused.
+        key: Text that is equal exactly for kernels that do the same work: class, shapes, what is fused, and the images
+            of a batch where there are several.
         macs: Multiply-accumulates.
         elements_read: Elements of inputs and weights.
         elements_written: Elements of the output.
@@ -138,8 +139,8 @@ def kernel_key(
     return f"{op}[{shapes}>{'x'.join(map(str, output))}]{sizes}{''.join(f'+{name}' for name in fused)}"
 
 
-def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK) -> tuple[Kernel, ...]:
-    """The kernels that the operators of one block (or of a whole network) become.
+def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK, batch: int = 1) -> tuple[Kernel, ...]:
+    """The kernels that the operators of one block (or of a whole network) become, for batches of so many images.
 
     Nothing is absorbed whose input something else reads too.
     """
@@ -162,7 +163,7 @@ def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK) -> tuple[Kernel, ...]:
             last = following[0]
             owners[last.name] = op
             fused += [word] if word else []
-        kernels.append(_kernel(op, fused))
+        kernels.append(_kernel(op, fused, batch))
     return tuple(kernels)
 
 
@@ -209,14 +210,15 @@ def _fused_word(op: Op, follower: Op, fused: Sequence[str], fusion: Fusion) -> s
     return follower.function if follower.kind == "activation" and follower.function in allowed else None
 
 
-def _kernel(op: Op, fused: Sequence[str]) -> Kernel:
+def _kernel(op: Op, fused: Sequence[str], batch: int) -> Kernel:
     name = kernel_class(op.kind, op.kernel, op.function)
     return Kernel(
         op=name,
-        key=kernel_key(name, op.input_shapes, op.output_shape, op.kernel, op.stride, fused),
-        macs=op.macs,
-        elements_read=op.elements_read + ("add" in fused) * op.elements_written,
-        elements_written=op.elements_written,
+        key=kernel_key(name, op.input_shapes, op.output_shape, op.kernel, op.stride, fused)
+        + (f"@{batch}" if batch > 1 else ""),
+        macs=batch * op.macs,
+        elements_read=op.params + batch * (op.elements_read - op.params + ("add" in fused) * op.elements_written),
+        elements_written=batch * op.elements_written,
         input_shapes=op.input_shapes,
         output_shape=op.output_shape,
         window=op.kernel,

@@ -174,7 +174,7 @@ class LatencyPredictor:
         """The network's time by kernel class, the largest share first; the table's overhead is in none of them."""
         by_class: dict[str, list[tuple[Kernel, KernelTime]]] = {}
         for _, ops in graph.blocks:
-            for kernel in fuse(ops, self._fusion):
+            for kernel in fuse(ops, self._fusion, self.table.batch):
                 by_class.setdefault(kernel.op, []).append((kernel, self.kernel(kernel)))
         total = sum(time.ms for members in by_class.values() for _, time in members) or 1.0
         scale = self.table.scale
@@ -201,7 +201,7 @@ class LatencyPredictor:
 
     def _block(self, ops: tuple[Op, ...]) -> Sequence[float]:
         """Sums over a block's kernels: ms, low ms, high ms, MACs, high ms and MACs of kernels without evidence."""
-        kernels = [(kernel, self.kernel(kernel)) for kernel in fuse(ops, self._fusion)]
+        kernels = [(kernel, self.kernel(kernel)) for kernel in fuse(ops, self._fusion, self.table.batch)]
         unseen = [(kernel, time) for kernel, time in kernels if time.how == "extrapolated"]
         return (
             sum(time.ms for _, time in kernels),

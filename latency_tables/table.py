@@ -224,9 +224,9 @@ class Figure(_Model):
 
 
 class LatencyTable(_Model):
-    """All there is to know about latency on one device with one runtime, precision and thread count.
+    """All there is to know about latency on one device with one runtime, precision, thread count and size of batches.
 
-    The time of a network is ``scale`` times the sum over its kernels plus ``overhead_ms``.
+    The time of a batch is ``scale`` times the sum over its kernels plus ``overhead_ms``.
 
     Attributes:
         interval: Residuals of networks of the groups that the fit saw; of all networks, for a calibrated table.
@@ -241,7 +241,7 @@ class LatencyTable(_Model):
     runtime: TableRuntime
     precision: Literal["fp32", "fp16", "int8"]
     threads: int = Field(ge=1)
-    batch: Literal[1] = 1
+    batch: int = Field(default=1, ge=1)
     provenance: Provenance
     overhead_ms: Milliseconds
     scale: Positive

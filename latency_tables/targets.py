@@ -89,13 +89,14 @@ def load_target(name: str) -> LatencyTable:
 def provenance_line(table: LatencyTable) -> str:
     """One line for reports: device, runtime, precision, threads, kind, what on, how wrong."""
     threads = "1 thread" if table.threads == 1 else f"{table.threads} threads"
+    batch = f", {table.batch} images at a time" if table.batch > 1 else ""
     evidence = (
         f"from {sum(figure.use == 'fit' for figure in table.figures)} published figures, {table.provenance.status}"
         if table.provenance.kind == "calibrated"
         else f"on {table.provenance.date}"
     )
     return (
-        f"{table.name}: {_describe(table)}, {table.precision}, {threads}; {table.provenance.kind} {evidence};"
+        f"{table.name}: {_describe(table)}, {table.precision}, {threads}{batch}; {table.provenance.kind} {evidence};"
         f" {error_summary(table)}"
     )
 
@@ -128,18 +129,19 @@ def require_comparable(first: LatencyTable, second: LatencyTable) -> None:
     """Make sure that times of two tables may stand side by side.
 
     Raises:
-        TableError: Their runtimes, precisions or thread counts differ.
+        TableError: Their runtimes, precisions, thread counts or sizes of batches differ.
     """
     facts = [
         ("runtime", _runtime(first), _runtime(second)),
         ("precision", first.precision, second.precision),
         ("threads", first.threads, second.threads),
+        ("batch", first.batch, second.batch),
     ]
     differences = [f"{name} {ours} and {theirs}" for name, ours, theirs in facts if ours != theirs]
     if differences:
         raise TableError(
             f"latency tables `{first.name}` and `{second.name}` cannot be compared: found {', '.join(differences)};"
-            " expected the same runtime, precision and threads",
+            " expected the same runtime, precision, threads and batch",
             "choose two tables of the same conditions, see `nas targets`",
         )
 

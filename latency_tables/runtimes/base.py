@@ -95,13 +95,16 @@ class Runtime(ABC):
     options: dict[str, str] = {}  # noqa: RUF012 (a constant of the class)
 
     @abstractmethod
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
-        """Write a network as the runtime's file, for one image per batch.
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
+        """Write a network as the runtime's file.
 
         Args:
             network: In evaluation mode, on the CPU.
             input_shape: Colours, rows and columns of an image.
             path: The file to write.
+            batch: Images in a batch.
 
         Returns:
             What the converter knows of the file: ``delegate``, where it says how many operators a delegate took.
@@ -122,7 +125,7 @@ class Runtime(ABC):
             shape: Batch, colours, rows and columns of the input; None where the file says it.
 
         Returns:
-            A function that computes the output for one batch of one image, and the precision that it computes in.
+            A function that computes the output for one batch, and the precision that it computes in.
         """
 
     @property

@@ -324,9 +324,11 @@ class BrowserWasm(Runtime):
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        write_onnx(network, input_shape, path)
+        write_onnx(network, input_shape, path, batch)
         return {}
 
 

@@ -80,6 +80,8 @@ class ExecuTorch(Runtime):
     helpers = (set_threads,)
     load = staticmethod(load_method)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        return convert_program(self, convert, network, input_shape, path)
+        return convert_program(self, convert, network, input_shape, path, batch)

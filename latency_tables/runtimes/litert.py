@@ -58,6 +58,8 @@ class LiteRT(Runtime):
     own_environment = True
     load = staticmethod(load_interpreter)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        return convert_program(self, convert, network, input_shape, path)
+        return convert_program(self, convert, network, input_shape, path, batch)

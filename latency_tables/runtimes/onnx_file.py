@@ -25,8 +25,8 @@ OPSET = 18
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
 
 
-def write_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
-    """Write a network as an ONNX file for one image per batch.
+def write_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1) -> None:
+    """Write a network as an ONNX file for batches of so many images.
 
     Raises:
         ProfileError: Neither exporter can.
@@ -36,20 +36,20 @@ def write_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path
     with replacing(path) as temporary:
         with quiet_exporters():
             try:
-                model = _traced(network, input_shape, temporary)
+                model = _traced(network, input_shape, temporary, batch)
             except Exception:  # whatever the older exporter cannot do, the newer one may
-                model = exported_model(network, input_shape)
+                model = exported_model(network, input_shape, batch)
         onnx.save(model, str(temporary))
 
 
-def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Any:
+def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int) -> Any:
     import onnx
     import torch
 
     with torch.no_grad():
         torch.onnx.export(
             network,
-            (torch.zeros(1, *input_shape),),
+            (torch.zeros(batch, *input_shape),),
             str(path),
             dynamo=False,
             opset_version=OPSET,
@@ -61,8 +61,8 @@ def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -
     return model
 
 
-def exported_model(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
-    """A network as an ONNX model for one image, by PyTorch's newer exporter, which folds constants.
+def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> Any:
+    """A network as an ONNX model for batches of so many images, by PyTorch's newer exporter, which folds constants.
 
     The exporter cannot take all fused attention with a mask or a bias of positions apart. Where it fails, that is
     written as the products and the softmax that define it.
@@ -73,19 +73,19 @@ def exported_model(network: nn.Module, input_shape: tuple[int, int, int]) -> Any
     from latency_tables.runtimes.spelt_attention import SpeltAttention
 
     try:
-        return _export(network, input_shape)
+        return _export(network, input_shape, batch)
     except ProfileError:
         with SpeltAttention():
-            return _export(network, input_shape)
+            return _export(network, input_shape, batch)
 
 
-def _export(network: nn.Module, input_shape: tuple[int, int, int]) -> Any:
+def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int) -> Any:
     import torch
 
     try:
         program = torch.onnx.export(
             network,
-            (torch.zeros(1, *input_shape),),
+            (torch.zeros(batch, *input_shape),),
             dynamo=True,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],

@@ -113,7 +113,9 @@ class OnnxRuntime(Runtime):
     helpers: tuple[Callable[..., Any], ...] = (random_image, make_session, random_inputs, profile)
     load = staticmethod(load_session)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        write_onnx(network, input_shape, path)
+        write_onnx(network, input_shape, path, batch)
         return {}

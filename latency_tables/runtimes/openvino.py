@@ -67,9 +67,11 @@ class OpenVINO(Runtime):
     options = {"inference_precision_hint": "f32", "performance_hint": "latency"}  # noqa: RUF012
     load = staticmethod(load_model)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        write_onnx(network, input_shape, path)
+        write_onnx(network, input_shape, path, batch)
         return {}
 
 

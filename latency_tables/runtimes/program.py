@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _CONVERTER = Path(__file__).parent.parent / "converter.py"
 
 
-def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
-    """Write a network as an exported program for one image per batch.
+def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1) -> None:
+    """Write a network as an exported program for batches of so many images.
 
     Raises:
         ProfileError: PyTorch cannot export it.
@@ -37,7 +37,7 @@ def write_program(network: nn.Module, input_shape: tuple[int, int, int], path: P
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(network, (torch.zeros(1, *input_shape),))
+            program = torch.export.export(network, (torch.zeros(batch, *input_shape),))
             with replacing(path, ending=".pt2") as temporary:
                 torch.export.save(program, temporary)
     except (RuntimeError, ValueError, NotImplementedError) as error:
@@ -50,6 +50,7 @@ def convert_program(
     network: nn.Module,
     input_shape: tuple[int, int, int],
     path: Path,
+    batch: int = 1,
 ) -> dict[str, Any]:
     """Write a network as a runtime's file, through the runtime's own environment.
 
@@ -60,6 +61,7 @@ def convert_program(
         network: In evaluation mode, on the CPU.
         input_shape: Colours, rows and columns of an image.
         path: The file to write.
+        batch: Images in a batch.
 
     Returns:
         What the converter knows of the file: ``delegate``, where it says how many operators a delegate took.
@@ -71,7 +73,7 @@ def convert_program(
     converter = _converter(runtime.name, runtime.python(), convert)
     with tempfile.TemporaryDirectory(prefix="nas-convert-") as folder:
         program = Path(folder) / "network.pt2"
-        write_program(network, input_shape, program)
+        write_program(network, input_shape, program, batch)
         with replacing(path, ending=path.suffix) as temporary:
             facts = converter.convert(program, temporary)
     return facts

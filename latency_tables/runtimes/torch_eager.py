@@ -138,9 +138,11 @@ class TorchEager(Runtime):
     helpers: tuple[Callable[..., Any], ...] = (check_program,)
     load = staticmethod(load_program)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
         """As `Runtime.write`."""
-        write_program(network, input_shape, path)
+        write_program(network, input_shape, path, batch)
         return {}
 
 

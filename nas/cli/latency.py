@@ -34,7 +34,7 @@ def show(
     runtime = " ".join(filter(None, (table.runtime.name, table.runtime.version)))
     facts = [
         ["device", f"{table.device.name}, {table.device.processor}"],
-        ["runtime", f"{runtime}, {table.precision}, {table.threads} thread(s)"],
+        ["runtime", f"{runtime}, {table.precision}, {table.threads} thread(s), batches of {table.batch}"],
         ["kind", f"{provenance.kind}: {provenance.status}"],
         ["date", provenance.date],
         ["mean error", f"{validation.mean_error:.1%} on {len(validation.rows)} networks ({validation.how})"],

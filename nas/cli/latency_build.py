@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,7 @@ def build(
     ] = "",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile networks first (`torch.compile`).")] = False,
     threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
+    batch: Annotated[str, typer.Option(help="Images in a batch; with commas a table for each size.")] = "1",
     precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device that has the runtime.")] = "",
@@ -82,14 +84,21 @@ def build(
         is_cloud = target.startswith("aihub:")
         runtime = f"{runtime}:{provider.lower()}" if is_cloud else name_with_provider(runtime, provider)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
-    request = BuildRequest(
-        groups, target, runtime, threads, networks, name, python, program, seed, allow_busy
-    ).completed()
-    with BuildProgress(quiet) as progress:
-        table = build_table(request, progress)
-    show_summary(table)
-    display.say(f"written to {user_table_path(table.name)}")
-    display.say(f"next: nas latency show {shlex.quote(table.name)}")
+    request = BuildRequest(groups, target, runtime, threads, networks, name, python, program, seed, allow_busy)
+    for size in _sizes(batch):
+        named = f"{name}-batch-{size}" if name and size > 1 else name
+        with BuildProgress(quiet) as progress:
+            table = build_table(replace(request, batch=size, name=named), progress)
+        show_summary(table)
+        display.say(f"written to {user_table_path(table.name)}")
+        display.say(f"next: nas latency show {shlex.quote(table.name)}")
+
+
+def _sizes(batch: str) -> list[int]:
+    sizes = [part.strip() for part in batch.split(",")]
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise typer.BadParameter(f"`--batch {batch}`: expected different whole numbers above 0, for example `1,8`")
+    return [int(size) for size in sizes]
 
 
 def show_summary(table: LatencyTable) -> None:

@@ -134,7 +134,7 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
             runner,
             folder,
             conditions=Conditions(
-                request.name, "" if request.is_here else request.device, allow_busy=request.allow_busy
+                request.name, request.batch, "" if request.is_here else request.device, allow_busy=request.allow_busy
             ),
             protocol=protocol,
             journal=MeasurementJournal(folder / "journal.jsonl", settings),
@@ -170,7 +170,7 @@ def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: P
         count = networks_of(group, request.networks)
         for number, sample in enumerate(latency_samples(group, count, request.seed)):
             path = folder / "networks" / f"{_safe(group)}-{number}{runtime.suffix}"
-            samples.append((sample, ExportJob(group, count, request.seed, number, str(path))))
+            samples.append((sample, ExportJob(group, count, request.seed, number, str(path), request.batch)))
     export_samples(runtime.name, [job for _, job in samples], environment, progress)
     return [
         SampledNetwork(sample.name, sample.graph, Path(job.path), expected_outputs(Path(job.path)))
@@ -192,8 +192,10 @@ def _check(request: BuildRequest) -> None:
             f"{len(request.groups) * request.networks} networks, expected at least {FEWEST_NETWORKS}",
             "a table is fitted to them: 24 of each group are a good number",
         )
-    if request.threads < 1:
-        raise UsageError(f"{request.threads} threads, expected at least 1")
+    if min(request.threads, request.batch) < 1:
+        raise UsageError(f"{request.threads} threads and batches of {request.batch}, expected at least 1 of each")
+    if request.batch > 1 and (request.is_phone or request.is_cloud):
+        raise UsageError(f"batches of {request.batch}: `{request.device}` is measured with one image at a time")
     if request.is_phone and request.runtime != "litert":
         raise UsageError(f"runtime `{request.runtime}`: phones are measured with `litert`")
     if request.is_cloud:
@@ -206,7 +208,8 @@ def _check(request: BuildRequest) -> None:
         )
     if request.program is not None and not request.program.is_file():
         raise UsageError(f"`--program {request.program}`: no such file, expected the `benchmark_model` program")
-    if request.name == LOCAL and (request.device, request.runtime, request.threads) != (LOCAL, "onnxruntime", 1):
+    chosen = (request.device, request.runtime, request.threads, request.batch)
+    if request.name == LOCAL and chosen != (LOCAL, "onnxruntime", 1, 1):
         raise UsageError(
             f"target `{LOCAL}` is this machine with ONNX Runtime on one thread", "choose another name with --name"
         )
@@ -236,7 +239,8 @@ def _titled(progress: Progress) -> Progress:
 def _settings(request: BuildRequest) -> dict[str, Any]:
     """What decides which networks are measured and what their times mean."""
     chosen = asdict(request)
-    return {name: chosen[name] for name in ("groups", "device", "runtime", "threads", "networks", "seed")}
+    names = ("groups", "device", "runtime", "threads", "networks", "seed", *(["batch"] if request.batch > 1 else []))
+    return {name: chosen[name] for name in names}
 
 
 def _fingerprint(request: BuildRequest) -> str:

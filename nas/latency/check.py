@@ -185,8 +185,8 @@ def check_target(
             "nothing is left to check: the table was fitted to every network given", "give another seed or other models"
         )
     with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
-        files = _write_sampled(sampled, Path(folder), runtime, progress)
-        files += _write_named(candidates, Path(folder), runtime, progress)
+        files = _write_sampled(sampled, Path(folder), runtime, table.batch, progress)
+        files += _write_named(candidates, Path(folder), runtime, table.batch, progress)
         measured = _measure(files, runtime, table, progress)
     line = _mac_line(table)
     entries = [(entry.group, entry.name, entry.prediction) for entry in sampled]
@@ -277,36 +277,36 @@ def _is_seen(group: str, macs: int, table: LatencyTable) -> bool:
 
 
 def _write_sampled(
-    sampled: Sequence[_Sampled], folder: Path, runtime: Runtime, progress: Progress
+    sampled: Sequence[_Sampled], folder: Path, runtime: Runtime, batch: int, progress: Progress
 ) -> list[NetworkFile]:
     from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
 
     paths = [folder / f"{entry.group.replace('/', '_')}-{entry.number}{runtime.suffix}" for entry in sampled]
     jobs = [
-        ExportJob(entry.group, entry.count, entry.seed, entry.number, str(path))
+        ExportJob(entry.group, entry.count, entry.seed, entry.number, str(path), batch)
         for entry, path in zip(sampled, paths, strict=True)
     ]
     export_samples(runtime.name, jobs, {}, progress)
     return [
-        NetworkFile(path, (1, *entry.prediction.input_shape), expected_outputs(path))
+        NetworkFile(path, (batch, *entry.prediction.input_shape), expected_outputs(path))
         for entry, path in zip(sampled, paths, strict=True)
     ]
 
 
 def _write_named(
-    candidates: Sequence[_Candidate], folder: Path, runtime: Runtime, progress: Progress
+    candidates: Sequence[_Candidate], folder: Path, runtime: Runtime, batch: int, progress: Progress
 ) -> list[NetworkFile]:
     files = []
     for number, entry in enumerate(candidates):
         network, path = entry.network, folder / f"named-{number}{runtime.suffix}"
         if network.build is not None:
             progress(StageProgress("write named networks", number, len(candidates)))
-            runtime.write(network.deployed(), network.input_shape, path)
+            runtime.write(network.deployed(), network.input_shape, path, batch)
         elif network.onnx_path is not None and network.onnx_path.suffix == path.suffix:
             path = network.onnx_path
         else:
             raise UsageError(f"network `{network.name}`: {runtime.title} runs no ONNX file, expected a network by name")
-        files.append(NetworkFile(path, (1, *network.input_shape)))
+        files.append(NetworkFile(path, (batch, *network.input_shape)))
     return files
 
 

@@ -38,6 +38,7 @@ class BuildRequest:
         program: The ``benchmark_model`` program on this machine, for a phone.
         seed: Seed of the sample.
         allow_busy: Whether to accept that other programs run all the time; the table then says so.
+        batch: Images in a batch; latency is that of a whole batch.
     """
 
     groups: tuple[str, ...]
@@ -50,6 +51,7 @@ class BuildRequest:
     program: Path | None = None
     seed: int = 0
     allow_busy: bool = False
+    batch: int = 1
 
     @property
     def is_phone(self) -> bool:
@@ -69,7 +71,20 @@ class BuildRequest:
     def completed(self) -> BuildRequest:
         """The same request with everything spelt out that it left open."""
         runtime = self.runtime or default_runtime(self.device)
-        return replace(self, runtime=runtime, name=self.name or _default_name(self.device, runtime, self.threads))
+        return replace(self, runtime=runtime, name=self.name or self._default_name(runtime))
+
+    def _default_name(self, runtime: str) -> str:
+        kind, _, address = self.device.partition(":")
+        base = kind if kind in (LOCAL, BROWSER) else address.rpartition("@")[2].partition(":")[0] or kind
+        if kind == "aihub":
+            base = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-") or kind
+        words = runtime.split(":")
+        if words[0] == default_runtime(self.device) and kind != "adb":
+            del words[0]
+        parts = [base, *words, *([] if self.threads == 1 else [f"{self.threads}-threads"])]
+        if self.batch > 1:
+            parts.append(f"batch-{self.batch}")
+        return "-".join(parts)
 
 
 def networks_of(group: str, networks: int) -> int:
@@ -94,15 +109,3 @@ def check_name(name: str) -> None:
 def default_runtime(device: str) -> str:
     """The runtime that a device is measured with where nobody names one."""
     return _RUNTIMES.get(device.partition(":")[0], "onnxruntime")
-
-
-def _default_name(device: str, runtime: str, threads: int) -> str:
-    kind, _, address = device.partition(":")
-    base = kind if kind in (LOCAL, BROWSER) else address.rpartition("@")[2].partition(":")[0] or kind
-    if kind == "aihub":
-        base = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-") or kind
-    words = runtime.split(":")
-    if words[0] == default_runtime(device) and kind != "adb":
-        del words[0]
-    parts = [base, *words, *([] if threads == 1 else [f"{threads}-threads"])]
-    return "-".join(parts)

@@ -38,6 +38,7 @@ class ExportJob:
     seed: int
     number: int
     path: str
+    batch: int = 1
 
 
 def export_samples(runtime: str, jobs: Sequence[ExportJob], environment: Mapping[str, str], progress: Progress) -> None:
@@ -120,7 +121,7 @@ def _feed(
         answers.put((job, json.loads(answer)["error"]))
 
 
-def _write(runtime: str, sample: Sample, path: Path, seed: int) -> None:
+def _write(runtime: str, sample: Sample, path: Path, seed: int, batch: int) -> None:
     import torch
 
     from latency_tables.runtimes import get_runtime
@@ -130,10 +131,10 @@ def _write(runtime: str, sample: Sample, path: Path, seed: int) -> None:
     network = sample.build().eval()
     shape = (3, sample.image_side, sample.image_side)
     with torch.inference_mode():
-        output = network(torch.from_numpy(random_image([1, *shape])))
+        output = network(torch.from_numpy(random_image([batch, *shape])))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(_expected_path(path), digest(output.double().numpy()))
-    get_runtime(runtime).write(network, shape, path)
+    get_runtime(runtime).write(network, shape, path, batch)
 
 
 def main() -> None:
@@ -150,7 +151,7 @@ def main() -> None:
             key = (job.group, job.count, job.seed)
             if key not in samples:
                 samples[key] = latency_samples(*key)
-            _write(sys.argv[1], samples[key][job.number], Path(job.path), job.seed + job.number)
+            _write(sys.argv[1], samples[key][job.number], Path(job.path), job.seed + job.number, job.batch)
         except Exception as problem:  # any of many libraries' own; it becomes the answer
             error = str(problem) or type(problem).__name__
         answers.write(json.dumps({"error": error}) + "\n")

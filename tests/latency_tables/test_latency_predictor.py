@@ -33,6 +33,15 @@ def test_batch_norm_and_relu_are_absorbed() -> None:
     assert kernel.features(4) == (1, 2048, 4 * 256, 4 * 256)
 
 
+def test_a_batch_reads_its_weights_once() -> None:
+    (kernel,) = fuse(conv_norm_activation("relu").ops, batch=8)
+    assert kernel.key == "pointwise_conv[8x4x4>16x4x4]+relu@8"
+    assert (kernel.macs, kernel.elements_read) == (8 * 8 * 16 * 16, 8 * 16 + 8 * (8 * 16))
+    graph = get_space("elastic-mini").lower(get_space("elastic-mini").smallest)
+    one, eight = (LatencyPredictor(table(batch=batch)).graph(graph).ms for batch in (1, 8))
+    assert one < eight < 8 * one
+
+
 def test_hard_swish_is_a_kernel_of_its_own() -> None:
     assert [kernel.op for kernel in fuse(conv_norm_activation("hard_swish").ops)] == [
         "pointwise_conv",

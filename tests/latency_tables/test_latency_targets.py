@@ -87,6 +87,7 @@ def test_a_table_is_stale_where_host_processor_or_runtime_changed(changes: dict[
         ({"threads": 4}, "found threads 1 and 4;"),
         ({"runtime": {"name": "ncnn", "fusion": "xnnpack"}}, "found runtime ONNX Runtime 1.31 and ncnn;"),
         ({"precision": "fp16", "threads": 2}, "found precision fp32 and fp16, threads 1 and 2;"),
+        ({"batch": 8}, "batch 1 and 8"),
     ],
 )
 def test_tables_of_different_conditions_are_not_compared(changes: dict[str, Any], reason: str) -> None:

@@ -7,6 +7,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -20,6 +21,7 @@ from latency_tables.runtimes.onnx_runtime import make_session
 from latency_tables.runtimes.torch_eager import check_program
 from latency_tables.table import LatencyTable
 from latency_tables.targets import load_target
+from latency_tables.worker import random_image
 from nas.testing import RuntimeContract
 from search_spaces import UnknownNameError, get_space, plugins
 
@@ -51,6 +53,18 @@ def test_a_missing_environment_is_told_with_the_commands_that_make_it(
     monkeypatch.setenv("NAS_LITERT_PYTHON", str(tmp_path / "no-python"))
     with pytest.raises(RuntimeMissingError, match="found no program"):
         get_runtime("litert").python()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+def test_a_batch_of_several_images_is_computed_at_once(name: str, tmp_path: Path) -> None:
+    network, runtime = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)).eval(), get_runtime(name)
+    image_BCHW = torch.from_numpy(random_image([3, 3, 8, 8]))
+    with torch.inference_mode():
+        expected = network(image_BCHW).numpy()
+    path = tmp_path / f"network{runtime.suffix}"
+    runtime.write(network, (3, 8, 8), path, batch=3)
+    run, _ = runtime.load(str(path), 1, [3, 3, 8, 8])
+    np.testing.assert_allclose(run(image_BCHW.numpy()), expected, atol=1e-5)
 
 
 def test_runtimes_are_found_by_name() -> None:

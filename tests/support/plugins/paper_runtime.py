@@ -40,8 +40,10 @@ class Paper(Runtime):
     load = staticmethod(load_paper)
     clock = staticmethod(paper_clock)
 
-    def write(self, network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> dict[str, Any]:
-        image = torch.from_numpy(random_image([1, *input_shape]))
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
+        image = torch.from_numpy(random_image([batch, *input_shape]))
         with torch.inference_mode():
             np.savez(path, output=network(image).numpy(), macs=counted_macs(network, image))
         return {}
