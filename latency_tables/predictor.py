@@ -92,7 +92,7 @@ class ClassTime:
     Attributes:
         op: Kernel class.
         launches: Number of kernels.
-        macs: Multiply-accumulates of the kernels.
+        macs: Multiply-accumulates of the kernels for one image.
         ms: Time of the kernels in the network.
         extrapolated_ms: Time of the kernels without evidence in the table.
         share: Share of the time of all kernels.
@@ -182,7 +182,7 @@ class LatencyPredictor:
             ClassTime(
                 op=op,
                 launches=len(members),
-                macs=sum(kernel.macs for kernel, _ in members),
+                macs=sum(kernel.macs for kernel, _ in members) // self.table.batch,
                 ms=scale * sum(time.ms for _, time in members),
                 extrapolated_ms=scale * sum(time.ms for _, time in members if time.how == "extrapolated"),
                 share=sum(time.ms for _, time in members) / total,
@@ -218,5 +218,6 @@ class LatencyPredictor:
         scale, overhead, interval = self.table.scale, self.table.overhead_ms, self.evidence.interval(group)
         ms, low, high = scale * totals[:3] + overhead
         _, _, high_sum, macs, unseen_high, unseen_macs = totals
+        macs, unseen_macs = macs / self.table.batch, unseen_macs / self.table.batch  # of one image, as in validation
         outside = self.evidence.is_outside(group, high_sum, unseen_high, macs, unseen_macs)
         return ms, low * (1 + min(interval.low, 0.0)), high * (1 + max(interval.high, 0.0)), outside
