@@ -39,8 +39,19 @@ class _Tokens(OpList):
         self.side = side
 
     def move(self, name: str, source: str, shape: Shape, function: str = "transpose") -> str:
-        """Transpose, split or roll."""
+        """Transpose, split or pad."""
         return self.append(name, "reshape", [source], shape, function=function)
+
+    def roll(self, name: str, source: str, shift: int) -> str:
+        """The map moved by ``shift`` rows and columns: along each side two parts that change places."""
+        channels = self.shape(source)[1]
+        for axis in ("rows", "columns"):
+            parts = [
+                self.move(f"{name}.{axis}.{part}", source, (self.side * lines, channels), "split")
+                for part, lines in enumerate((shift, self.side - shift))
+            ]
+            source = self.append(f"{name}.{axis}", "concatenate", parts, (self.side**2, channels))
+        return source
 
     def map(self, name: str, source: str) -> str:
         """Tokens as a map."""
@@ -242,7 +253,7 @@ class Mixer:
 
     def _window(self, ops: _Tokens, last: str, is_shifted: bool = False) -> str:
         if is_shifted:
-            last = ops.move("roll", last, ops.shape(last), "roll")
+            last = ops.roll("roll", last, self.window // 2)
         vkq = ops.linear("vkq", last, 3 * self.width)
         parts = [ops.move(f"{part}.split", vkq, (self.side**2, self.width), "split") for part in "vkq"]
         v, k, q = (self._in_windows(ops, f"{part}.windows", each) for part, each in zip("vkq", parts, strict=True))
@@ -250,7 +261,7 @@ class Mixer:
         last = ops.attend("attention", (v, k, q), table if table or is_shifted else None)
         last = ops.move("merge", last, (self.side**2, self.width))
         last = ops.linear("project", last, self.width)
-        return ops.move("roll_back", last, ops.shape(last), "roll") if is_shifted else last
+        return ops.roll("roll_back", last, self.window // 2) if is_shifted else last
 
     def _shift(self, ops: _Tokens, last: str) -> str:
         return self._window(ops, last, is_shifted=True)
@@ -377,7 +388,7 @@ class Head:
     def ops(self) -> tuple[Op, ...]:
         """The block's operators."""
         ops = _Tokens(self.side, self.width)
-        last = ops.append("mean", "pool", [ops.layer_norm("norm", SOURCE)], (self.width,), function="global")
+        last = ops.append("mean", "pool", [ops.layer_norm("norm", SOURCE)], (self.width,), function="average")
         ops.linear("classifier", last, self.classes)
         return ops.ops
 
