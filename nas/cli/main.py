@@ -21,6 +21,7 @@ from nas.cli import (
     score,
     search,
     train,
+    watch,
 )
 from nas.cli.errors import handles_errors
 from nas.cli.help import PanelCommand, PanelGroup
@@ -43,6 +44,7 @@ app.command("finish", cls=PanelCommand)(finish.finish)
 app.command("scale", cls=PanelCommand)(scale.scale)
 app.command("export", cls=PanelCommand)(outcome.export)
 app.command("report", cls=PanelCommand)(outcome.report)
+app.command("watch", cls=PanelCommand)(watch.watch)
 app.add_typer(data.app, name="data")
 app.add_typer(latency.app, name="latency")
 app.command("score", cls=PanelCommand)(score.score)
