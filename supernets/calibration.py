@@ -54,6 +54,14 @@ class Calibration:
         return cls(images_BCHW, torch.cat(parts))
 
     @classmethod
+    def of_outputs(cls, supernet: Supernet, images_BCHW: Tensor) -> Calibration:
+        """Calibration without labels: outputs beside the whole network's for the same images."""
+        images_BCHW = images_BCHW.to(supernet.device)
+        with torch.no_grad():
+            parts = [supernet.network(part_BCHW) for part_BCHW in torch.split(images_BCHW, BATCH)]
+        return cls(images_BCHW, torch.cat(parts), angles)
+
+    @classmethod
     def of_views(cls, supernet: Supernet, images_BCHW: Tensor, seed: int) -> Calibration:
         """Calibration without labels: outputs for one random crop beside the whole network's for another.
 

@@ -11,6 +11,7 @@ CONTROLLERS: Registry[ControllerFactory] = Registry(
     {
         "evolution": "nas.controllers.evolution:EvolutionController",
         "evolution-resnas": "nas.controllers.evolution:resnas_evolution",
+        "exchange": "nas.controllers.exchange:ExchangeController",
         "gp": "nas.controllers.gp:GPController",
         "local": "nas.controllers.local:LocalSearchController",
         "nsga2": "nas.controllers.nsga2:NSGA2Controller",

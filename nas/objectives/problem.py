@@ -35,6 +35,8 @@ class SearchProblem:
         evaluations: The budget, for controllers whose number of steps is part of the method; None where only time
             counts.
         suggested: Networks that are worth a try for what is known of their weights, ``[n, c]``; None for none.
+        sensitivities: Loss of the whole network with one choice alone at each of its values, by choice; None where
+            there are no trained weights to measure it on.
     """
 
     space: SearchSpace
@@ -46,3 +48,4 @@ class SearchProblem:
     feasible: Genotypes
     evaluations: int | None = None
     suggested: Genotypes | None = None
+    sensitivities: list[Floats] | None = None

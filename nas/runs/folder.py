@@ -40,6 +40,7 @@ class _Recorded(TypedDict, total=False):
     training_seconds: float | None
     search_seconds: float | None
     suggested: list[list[int]] | None
+    sensitivities: list[list[float]] | None
     winner_seconds: float | None
 
 

@@ -28,6 +28,8 @@ DEFAULT_FREE_CONTROLLER = "nsga2"
 """Where an evaluation costs less than the predictor that would save it."""
 WINDOW_CONTROLLER = "evolution-resnas"
 """Where parameters or MACs have a window, whose rules begin with networks inside it."""
+EXCHANGE = "exchange"
+"""Where networks inside a trained model are judged as they are cut, and the best within limits is wanted."""
 DEFAULT_BUDGET_SECONDS = 600.0
 """Of a run that trains first and was given no budget."""
 TABLE_BATCHES = 25
@@ -114,6 +116,9 @@ def _default_batch(settings: SearchSettings) -> int:
 def _default_controller(settings: SearchSettings, is_free: bool) -> str:
     if not settings.evaluates:
         return "local"
+    has_limit = bool(settings.bounds) or settings.limit_share is not None
+    if settings.model is not None and not settings.trains and has_limit and settings.objectives is None:
+        return EXCHANGE
     return DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER
 
 

@@ -45,10 +45,17 @@ from nas.searching.loop import SearchLoop
 from nas.searching.plan import Budget, Plan
 from nas.searching.resolution import resolve_settings, resume_settings
 from nas.searching.settings import SearchSettings
-from nas.searching.suggestions import recorded_suggestions, suggest
+from nas.searching.suggestions import learn_of_weights, recorded_sensitivities, recorded_suggestions
 from nas.searching.training import check_training, search_training
 from nas.training.options import checked_options, recordable
-from nas.training.pretrained import PRETRAINED, ModelRequest, PretrainedStart, find_model, folder_name, keep_original
+from nas.training.pretrained import (
+    PRETRAINED,
+    ModelRequest,
+    PretrainedStart,
+    find_model,
+    folder_name,
+    keep_original,
+)
 from nas.training.session import train_in_run
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
@@ -145,16 +152,19 @@ class _Search:
         settings = self.settings
         if folder is None:
             folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
-        time_plan = self._divide_time(question.spent_seconds, question)
+        learned, started = {}, time.monotonic()
+        if own is not None and question.images is not None and not (settings.resume and recorded_settings(folder)):
+            compensator = self._compensator(own.supernet, question.images)
+            learned = learn_of_weights(own, question.images, question.bounds, settings, compensator)
+        time_plan = self._divide_time(question.spent_seconds + time.monotonic() - started, question)
         document = {
             "command": "search",
             **settings.recorded(),
             **asdict(time_plan),
             **question.identity,
             **identity_of(question.images),
+            **learned,
         }
-        if own is not None and not (settings.resume and recorded_settings(folder)):
-            document["suggested"] = self._suggested(own, question)
         with Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run:
             if run.is_resumed:
                 self._take_up(run, question)
@@ -171,7 +181,11 @@ class _Search:
             score = self._score_in_columns()
             plan = Plan(objectives, settings.seed, settings.batch, FIDELITIES[settings.fidelity], workers, score)
             problem = question.bounds.problem(objectives, settings.seed, settings.evaluations, question.feasible)
-            problem = replace(problem, suggested=recorded_suggestions(run.settings, problem.space, run.path))
+            problem = replace(
+                problem,
+                suggested=recorded_suggestions(run.settings, problem.space, run.path),
+                sensitivities=recorded_sensitivities(run.settings, problem.space, run.path),
+            )
             seconds = run.settings["search_seconds"]
             self.progress(StageStarted("search", seconds))
             with (
@@ -241,12 +255,6 @@ class _Search:
                 assert images is not None, "a search inside a model has images"
                 asked.compensator(own.supernet, images, settings.seed)
         return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own, table)
-
-    def _suggested(self, own: PretrainedStart, question: _Question) -> list[list[int]] | None:
-        """Networks that the weights of a model suggest, for the record."""
-        assert question.images is not None, "a search inside a model has images"
-        found = suggest(own, question.images, question.bounds, self.settings.seed)
-        return None if found is None else found.tolist()
 
     def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
         return (
@@ -323,12 +331,16 @@ class _Search:
 
     def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator | FidelityEvaluator:
         """What judges the networks of trained weights, compensated where that was asked for."""
-        seed, asked = self.settings.seed, Compensation.of(self.settings.recorded())
-        compensator = None if asked is None else asked.compensator(supernet, images, seed)
-        if compensator is not None:
-            self._compensated = (supernet, compensator)
+        seed, compensator = self.settings.seed, self._compensator(supernet, images)
         evaluator = SupernetEvaluator if self.settings.uses_labels else FidelityEvaluator
         return evaluator(supernet, images, seed, compensator)
+
+    def _compensator(self, supernet: Supernet, images: ImageData) -> Compensator | None:
+        """What makes up for what was cut, where that was asked for; its statistics are taken once."""
+        asked = Compensation.of(self.settings.recorded())
+        if asked is not None and (self._compensated is None or self._compensated[0] is not supernet):
+            self._compensated = supernet, asked.compensator(supernet, images, self.settings.seed)
+        return None if asked is None or self._compensated is None else self._compensated[1]
 
     def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
         """What workers build their evaluators from."""

@@ -160,11 +160,12 @@ class SearchSettings(RunSettings, Question):
     controller: Annotated[
         str,
         Setting(
-            "What proposes networks: predictor, nsga2, nsga3, tpe, gp, local, evolution (ElasticViT's),"
+            "What proposes networks: predictor, exchange, nsga2, nsga3, tpe, gp, local, evolution (ElasticViT's),"
             " evolution-resnas (ViT-ResNAS's), reinforce (As-ViT's), or random.",
             SEARCH,
-            "predictor; nsga2 where the score is computed from sizes, evolution-resnas where sizes have a window, local"
-            " where nothing is evaluated",
+            "predictor; exchange where networks inside `model` are judged before any training within a limit, nsga2"
+            " where the score is computed from sizes, evolution-resnas where sizes have a window, local where nothing"
+            " is evaluated",
         ),
     ] = "nsga2"
     seed: Annotated[

@@ -26,6 +26,10 @@ class TestEvolutionResnas(Registered):
     name = "evolution-resnas"
 
 
+class TestExchange(Registered):
+    name = "exchange"
+
+
 @pytest.mark.slow
 class TestGP(Registered):
     name = "gp"

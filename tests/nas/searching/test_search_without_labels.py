@@ -73,7 +73,7 @@ def test_what_was_found_is_exported_as_features(weights: str, tmp_path: Path) ->
     cut = outputs_of(original.extract(result.pick(verified["pick"]).architecture).eval(), images, "test")
     value = mean_cosine(found, wanted)
     assert value == pytest.approx(verified["test_fidelity"], abs=1e-4)
-    assert value > mean_cosine(cut, wanted) + 0.1
+    assert value > mean_cosine(cut, wanted) + 0.05
     with pytest.raises(UsageError, match="was searched without labels, and a finish learns from them"):
         nas.finish(result.run)
     assert "components of features" in result.report().read_text(encoding="utf-8")
