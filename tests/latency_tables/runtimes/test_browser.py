@@ -66,7 +66,8 @@ class Waiting:
 
     overhead_ms = 1.0
 
-    def __init__(self, computed_ms: float) -> None:
+    def __init__(self, computed_ms: float, is_in_page: bool = True) -> None:
+        self.is_in_page = is_in_page
         self.block = lambda **amounts: ({"wall_ms": [8.0, 12.0], "elapsed_ms": 20.0}, computed_ms)
 
 
@@ -75,6 +76,7 @@ class Waiting:
 )
 def test_what_a_page_waited_for_others_is_not_its_own_time(computed_ms: float, cpu_ms: list[float]) -> None:
     assert browser_block(Waiting(computed_ms), None, 2, 0.0, 1.0) == ([8.0, 12.0], cpu_ms)
+    assert browser_block(Waiting(computed_ms, is_in_page=False), None, 2, 0.0, 1.0) == ([8.0, 12.0], [8.0, 12.0])
 
 
 def test_what_is_missing_is_told_with_the_line_that_installs_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
