@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator
 from nas.executors.base import EvaluatorBlueprint, Executor
 from nas.executors.factory import ExecutorName, make_executor
 from nas.executors.in_process import InProcessExecutor
+from nas.runs.folder import RunFolder
 from nas.scores.registry import get_score
 from nas.searching.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from supernets.data.image_data import ImageData
 
 BATCH_PER_WORKER = 2
 
@@ -61,3 +67,21 @@ def is_shared_out(score: str | None, evaluates: bool) -> bool:
     if score is None:
         return evaluates
     return score != AsvitEvaluator.score and not get_score(score).is_free
+
+
+def blueprint_of(settings: SearchSettings, folder: Path, images: ImageData | None) -> EvaluatorBlueprint:
+    """What workers build their evaluators from.
+
+    Args:
+        settings: Settings of the search.
+        folder: Its run folder.
+        images: Images that networks are judged on; None for untrained networks.
+    """
+    from nas.executors.blueprints import score_blueprint, supernet_blueprint
+
+    if settings.score is not None:
+        return score_blueprint(settings.space, settings.score)
+    assert images is not None, "a run without a score has images"
+    checkpoint, asked = RunFolder(folder).checkpoint, Compensation.of(settings.recorded())
+    assert checkpoint is not None, "networks that are judged on images have weights"
+    return supernet_blueprint(checkpoint, images.source, settings.seed, settings.device, asked, settings.uses_labels)

@@ -15,7 +15,6 @@ from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.evaluation.fidelity import FidelityEvaluator
 from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
-from nas.executors.base import EvaluatorBlueprint
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.objectives.bounds import Bounds
@@ -25,7 +24,6 @@ from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult
 from nas.runs.folder import (
-    RunFolder,
     check_same,
     checkpoint_digest,
     original_checkpoint,
@@ -39,7 +37,7 @@ from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
 from nas.runs.torch_device import choose_device
 from nas.scores.registry import get_score
-from nas.searching.execution import default_batch, executor_name, open_executor
+from nas.searching.execution import blueprint_of, default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
 from nas.searching.loop import SearchLoop
 from nas.searching.plan import Budget, Plan
@@ -190,7 +188,9 @@ class _Search:
             self.progress(StageStarted("search", seconds))
             with (
                 open_executor(
-                    settings, evaluator if score is None else None, lambda: self._blueprint(run, question)
+                    settings,
+                    evaluator if score is None else None,
+                    lambda: blueprint_of(settings, run.path, question.images),
                 ) as executor,
                 deferred_interrupt() as interrupted,
             ):
@@ -341,25 +341,6 @@ class _Search:
         if asked is not None and (self._compensated is None or self._compensated[0] is not supernet):
             self._compensated = supernet, asked.compensator(supernet, images, self.settings.seed)
         return None if asked is None or self._compensated is None else self._compensated[1]
-
-    def _blueprint(self, run: Run, question: _Question) -> EvaluatorBlueprint:
-        """What workers build their evaluators from."""
-        from nas.executors.blueprints import score_blueprint, supernet_blueprint
-
-        settings, images = self.settings, question.images
-        if settings.score is not None:
-            return score_blueprint(settings.space, settings.score)
-        assert images is not None, "a run without a score has images"
-        checkpoint, asked = RunFolder(run.path).checkpoint, Compensation.of(settings.recorded())
-        assert checkpoint is not None, "networks that are judged on images have weights"
-        return supernet_blueprint(
-            checkpoint,
-            images.source,
-            settings.seed,
-            settings.device,
-            asked,
-            settings.uses_labels,
-        )
 
     def _result(
         self,
