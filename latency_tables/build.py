@@ -18,6 +18,7 @@ from latency_tables import device_runner
 from latency_tables.calibrate import mac_line, summary
 from latency_tables.device_runner import PROFILE_WARM_UP, DeviceRunner, NetworkFile
 from latency_tables.errors import BusyMachineError, CalibrationError
+from latency_tables.foreign_fit import foreign_interval
 from latency_tables.kernels import Fusion, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
 from latency_tables.measurement_journal import MeasurementJournal
@@ -169,14 +170,14 @@ def table_from_observations(observations: Sequence[Observation], header: dict[st
     # As for a new network among these: the quantile's rank is rounded outwards.
     outside = int((len(residuals) + 1) * (1 - _COVERAGE) / 2)
     position = max(outside - 1, 0)
+    own = Interval(low=float(residuals[position]), high=float(residuals[-1 - position]), coverage=_COVERAGE)
     return LatencyTable.model_validate(
         {
             **header,
             "overhead_ms": fit.overhead_ms,
             "scale": fit.scale,
-            "interval": Interval(
-                low=float(residuals[position]), high=float(residuals[-1 - position]), coverage=_COVERAGE
-            ),
+            "interval": own,
+            "foreign_interval": foreign_interval(observations, own),
             "validation": summary(f"{FOLDS} folds, each predicted by a table made from the others", rows),
             "rooflines": fit.rooflines,
             "kernels": fit.kernels,

@@ -40,8 +40,8 @@ class Evidence:
     groups: dict[str, int]
     fewest_macs: int
     most_macs: int
-    _own: Interval
-    _others: Interval
+    _own: Interval = UNCHECKED
+    _others: Interval = UNCHECKED
 
     @classmethod
     def of(cls, table: LatencyTable) -> Evidence:

@@ -145,6 +145,20 @@ class KernelPrices:
         return next(self._rooflines[name] for name in names if name in self._rooflines)
 
 
+def kernel_totals(kernels: Iterable[Kernel], prices: KernelPrices) -> tuple[float, ...]:
+    """Sums over kernels: ms, low ms, high ms, MACs, high ms of kernels without evidence, and their MACs."""
+    times = [(kernel, prices(kernel)) for kernel in kernels]
+    unseen = [(kernel, time) for kernel, time in times if time.how == "extrapolated"]
+    return (
+        sum(time.ms for _, time in times),
+        sum(time.low_ms for _, time in times),
+        sum(time.high_ms for _, time in times),
+        float(sum(kernel.macs for kernel, _ in times)),
+        sum(time.high_ms for _, time in unseen),
+        float(sum(kernel.macs for kernel, _ in unseen)),
+    )
+
+
 class LatencyPredictor:
     """Prices networks by one table.
 
@@ -166,7 +180,13 @@ class LatencyPredictor:
             graph: The network.
             group: The group of networks that it is one of (`latency_tables.evidence.group_of`); empty where none is.
         """
-        totals = np.sum([self._block(ops) for _, ops in graph.blocks], axis=0)
+        return self._latency(np.sum([self._block(ops) for _, ops in graph.blocks], axis=0), group)
+
+    def kernels(self, kernels: Iterable[Kernel], group: str = "") -> Latency:
+        """The latency of a network that launches these kernels; see `graph`."""
+        return self._latency(np.array(kernel_totals(kernels, self.kernel)), group)
+
+    def _latency(self, totals: npt.NDArray[np.float64], group: str) -> Latency:
         ms, low, high, outside = self._network(totals[:, None], group)
         return Latency(float(ms[0]), float(low[0]), float(high[0]), self.table.provenance.kind, bool(outside[0]))
 
@@ -200,17 +220,7 @@ class LatencyPredictor:
         return Latencies(ms, low, high, self.table.provenance.kind, outside)
 
     def _block(self, ops: tuple[Op, ...]) -> Sequence[float]:
-        """Sums over a block's kernels: ms, low ms, high ms, MACs, high ms and MACs of kernels without evidence."""
-        kernels = [(kernel, self.kernel(kernel)) for kernel in fuse(ops, self._fusion, self.table.batch)]
-        unseen = [(kernel, time) for kernel, time in kernels if time.how == "extrapolated"]
-        return (
-            sum(time.ms for _, time in kernels),
-            sum(time.low_ms for _, time in kernels),
-            sum(time.high_ms for _, time in kernels),
-            float(sum(kernel.macs for kernel, _ in kernels)),
-            sum(time.high_ms for _, time in unseen),
-            float(sum(kernel.macs for kernel, _ in unseen)),
-        )
+        return kernel_totals(fuse(ops, self._fusion, self.table.batch), self.kernel)
 
     def _network(
         self, totals: npt.NDArray[np.float64], group: str

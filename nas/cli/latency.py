@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from nas.cli.latency_build import build
 from nas.cli.latency_calibrate import calibrate
 from nas.cli.latency_check import check
 from nas.cli.latency_predict import predict
+
+if TYPE_CHECKING:
+    from latency_tables import LatencyTable
 
 app = typer.Typer(help="Build and show latency tables.", cls=PanelGroup, no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,6 +48,7 @@ def show(
             "interval",
             f"{table.interval.low:+.0%} to {table.interval.high:+.0%} ({table.interval.coverage:.0%} coverage)",
         ],
+        *(["interval elsewhere", _elsewhere(table)] for _ in range(provenance.kind == "measured")),
         ["kernels", f"{len(table.kernels)} stored, {len(table.rooflines)} classes priced by a roofline"],
         *(["note", note] for note in provenance.notes),
     ]
@@ -62,6 +66,14 @@ def show(
     sources = sorted({figure.source for figure in table.figures})
     for source in sources:
         display.say(f"source: {source}")
+
+
+def _elsewhere(table: LatencyTable) -> str:
+    from latency_tables.evidence import Evidence
+
+    interval = Evidence.of(table).interval("")
+    how = "families predicted without themselves" if table.foreign_interval else "no families in the table to tell"
+    return f"{interval.low:+.0%} to {interval.high:+.0%} for other networks than those of the fit ({how})"
 
 
 app.command("build", cls=PanelCommand)(build)

@@ -67,9 +67,10 @@ def _table(config: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
     if config.get("labels") == WITHOUT_LABELS:
         rows.append(("outputs", "the features of the whole model, as their main components; no classes"))
     for target, latency in config.get("latency", {}).items():
-        note = ", extrapolated" if latency.get("extrapolated") else ""
-        interval = f"{latency['low_ms']:.3g} to {latency['high_ms']:.3g}"
-        rows.append((f"latency on `{target}`", f"{latency['ms']:.3g} ms ({interval}, {latency['kind']}{note})"))
+        interval, kind = f"{latency['low_ms']:.3g} to {latency['high_ms']:.3g}", latency["kind"]
+        known = f"{latency['ms']:.3g} ms ({interval}, {kind})"
+        unknown = f"{interval} ms ({kind}; no network like it is behind the table)"
+        rows.append((f"latency on `{target}`", unknown if latency.get("extrapolated") else known))
     rows += [("data", f"`{config['data']['source']}`")] if "data" in config else []
     rows += _source_rows(config.get("source_model"))
     rows += [("latency source", source) for source in config.get("sources", [])]

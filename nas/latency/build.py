@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from latency_tables.table import LatencyTable
 from latency_tables.targets import BROWSER, LOCAL, load_target, staleness, user_table_path
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.latency.request import BuildRequest, networks_of
+from nas.latency.request import BuildRequest, extended, networks_of
 from nas.records.files import write_failed
 from search_spaces import SearchSpace
 from search_spaces.files import cache_dir
@@ -58,16 +58,12 @@ def ensure_groups(groups: Sequence[str], progress: Progress = ignore) -> Latency
         TableError: The table's file is broken.
         BusyMachineError: This machine is too busy to be measured.
     """
-    covered: Iterable[str] = ()
-    try:
+    table = None
+    with contextlib.suppress(TableMissingError):
         table = load_target(LOCAL)
-    except TableMissingError:
-        pass
-    else:
-        covered = Evidence.of(table).groups
-        if not staleness(table) and set(groups) <= set(covered):
-            return table
-    return build(BuildRequest(tuple(sorted({*covered, *groups}))), progress)
+    if table is not None and not staleness(table) and set(groups) <= set(Evidence.of(table).groups):
+        return table
+    return build(extended(table, groups), progress)
 
 
 def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Iterable
 
 import numpy as np
 
-from latency_tables.errors import NoEvidenceError
+from latency_tables.errors import NoEvidenceError, TableMissingError
 from latency_tables.evidence import Evidence, group_of
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.table import LatencyTable
-from latency_tables.targets import LOCAL
+from latency_tables.targets import LOCAL, load_target, staleness
 from nas.errors import NasError, UsageError
-from nas.latency.request import NETWORKS_PER_SPACE, networks_of
+from nas.latency.request import BuildRequest, extended, networks_of
 from nas.latency.sample import BROAD, LARGEST_BROAD_MACS, SMALLEST_BROAD_MACS
 from nas.networks.named import NamedNetwork
 from nas.objectives.units import format_count
@@ -115,21 +116,37 @@ def remedy(table: LatencyTable, groups: Iterable[str], most_macs: int = LARGEST_
     if not added:
         return "measure the network itself: nas latency check NETWORK"
     if table.name == LOCAL:
-        counts = " and ".join(f"{networks_of(name, NETWORKS_PER_SPACE)} networks of `{name}`" for name in added)
-        return f"`--build` measures {counts} first, about {minutes(added, most_macs)} min on a quiet machine"
+        request = extended(table, added)
+        counts = " and ".join(f"{networks_of(name, request.networks)} networks of `{name}`" for name in added)
+        again = ", and once more those that it knows" if len(request.groups) > len(added) else ""
+        shown = math.ceil(build_seconds(request, most_macs) / 60)
+        return f"`--build` measures {counts} first{again}: about {shown} min on a quiet machine"
     spaces = ",".join([*Evidence.of(table).groups, *added])
     device = table.provenance.transport or LOCAL
     words = ["nas", "latency", "build", "--target", device, "--name", table.name, "--spaces", spaces]
     return f"measure some: {shlex.join(words)}"
 
 
-def minutes(groups: Iterable[str], most_macs: int) -> int:
+def expected_seconds(targets: Iterable[str], space: SearchSpace) -> float:
+    """About how long a search of a space will measure this machine before it begins; 0 where it need not."""
+    group, table = group_of(space), None
+    if LOCAL not in targets:
+        return 0.0
+    with contextlib.suppress(TableMissingError):
+        table = load_target(LOCAL)
+    if table is not None and group in Evidence.of(table).groups and not staleness(table):
+        return 0.0
+    macs = population_cost(space, space.encode([space.largest])).macs[0]
+    return build_seconds(extended(table, [group]), int(macs))
+
+
+def build_seconds(request: BuildRequest, most_macs: int) -> float:
     """About how long this machine takes to measure groups whose largest networks have so many multiply-accumulates."""
     seconds = START_SECONDS
-    for group in groups:
-        most, spread = (most_macs, SPREAD)
+    for group in request.groups:
+        most, spread = most_macs, SPREAD
         if group == BROAD:
             most, spread = LARGEST_BROAD_MACS, LARGEST_BROAD_MACS / SMALLEST_BROAD_MACS
         mean_macs = most * (1 - 1 / spread) / math.log(spread)  # of sizes spread evenly on a logarithmic scale
-        seconds += networks_of(group, NETWORKS_PER_SPACE) * (WRITE_SECONDS + RUNS * mean_macs / MACS_PER_SECOND)
-    return math.ceil(seconds / 60)
+        seconds += networks_of(group, request.networks) * (WRITE_SECONDS + RUNS * mean_macs / MACS_PER_SECOND)
+    return seconds

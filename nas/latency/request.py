@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from latency_tables.evidence import Evidence
+from latency_tables.table import LatencyTable
 from latency_tables.targets import BROWSER, LOCAL
 from nas.errors import UsageError
 from nas.latency.sample import BROAD
@@ -90,6 +93,18 @@ class BuildRequest:
 def networks_of(group: str, networks: int) -> int:
     """How many networks of a group are measured where ``networks`` of each are asked for."""
     return max(networks, BROAD_NETWORKS) if group == BROAD else networks
+
+
+def extended(table: LatencyTable | None, groups: Iterable[str]) -> BuildRequest:
+    """The table of this machine with further groups: all are measured in one session, as many networks as before.
+
+    Args:
+        table: The table as it is; None where there is none.
+        groups: Groups that it must cover.
+    """
+    known = {} if table is None else Evidence.of(table).groups
+    networks = max([NETWORKS_PER_SPACE, *(count for group, count in known.items() if group != BROAD)])
+    return BuildRequest(tuple(sorted({*known, *groups})), networks=networks)
 
 
 def check_name(name: str) -> None:

@@ -72,11 +72,11 @@ def recommendation(run: ReportData) -> str:
             ),
         )
     name, record = run.lead.name, pick.latency[front.target]
-    low, high = milliseconds(record.low_ms), milliseconds(record.high_ms)
+    span = f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)} ms, {_kind(record)}"
     better = "higher" if run.lead.is_maximised else "lower"
     entries = [
         (words(name), value(pick.value(name), name), f"{better} is better"),
-        ("predicted latency", f"{milliseconds(record.ms)} ms", f"{low} to {high} ms, {_kind(record)}"),
+        ("predicted latency", MISSING if record.extrapolated else f"{milliseconds(record.ms)} ms", span),
         ("parameters", count(pick.params), ""),
         ("MACs", count(pick.macs), "per image"),
     ]
@@ -206,7 +206,7 @@ def sources_section(run: ReportData) -> str:
         else MISSING,
         "seed": str(front.document.get("seed", MISSING)),
     }
-    honesty = "Extrapolated networks have a part outside what the table was made from; trust their order less."
+    honesty = "No network like the extrapolated ones is behind the table: an estimate ranks them, a range is shown."
     folder = shlex.quote(str(run.path))
     return markup.section(
         "Sources",
@@ -228,7 +228,7 @@ def _front_row(member: FrontMember, run: ReportData, *, chosen: bool) -> Row:
     name, record = run.lead.name, member.latency.get(front.target)
     cells = (
         f"{member.number}, recommended" if chosen else str(member.number),
-        milliseconds(record.ms if record else None),
+        milliseconds(record.ms if record and not record.extrapolated else None),
         f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)}" if record else MISSING,
         value(member.value(name), name),
         count(member.params),
@@ -333,7 +333,7 @@ def _set_aside(run: ReportData) -> str:
 
 
 def _kind(record: Latency) -> str:
-    return f"{record.kind or 'of unknown kind'}{', extrapolated' if record.extrapolated else ''}"
+    return f"{record.kind or 'of unknown kind'}{', no number without evidence' if record.extrapolated else ''}"
 
 
 def _classes(run: ReportData) -> int | None:

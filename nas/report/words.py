@@ -34,7 +34,9 @@ def milliseconds(number: float | None) -> str:
 
 
 def interval(record: Latency) -> str:
-    """A latency with unit and interval: ``9.81 ms (9.10 to 10.6)``."""
+    """A latency with unit and interval: ``9.81 ms (9.10 to 10.6)``; without evidence the interval alone."""
+    if record.extrapolated:
+        return f"{milliseconds(record.low_ms)} to {milliseconds(record.high_ms)} ms"
     text = f"{milliseconds(record.ms)} ms"
     if record.low_ms == record.high_ms:
         return text

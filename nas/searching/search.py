@@ -14,12 +14,14 @@ from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.evaluation.fidelity import FidelityEvaluator
-from nas.events import Progress, StageStarted, TimePlan, TrainingCutShort, ignore
+from nas.events import Notice, Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
+from nas.latency.evidence import expected_seconds
 from nas.objectives.bounds import Bounds
 from nas.objectives.objective import Objective, make_objectives
 from nas.objectives.quantities import Quantity
+from nas.objectives.units import format_duration
 from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult
@@ -154,7 +156,8 @@ class _Search:
         if own is not None and question.images is not None and not (settings.resume and recorded_settings(folder)):
             compensator = self._compensator(own.supernet, question.images)
             learned = learn_of_weights(own, question.images, question.bounds, settings, compensator)
-        time_plan = self._divide_time(question.spent_seconds + time.monotonic() - started, question)
+        exports = question.images is not None
+        time_plan = self._divide_time(question.spent_seconds + time.monotonic() - started, exports=exports)
         document = {
             "command": "search",
             **settings.recorded(),
@@ -166,7 +169,7 @@ class _Search:
         with Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run:
             if run.is_resumed:
                 self._take_up(run, question)
-            elif time_plan.is_cut_short(usual := self._divide_time(0.0, question)):
+            elif time_plan.is_cut_short(usual := self._divide_time(0.0, exports=exports)):
                 self.progress(TrainingCutShort(time_plan, usual))
             elif any(asdict(time_plan).values()):
                 self.progress(time_plan)
@@ -229,6 +232,10 @@ class _Search:
         if training is not None:
             check_training(training, space)
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
+        if settings.budget_seconds and (expected := expected_seconds(settings.targets, space)):
+            shares = f"{format_duration(expected)} of the {format_duration(settings.budget_seconds)}"
+            self.progress(Notice(f"this machine is measured first, which takes about {shares}; of the rest:"))
+            self.progress(self._divide_time(expected, exports=images is not None))
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
         if settings.limit_share is not None and settings.limit_ms is None:
@@ -280,9 +287,9 @@ class _Search:
             )
         return supernet, images_of(checkpoint, metadata, self.settings.data), checkpoint_digest(checkpoint)
 
-    def _divide_time(self, spent: float, question: _Question) -> TimePlan:
+    def _divide_time(self, spent: float, *, exports: bool) -> TimePlan:
         """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
-        total, exports = self.settings.budget_seconds, question.images is not None
+        total = self.settings.budget_seconds
         if total == 0:
             return TimePlan(None, UNTRAINED_SECONDS if self.settings.evaluations is None else None)
         trains, finishes = self.settings.trains, self.settings.finishes
@@ -302,7 +309,7 @@ class _Search:
         }
         before, now = run.settings["budget_seconds"], self.settings.budget_seconds
         if now != before:
-            planned = self._divide_time(question.spent_seconds, question).search_seconds
+            planned = self._divide_time(question.spent_seconds, exports=question.images is not None).search_seconds
             recorded = run.settings["search_seconds"]
             is_extended = now is not None and before is not None and recorded is not None
             name = "winner_seconds" if self.settings.finishes and is_extended else "search_seconds"

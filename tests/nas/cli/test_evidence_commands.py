@@ -13,8 +13,8 @@ import nas.latency.build
 from latency_tables import LatencyTable, NoEvidenceError
 from latency_tables.predictor import LatencyPredictor
 from nas.cli.main import app
-from nas.latency.evidence import minutes, missing_groups, remedy, require_evidence
-from nas.latency.request import BuildRequest, networks_of
+from nas.latency.evidence import build_seconds, expected_seconds, missing_groups, remedy, require_evidence
+from nas.latency.request import BuildRequest, extended, networks_of
 from nas.networks.resolve import resolve_network
 from search_spaces import get_space
 from tests.support.tables import ROOFLINE, document, validation_of
@@ -49,7 +49,7 @@ def test_predict_declines_and_offers_to_measure() -> None:
     assert code == 1
     assert "no evidence" in shown
     assert "made from networks of 500k to 6M MACs (2 of `elastic-mini`)" in said
-    assert "`--build` measures 24 networks of `broad` first, about" in said
+    assert "`--build` measures 24 networks of `broad` first, and once more those that it knows: about" in said
     code, shown, _ = run("latency", "predict", MODEL, "elastic-mini/middle", "--target", "local", "--json")
     unknown, known = json.loads(shown)["networks"]
     assert code == 0
@@ -123,8 +123,25 @@ def test_what_is_missing_for_a_network(local: LatencyTable) -> None:
 def test_more_networks_and_larger_ones_take_longer() -> None:
     assert networks_of("broad", 12) == 24
     assert networks_of("elastic", 12) == 12
-    assert minutes(["timm:a"], 1_000_000_000) <= 3
-    assert minutes(["broad"], 0) == minutes(["broad"], 10**12) > minutes(["a"], 10**6)
+    assert build_seconds(BuildRequest(("timm:a",)), 1_000_000_000) < 180
+    broad = BuildRequest(("broad",))
+    assert build_seconds(broad, 0) == build_seconds(broad, 10**12) > build_seconds(BuildRequest(("a",)), 10**6)
+
+
+def test_an_extended_table_keeps_what_it_knew(local: LatencyTable) -> None:
+    assert extended(None, ["elastic"]) == BuildRequest(("elastic",), networks=12)
+    assert extended(local, ["broad"]) == BuildRequest(("broad", "elastic-mini"), networks=12)
+    many = save(
+        groups={f"elastic/{number}": 10**6 for number in range(24)} | {f"broad/a-{n}": 10**6 for n in range(40)}
+    )
+    assert extended(many, ["elastic-mini"]) == BuildRequest(("broad", "elastic", "elastic-mini"), networks=24)
+
+
+def test_a_search_knows_how_long_it_will_measure() -> None:
+    mini, large = get_space("elastic-mini"), get_space("elastic")
+    assert expected_seconds(["pixel6"], large) == 0
+    first = expected_seconds(["local"], large)
+    assert first > expected_seconds(["local"], mini) > 0  # the table is of another machine, and measured again
 
 
 def test_a_space_that_is_inside_needs_no_group_of_its_own() -> None:

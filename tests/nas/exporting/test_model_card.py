@@ -53,7 +53,7 @@ def test_trained_weights_have_data_latency_and_its_kind() -> None:
     )
     assert "WARNING" not in card
     assert "| weights | trained |" in card
-    assert "| latency on `pixel6` | 12.3 ms (11 to 14.6, calibrated, extrapolated) |" in card
+    assert "| latency on `pixel6` | 11 to 14.6 ms (calibrated; no network like it is behind the table) |" in card
     assert "| latency on `local` | 2 ms (1.9 to 2.1, measured) |" in card
     assert "| data | `photos` |\n| latency source | pixel6: by others |" in card
 
