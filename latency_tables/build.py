@@ -259,7 +259,7 @@ def _header(
             "fusion": runtime.fusion.name,
             "options": runtime.options,
         },
-        "precision": "fp32",
+        "precision": runtime.precision,
         "threads": protocol.threads,
         "batch": conditions.batch,
         "provenance": {

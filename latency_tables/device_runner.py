@@ -41,9 +41,6 @@ PROFILE_GROUP = 12
 PROFILE_TURNS, PROFILE_RUNS, PROFILE_WARM_UP = 3, 4, 2
 COOL_SECONDS = 60.0
 """Seconds that the device waits before a repeat while its accelerator throttles."""
-PRECISION = "fp32"
-TOLERANCE = 1e-3
-"""Outputs on the device may differ from PyTorch's by so much of the largest one."""
 
 
 @dataclass(frozen=True)
@@ -339,9 +336,9 @@ def _profile_files(folder: Path, position: int) -> tuple[Path, Path]:
 
 
 def _check_loaded(network: NetworkFile, record: Mapping[str, Any], runtime: Runtime) -> None:
-    if record["precision"] != PRECISION:
+    if record["precision"] != runtime.precision:
         raise ProfileError(
-            f"network `{network.path}`: {runtime.title} computes in {record['precision']}, expected {PRECISION}"
+            f"network `{network.path}`: {runtime.title} computes in {record['precision']}, expected {runtime.precision}"
         )
     expected, output = network.expected, record["output"]
     if expected is None:
@@ -352,6 +349,6 @@ def _check_loaded(network: NetworkFile, record: Mapping[str, Any], runtime: Runt
     largest = max(abs(value) for value in expected["picked"])
     pairs = zip(output["picked"], expected["picked"], strict=True)
     difference = max(abs(found - wanted) for found, wanted in pairs)
-    limit = TOLERANCE * largest
+    limit = runtime.tolerance * largest
     if not difference <= limit:  # a NaN is no agreement
         raise ProfileError(f"{problem}: found differences of {difference:.2g}, expected at most {limit:.2g}")

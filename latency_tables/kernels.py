@@ -7,7 +7,8 @@ runtime computes while it reads their inputs or writes their result: see `Fusion
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from search_spaces.graph import Op, Shape
 
@@ -22,6 +23,11 @@ SMALL_BYTES = 400_000
 Chosen on 120 networks of three groups (x86-64, 1 MiB of cache per core): fitted to all three at once, the error on
 unseen networks of the large convolutional space fell from 3.8 to 2.1 % (root mean square), and 0.3 MB did as well.
 """
+
+INT8 = "@int8"
+"""Ends the class, and the key, of kernels that multiply integers."""
+COLOURS = 3
+"""Channels of an image; the layer that reads them is not quantised."""
 
 _QUALIFIED = frozenset({"activation", "pool", "reshape"})
 _CONVOLUTIONS = frozenset({"conv", "depthwise_conv"})
@@ -42,6 +48,8 @@ class Fusion:
         views: Moves that are no kernels of their own and are priced with those around them.
         operand_transpose: Whether a transposition vanishes into the change of layout beside a convolution, or into the
             product of matrices that reads it where that can read its factor transposed.
+        is_int8: Whether the inputs of convolutions and linear layers are quantised, and the outputs of convolutions
+            (`latency_tables.onnx_quantised`): what quantises and dequantises are kernels of their own.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Fusion:
     constant_factor: bool
     views: frozenset[str]
     operand_transpose: bool
+    is_int8: bool = False
 
 
 XNNPACK = Fusion(
@@ -73,6 +82,15 @@ ONNX_RUNTIME = Fusion(
     operand_transpose=True,
 )
 """As ONNX Runtime's optimised graphs show it (x86-64, version 1.31)."""
+ONNX_RUNTIME_INT8 = replace(
+    ONNX_RUNTIME,
+    name="onnxruntime-int8",
+    conv_activations=frozenset({"relu", "relu6"}),
+    linear_activations=frozenset(),
+    residual_add=False,
+    is_int8=True,
+)
+"""The same with integers inside (version 1.32): convolutions no longer absorb hard-swish, nor sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +108,8 @@ class Kernel:
         input_shapes: Shapes of the inputs, batch dimension left out.
         output_shape: Shape of the output, batch dimension left out.
         window: Side of a convolution's or pooling's window.
+        element_bytes: Bytes of an element that is read, and of one that is written; None where all numbers have the
+            table's size.
     """
 
     op: str
@@ -101,19 +121,17 @@ class Kernel:
     output_shape: Shape
     window: int
     stride: int
+    element_bytes: tuple[float, float] | None = None
 
     def is_small(self, bytes_per_element: float) -> bool:
         """Whether all that the kernel touches is likely to stay in the cache."""
-        return (self.elements_read + self.elements_written) * bytes_per_element <= SMALL_BYTES
+        _, _, read, written = self.features(bytes_per_element)
+        return read + written <= SMALL_BYTES
 
     def features(self, bytes_per_element: float) -> tuple[float, float, float, float]:
         """Launches (1), MACs, bytes read, bytes written."""
-        return (
-            1.0,
-            float(self.macs),
-            self.elements_read * bytes_per_element,
-            self.elements_written * bytes_per_element,
-        )
+        read, written = self.element_bytes or (bytes_per_element, bytes_per_element)
+        return 1.0, float(self.macs), self.elements_read * read, self.elements_written * written
 
 
 def kernel_class(kind: str, kernel: int = 1, function: str = "") -> str:
@@ -127,7 +145,7 @@ def kernel_class(kind: str, kernel: int = 1, function: str = "") -> str:
 
 def base_class(op: str) -> str:
     """The operator kind behind a kernel class, for example ``activation`` behind ``activation.gelu``."""
-    return op.partition(".")[0]
+    return op.partition(INT8)[0].partition(".")[0]
 
 
 def kernel_key(
@@ -149,7 +167,7 @@ def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK, batch: int = 1) -> tuple[K
         for name in op.inputs:
             readers.setdefault(name, []).append(op)
     owners: dict[str, Op] = {}  # of every operator that was absorbed or launched: the first of its kernel
-    kernels = []
+    launches = []
     for op in ops:
         if op.name in owners or _vanishes(op, owners, readers, fusion):
             continue
@@ -163,8 +181,58 @@ def fuse(ops: Sequence[Op], fusion: Fusion = XNNPACK, batch: int = 1) -> tuple[K
             last = following[0]
             owners[last.name] = op
             fused += [word] if word else []
-        kernels.append(_kernel(op, fused, batch))
+        launches.append((op, _kernel(op, fused, batch), last.name))
+    return _with_quantisers(launches, ops, batch) if fusion.is_int8 else tuple(kernel for _, kernel, _ in launches)
+
+
+def _with_quantisers(launches: Sequence[tuple[Op, Kernel, str]], ops: Sequence[Op], batch: int) -> tuple[Kernel, ...]:
+    """Kernels of weighted layers in integers, and those that quantise or dequantise a tensor, each once per tensor.
+
+    Args:
+        launches: Each kernel with its operator and the last one that it absorbed.
+        ops: All operators.
+        batch: Images in a batch.
+    """
+    views = {op.name: op.inputs[0] for op in ops if op.kind == "reshape"}
+    quantised: set[str] = set()  # tensors that are there in integers
+    floats: set[str] = set()  # tensors of integers that are there in floats too
+    integers: set[str] = set()  # tensors that are made in integers
+    kernels = []
+    for op, kernel, last in launches:
+        sources = [_behind_views(name, views) for name in op.inputs]
+        if op.kind in _WEIGHTED and not (op.kind == "conv" and op.input_shapes[0][0] == COLOURS):
+            if sources[0] not in quantised:
+                kernels.append(_conversion("quantize", op.input_shapes[0], (4, 1), batch))
+                quantised.add(sources[0])
+            kernels.append(
+                replace(
+                    kernel,
+                    op=kernel.op + INT8,
+                    key=kernel.key + INT8,
+                    element_bytes=(1, 1 if op.kind in _CONVOLUTIONS else 4),
+                )
+            )
+            if op.kind in _CONVOLUTIONS:
+                integers.add(last)
+                quantised.add(last)
+            continue
+        for source, shape in zip(sources, op.input_shapes, strict=True):
+            if source in integers - floats:
+                kernels.append(_conversion("dequantize", shape, (1, 4), batch))
+                floats.add(source)
+        kernels.append(kernel)
     return tuple(kernels)
+
+
+def _behind_views(name: str, views: Mapping[str, str]) -> str:
+    while name in views:
+        name = views[name]
+    return name
+
+
+def _conversion(kind: str, shape: Shape, element_bytes: tuple[float, float], batch: int) -> Kernel:
+    elements, key = batch * prod(shape), kernel_key(kind, [shape], shape) + (f"@{batch}" if batch > 1 else "")
+    return Kernel(kind, key, 0, elements, elements, (shape,), shape, 1, 1, element_bytes)
 
 
 def _vanishes(op: Op, owners: Mapping[str, Op], readers: Mapping[str, Sequence[Op]], fusion: Fusion) -> bool:

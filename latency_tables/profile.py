@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.errors import ProfileError
-from latency_tables.kernels import Kernel, base_class
+from latency_tables.kernels import INT8, Kernel, base_class
 from search_spaces.graph import Shape
 
 _TRUNCATION_US = 0.5  # the profiler cuts durations to whole microseconds
@@ -26,6 +26,11 @@ _CHANNEL_BLOCK = 8  # convolutions in the blocked layout pad channels to multipl
 _KINDS = {
     "Gemm": "linear",
     "FusedGemm": "linear",
+    "QGemm": f"linear{INT8}",
+    "MatMulIntegerToFloat": f"linear{INT8}",
+    "QLinearMatMul": f"linear{INT8}",
+    "QuantizeLinear": "quantize",
+    "DequantizeLinear": "dequantize",
     "MatMul": "matmul",
     "FusedMatMul": "matmul",
     "Softmax": "softmax",
@@ -59,6 +64,8 @@ _KINDS = {
     "Erf": "activation",
 }
 Signature = tuple[Any, ...]
+_CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
+_NUMBERS = ("float", "uint8", "int8")
 
 
 @dataclass(frozen=True)
@@ -200,24 +207,27 @@ def match(kernels: Sequence[Kernel], nodes: Sequence[Node]) -> NetworkProfile:
 def kernel_signature(kernel: Kernel) -> Signature:
     """What a kernel and the node that runs it have in common."""
     base, output = base_class(kernel.op), kernel.output_shape
+    integers = INT8 if kernel.op.endswith(INT8) else ""
     if base == "batch_norm" or (base == "depthwise_conv" and kernel.window == 1):
         return _signature("batch_norm", kernel.input_shapes, output)
     if base in ("conv", "pointwise_conv", "depthwise_conv"):
         groups = "depthwise" if base == "depthwise_conv" else "grouped" if kernel.op == "conv.grouped" else "dense"
-        return _conv_signature(groups, kernel.window, kernel.stride, kernel.input_shapes[0], output)
+        return _conv_signature(groups + integers, kernel.window, kernel.stride, kernel.input_shapes[0], output)
     if base in ("group_norm", "layer_norm"):
         return ("norm", prod(output))
-    return _signature("transpose" if kernel.op == "reshape.transpose" else base, kernel.input_shapes, output)
+    name = "transpose" if kernel.op == "reshape.transpose" else base + integers
+    return _signature(name, kernel.input_shapes, output)
 
 
 def node_signature(node: Node) -> Signature:
     """The signature that the node's kernel must have; empty for operators that belong to other kernels."""
     inputs, output = node.input_shapes, node.output_shape
-    if node.operator in ("Conv", "FusedConv"):
-        if node.groups > 1 and node.window == 1 and node.groups >= inputs[0][1]:
+    if node.operator in _CONVOLUTIONS:
+        integers = INT8 if node.operator == "QLinearConv" else ""
+        if not integers and node.groups > 1 and node.window == 1 and node.groups >= inputs[0][1]:
             return _signature("batch_norm", inputs, output)  # what the blocked layout makes of a batch norm
         groups = "dense" if node.groups == 1 else "depthwise" if node.groups >= inputs[0][1] else "grouped"
-        return _conv_signature(groups, node.window, node.stride, inputs[0][1:], output[1:])
+        return _conv_signature(groups + integers, node.window, node.stride, inputs[0][1:], output[1:])
     kind = _KINDS.get(node.operator)
     if kind is None:
         return ()
@@ -230,7 +240,7 @@ def node_signature(node: Node) -> Signature:
 
 def _signature(base: str, inputs: Sequence[Shape], output: Shape) -> Signature:
     """Sizes that no reshape changes: where a runtime flattens or splits dimensions, kernel and node still agree."""
-    if base in ("linear", "pool", "transpose"):
+    if base in ("linear", f"linear{INT8}", "pool", "transpose"):
         return (base, prod(inputs[0]), prod(output))
     if base == "matmul":
         return (base, *sorted((prod(inputs[0]), prod(inputs[1]))), prod(output))
@@ -279,7 +289,7 @@ def _node(name: str, operator: str, source: Any, arguments: Mapping[str, Any], r
         outputs=tuple(source.output) if source is not None else (),
         input_shapes=_shapes(arguments["input_type_shape"]),
         output_shape=next(iter(_shapes(arguments["output_type_shape"])), ()),
-        window=first_int("kernel_shape") if operator in ("Conv", "FusedConv") else 1,
+        window=first_int("kernel_shape") if operator in _CONVOLUTIONS else 1,
         stride=first_int("strides"),
         groups=int(attributes["group"].i) if "group" in attributes else 1,
         runs_us=tuple(runs_us),
@@ -287,4 +297,4 @@ def _node(name: str, operator: str, source: Any, arguments: Mapping[str, Any], r
 
 
 def _shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]:
-    return tuple(tuple(shape) for entry in described for kind, shape in entry.items() if kind == "float")
+    return tuple(tuple(shape) for entry in described for kind, shape in entry.items() if kind in _NUMBERS)

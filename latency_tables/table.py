@@ -10,19 +10,21 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from latency_tables.errors import TableError
+from latency_tables.errors import TableError, TableMissingError
 from latency_tables.runtimes import find_fusion
+from latency_tables.table_text import REBUILD, first_problem, readable
 from search_spaces.files import replacing
 from search_spaces.json_file import parse_json
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest version of the file format that this package reads, and the one it writes."""
 
-BYTES_PER_ELEMENT: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES_PER_ELEMENT: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 Kind = Literal["measured", "calibrated", "transferred"]
 MOST = 1e30
@@ -223,23 +225,63 @@ class Figure(_Model):
     mac_line_left_out_ms: float
 
 
-class LatencyTable(_Model):
-    """All there is to know about latency on one device with one runtime, precision, thread count and size of batches.
+def _check_unique(what: str, names: list[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
 
-    The time of a batch is ``scale`` times the sum over its kernels plus ``overhead_ms``.
+
+class _Priced(_Model):
+    """What holds for the prices of any precision."""
+
+    @field_validator("kernels", check_fields=False)
+    @classmethod
+    def _unique_keys(cls, kernels: tuple[KernelEntry, ...]) -> tuple[KernelEntry, ...]:
+        _check_unique("kernel key", [kernel.key for kernel in kernels])
+        return kernels
+
+    @field_validator("rooflines", check_fields=False)
+    @classmethod
+    def _unique_classes(cls, rooflines: tuple[Roofline, ...]) -> tuple[Roofline, ...]:
+        _check_unique("kernel class", [roofline.op for roofline in rooflines])
+        if all(roofline.op != "other" for roofline in rooflines):
+            raise ValueError("no roofline of class `other`, expected one for kernels of no other class")
+        return rooflines
+
+
+class FurtherPrecision(_Priced):
+    """The same device, runtime and threads in another precision, fitted to networks of its own."""
+
+    precision: Precision
+    runtime: TableRuntime
+    provenance: Provenance
+    overhead_ms: Milliseconds
+    scale: Positive
+    interval: Interval
+    foreign_interval: Interval | None = None
+    validation: Validation
+    rooflines: tuple[Roofline, ...] = Field(min_length=1)
+    kernels: tuple[KernelEntry, ...] = ()
+
+
+class LatencyTable(_Priced):
+    """All there is to know about latency on one device with one runtime, thread count and size of batches.
+
+    The time of a batch in ``precision`` is ``scale`` times the sum over its kernels plus ``overhead_ms``.
 
     Attributes:
         interval: Residuals of networks of the groups that the fit saw; of all networks, for a calibrated table.
         foreign_interval: Residuals of networks of other groups, predicted without them; None where nothing tells.
+        further: Other precisions; `in_precision` makes a table of one of them.
     """
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[1, 2] = Field(alias="schema")
     name: str
     aliases: tuple[str, ...] = ()
     unit: Literal["ms"]
     device: TableDevice
     runtime: TableRuntime
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     threads: int = Field(ge=1)
     batch: int = Field(default=1, ge=1)
     provenance: Provenance
@@ -251,29 +293,47 @@ class LatencyTable(_Model):
     rooflines: tuple[Roofline, ...] = Field(min_length=1)
     kernels: tuple[KernelEntry, ...] = ()
     figures: tuple[Figure, ...] = ()
+    further: tuple[FurtherPrecision, ...] = ()
 
-    @field_validator("kernels")
+    @field_validator("further")
     @classmethod
-    def _unique_keys(cls, kernels: tuple[KernelEntry, ...]) -> tuple[KernelEntry, ...]:
-        _check_unique("kernel key", [kernel.key for kernel in kernels])
-        return kernels
+    def _unique_precisions(cls, further: tuple[FurtherPrecision, ...]) -> tuple[FurtherPrecision, ...]:
+        _check_unique("precision", [each.precision for each in further])
+        return further
 
-    @field_validator("rooflines")
-    @classmethod
-    def _unique_classes(cls, rooflines: tuple[Roofline, ...]) -> tuple[Roofline, ...]:
-        _check_unique("kernel class", [roofline.op for roofline in rooflines])
-        return rooflines
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """All precisions that the table has times for, its own first."""
+        return self.precision, *(each.precision for each in self.further)
 
-    @model_validator(mode="after")
-    def _has_fallback(self) -> LatencyTable:
-        if all(roofline.op != "other" for roofline in self.rooflines):
-            raise ValueError("no roofline of class `other`, expected one for kernels of no other class")
-        return self
+    def in_precision(self, precision: str) -> LatencyTable:
+        """The table of one precision alone, whose name says which.
+
+        Raises:
+            TableMissingError: It has no times for that precision.
+        """
+        if precision == self.precision:
+            return self.model_copy(update={"further": ()})
+        for each in self.further:
+            if each.precision == precision:
+                own = {name: getattr(each, name) for name in FurtherPrecision.model_fields}
+                names = {"name": f"{self.name}@{precision}", "aliases": (), "figures": (), "further": ()}
+                return self.model_copy(update={**own, **names})
+        raise TableMissingError(
+            f"latency table `{self.name}`: found no times in {precision}, but in {', '.join(self.precisions)}",
+            f"nas latency build --name {self.name} --precision {precision}",
+        )
+
+    def with_precision(self, other: LatencyTable) -> LatencyTable:
+        """This table with the times of another precision, which replace earlier ones."""
+        own = {name: getattr(other, name) for name in FurtherPrecision.model_fields}
+        kept = [each for each in self.further if each.precision != other.precision]
+        return self.model_copy(update={"schema_version": SCHEMA, "further": (*kept, FurtherPrecision(**own))})
 
     @property
     def bytes_per_element(self) -> int:
-        """Size of an activation or weight in this table's precision."""
-        return BYTES_PER_ELEMENT[self.precision]
+        """Size of a number that no kernel says otherwise of."""
+        return 4 if find_fusion(self.runtime.fusion).is_int8 else BYTES_PER_ELEMENT[self.precision]
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
@@ -292,10 +352,10 @@ class LatencyTable(_Model):
             raise TableError(
                 f"latency table `{path}`: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg};"
                 " expected one JSON object",
-                _REBUILD,
+                REBUILD,
             ) from error
         except ValueError as error:
-            raise TableError(f"latency table `{path}`: {error}, expected one JSON object", _REBUILD) from error
+            raise TableError(f"latency table `{path}`: {error}, expected one JSON object", REBUILD) from error
         return cls.from_dict(data, str(path))
 
     @classmethod
@@ -306,9 +366,7 @@ class LatencyTable(_Model):
             TableError: It breaks the schema.
         """
         if not isinstance(data, dict):
-            raise TableError(
-                f"latency table `{subject}`: found {type(data).__name__}, expected a JSON object", _REBUILD
-            )
+            raise TableError(f"latency table `{subject}`: found {type(data).__name__}, expected a JSON object", REBUILD)
         version = data.get("schema")
         if isinstance(version, int) and version > SCHEMA:
             raise TableError(
@@ -318,49 +376,11 @@ class LatencyTable(_Model):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise TableError(_first_problem(subject, error), _REBUILD) from error
+            raise TableError(first_problem(subject, error), REBUILD) from error
 
     def save(self, path: Path) -> None:
         """Write the table; an existing file is replaced in one step or left as it was."""
-        text = _readable(self.model_dump(mode="json", by_alias=True))
+        text = readable(self.model_dump(mode="json", by_alias=True))
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-_REBUILD = "build the table again with `nas latency build`, or restore the file"
-
-
-def _check_unique(what: str, names: list[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
-
-
-def _first_problem(subject: str, error: ValidationError) -> str:
-    problem = error.errors()[0]
-    field = ".".join(map(str, problem["loc"])) or "table"
-    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
-    if problem["type"] == "missing":
-        return f"latency table `{subject}`: field `{field}`: found nothing, expected a value{more}"
-    if problem["type"] == "value_error":
-        return f"latency table `{subject}`: field `{field}`: found {problem['msg'].removeprefix('Value error, ')}{more}"
-    expected = problem["msg"].removeprefix("Input should be ")
-    return f"latency table `{subject}`: field `{field}`: found {_shown(problem['input'])}, expected {expected}{more}"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _readable(data: dict[str, Any]) -> str:
-    """JSON with one line per field, and one per element of the long lists."""
-    lines = []
-    for field, value in data.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            rows = ",\n  ".join(json.dumps(row) for row in value)
-            lines.append(f" {json.dumps(field)}: [\n  {rows}\n ]")
-        else:
-            lines.append(f" {json.dumps(field)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"

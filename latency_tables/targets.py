@@ -70,14 +70,19 @@ def target_names() -> list[TargetInfo]:
 def load_target(name: str) -> LatencyTable:
     """The table of a target, by its name or alias; a measured table goes before a calibrated one, then the newer.
 
+    Args:
+        name: The target; ``local@int8`` is the table of one of its precisions.
+
     Raises:
         UnknownNameError: No target has this name.
-        TableMissingError: The target is known but has no table yet.
+        TableMissingError: The target is known but has no table yet, or none in that precision.
         TableError: The target's file is broken.
     """
+    name, _, precision = name.partition("@")
     tables, unreadable = _tables()
     if name in tables:
-        return tables[name][1]
+        table = tables[name][1]
+        return table.in_precision(precision or table.precision)
     for path, error in unreadable.items():
         if path == user_table_path(name) or path.stem == name:
             raise error
@@ -109,7 +114,7 @@ def staleness(table: LatencyTable) -> str:
     """
     if table.provenance.kind != "measured" or table.provenance.transport:
         return ""
-    runtime = find_runtime(table.runtime.name, table.runtime.provider)
+    runtime = find_runtime(table.runtime.name, table.runtime.provider, table.precision)
     if runtime is None or runtime.own_environment:
         return ""
     if table.provenance.host != platform.node():

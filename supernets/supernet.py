@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -29,6 +29,7 @@ from supernets.family import NetworkFamily, blocks_config, family_of, network_co
 from supernets.narrowing import make_narrowing
 
 _Holder = tuple[dict[str, Any], str]
+Mode = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ class _Block:
 class BorrowedSubnet:
     """A subnet that runs on borrowed tensors; call it with images ``(B, 3, H, W)`` for logits ``(B, classes)``."""
 
-    def __init__(self, family: NetworkFamily, blocks: list[_Block], input_side: int, training: bool) -> None:
-        self._family = family
+    def __init__(
+        self, family: NetworkFamily, blocks: list[_Block], input_side: int, training: bool, mode: Mode
+    ) -> None:
+        self._family, self._mode = family, mode
         self._blocks = blocks
         self._input_side = input_side
         self._training = training
@@ -83,8 +86,9 @@ class BorrowedSubnet:
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         """Run the subnet in the mode (training or evaluation) that the supernet had when it was borrowed."""
         x: Tensor = self._family.prepare(x_BCHW, self._input_side)
-        for block in self._blocks:
-            x = block.plan.run(block.tensors, x, self._training)
+        with self._mode():
+            for block in self._blocks:
+                x = block.plan.run(block.tensors, x, self._training)
         return x
 
 
@@ -94,10 +98,14 @@ class Supernet(nn.Module):
     Args:
         space: The search space, made for the right number of classes.
         seed: Seed of the initial weights.
+
+    Attributes:
+        mode: What subnets run inside of, for example one that rounds numbers as integers would.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         super().__init__()
+        self.mode: Mode = nullcontext
         self.space = space
         self.family = family_of(space)
         self._shared_blocks = dict(space.shared_blocks())
@@ -181,7 +189,7 @@ class Supernet(nn.Module):
 
     def _subnet(self, architecture: Architecture, blocks: list[_Block]) -> BorrowedSubnet:
         input_side = self.space.input_shape(dict(architecture.settings))[-1]
-        return BorrowedSubnet(self.family, blocks, input_side, self.training)
+        return BorrowedSubnet(self.family, blocks, input_side, self.training, self.mode)
 
     def plans(self, architecture: Architecture, patch_stride: int = 1) -> Iterator[tuple[str, BlockPlan]]:
         """The name and plan of each block of ``architecture``, in order; equal blocks have the same plan.

@@ -26,7 +26,7 @@ FLOORS = (
     {"objectives", "events"},
     {"runs", "controllers"},
     {"networks", "report"},
-    {"scores", "latency"},
+    {"scores", "latency", "quantisation"},
     {"evaluation"},
     {"executors", "exporting"},
     {"training", "result", "testing"},

@@ -55,8 +55,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_documents_have_commands() -> None:
     shown = {line.split()[0] for _, line in SHOWN}
-    names = "correlate data env export finish import inspect latency profile report scale score search spaces targets"
-    assert shown == {*names.split(), "train", "watch"}
+    names = "correlate data env export finish import inspect latency profile quantise report scale score search spaces"
+    assert shown == {*names.split(), "targets", "train", "watch"}
     assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
 

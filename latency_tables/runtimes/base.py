@@ -73,6 +73,8 @@ class Runtime(ABC):
         pins: Whether the worker's own process computes, so that it is to stay on one core.
         memory_bytes: Most that all loaded networks can take together; None where the device's memory is the limit.
         options: What the runtime is told, for the table.
+        precision: What its networks compute in.
+        tolerance: Outputs on the device may differ from PyTorch's by so much of the largest one.
     """
 
     name: str
@@ -93,6 +95,8 @@ class Runtime(ABC):
     pins = True
     memory_bytes: int | None = None
     options: dict[str, str] = {}  # noqa: RUF012 (a constant of the class)
+    precision: str = "fp32"
+    tolerance = 1e-3
 
     @abstractmethod
     def write(

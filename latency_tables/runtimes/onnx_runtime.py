@@ -1,11 +1,11 @@
-"""ONNX Runtime on the CPU: the runtime of this machine's own table."""
+"""ONNX Runtime on the CPU, in fp32 and in 8-bit integers: the runtime of this machine's own table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.kernels import ONNX_RUNTIME
+from latency_tables.kernels import ONNX_RUNTIME, ONNX_RUNTIME_INT8
 from latency_tables.runtimes.base import Runtime
 from latency_tables.runtimes.onnx_file import write_onnx
 from latency_tables.worker import random_image
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latency_tables.worker import Run
+
+
+RANGE_IMAGES = 4
+"""Random images that ranges of activations are found on where a network is only timed."""
 
 
 def make_session(path: str, threads: int = 1, profile_prefix: str | None = None, optimised: str | None = None) -> Any:
@@ -77,6 +81,21 @@ def load_session(path: str, threads: int, shape: list[int] | None) -> tuple[Run,
     return run, "fp32"
 
 
+def load_int8_session(path: str, threads: int, shape: list[int] | None) -> tuple[Run, str]:
+    """As `load_session`; what it computes in is read off the graph that ONNX Runtime made of the file."""
+    import os
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="nas-optimised-") as folder:
+        optimised = os.path.join(folder, "optimised.onnx")
+        make_session(path, threads, optimised=optimised)
+        with open(optimised, "rb") as file:
+            content = file.read()
+    names = (b"QGemm", b"QLinearConv", b"MatMulIntegerToFloat", b"DynamicQuantizeMatMul", b"QLinearMatMul")
+    run, precision = load_session(path, threads, shape)
+    return run, "int8" if any(name in content for name in names) else precision
+
+
 def profile(request: dict[str, Any], say: Callable[..., None]) -> None:
     """Profile networks; they take turns, and each leaves its events and optimised graph."""
     import os
@@ -118,4 +137,36 @@ class OnnxRuntime(Runtime):
     ) -> dict[str, Any]:
         """As `Runtime.write`."""
         write_onnx(network, input_shape, path, batch)
+        return {}
+
+
+class OnnxRuntimeInt8(OnnxRuntime):
+    """ONNX Runtime with 8-bit integers inside, placed as exports place them (`latency_tables.onnx_quantised`)."""
+
+    name = "onnxruntime@int8"
+    precision = "int8"
+    fusion = ONNX_RUNTIME_INT8
+    tolerance = 0.25
+    helpers = (random_image, make_session, random_inputs, load_session, profile)
+    load = staticmethod(load_int8_session)
+
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
+        """As `Runtime.write`; ranges come from random images, since a range changes no time."""
+        import tempfile
+        from functools import partial
+
+        import numpy as np
+        import onnx
+
+        from latency_tables.onnx_quantised import place, quantise_onnx
+        from search_spaces.files import replacing
+
+        generator = np.random.default_rng(0)
+        images = (generator.standard_normal((batch, *input_shape)).astype(np.float32) for _ in range(RANGE_IMAGES))
+        with tempfile.TemporaryDirectory(prefix="nas-int8-") as folder, replacing(path) as temporary:
+            fp32 = Path(folder) / "fp32.onnx"
+            write_onnx(network, input_shape, fp32, batch)
+            quantise_onnx(onnx.load(str(fp32)), partial(place, wanted="int8"), images, temporary)
         return {}

@@ -8,7 +8,7 @@ from latency_tables.runtimes.browser import BrowserWasm, BrowserWebGpu
 from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
 from latency_tables.runtimes.onnx_providers import PROVIDERS, OnnxRuntimeOn
-from latency_tables.runtimes.onnx_runtime import OnnxRuntime
+from latency_tables.runtimes.onnx_runtime import OnnxRuntime, OnnxRuntimeInt8
 from latency_tables.runtimes.openvino import OpenVINO, OpenVINOOn
 from latency_tables.runtimes.tensorrt import TensorRT
 from latency_tables.runtimes.torch_eager import TorchCompiled, TorchCuda, TorchCudaCompiled, TorchEager
@@ -17,6 +17,7 @@ from search_spaces.plugins import Registry
 
 _OURS: tuple[Runtime, ...] = (
     OnnxRuntime(),
+    OnnxRuntimeInt8(),
     OpenVINO(),
     TorchEager(),
     LiteRT(),
@@ -69,9 +70,24 @@ def name_with_provider(name: str, provider: str) -> str:
     return f"{name}:{provider}"
 
 
-def find_runtime(title: str, provider: str = "") -> Runtime | None:
+def name_in_precision(name: str, precision: str) -> str:
+    """The name of a runtime that computes in a precision, for example ``onnxruntime@int8``.
+
+    Raises:
+        UnknownNameError: There is no such runtime, or it cannot be measured in that precision.
+    """
+    own = get_runtime(name).precision
+    if precision == own:
+        return name
+    found = [each.rpartition("@")[2] for each in runtime_names() if each.startswith(f"{name}@")]
+    if precision not in found:
+        raise UnknownNameError(f"precision of runtime {name}", precision, [own, *found])
+    return f"{name}@{precision}"
+
+
+def find_runtime(title: str, provider: str = "", precision: str = "fp32") -> Runtime | None:
     """The runtime that latency tables call ``title``, on a provider; None where none of that title is registered."""
-    titled = [runtime for runtime in RUNTIMES.values() if runtime.title == title]
+    titled = [each for each in RUNTIMES.values() if (each.title, each.precision) == (title, precision)]
     return next((runtime for runtime in titled if runtime.provider == provider), titled[0] if titled else None)
 
 

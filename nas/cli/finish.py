@@ -33,6 +33,7 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         display.print_json(result.to_dict())
         return
     names = {
+        "fp32": "inherited weights in fp32",
         "inherited": "inherited weights",
         "teacher": "teacher",
         "trained": "after training",

@@ -56,7 +56,9 @@ def build(
     compiled: Annotated[bool, typer.Option("--compile", help="Compile networks first (`torch.compile`).")] = False,
     threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
     batch: Annotated[str, typer.Option(help="Images in a batch; with commas a table for each size.")] = "1",
-    precision: Annotated[str, typer.Option(help="Precision of the networks: only fp32.")] = PRECISION,
+    precision: Annotated[
+        str, typer.Option(help="Precisions of the networks, with commas: `fp32`; `int8` with ONNX Runtime.")
+    ] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device that has the runtime.")] = "",
     program: Annotated[
@@ -68,10 +70,8 @@ def build(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a device, fp32, and fit its latency table. Stopped at any moment, the same command goes on."""
-    if precision != PRECISION:
-        raise typer.BadParameter(f"`--precision {precision}`: only {PRECISION} can be measured so far")
-    from latency_tables.runtimes import name_with_provider
+    """Measure a device and fit its latency table. Stopped at any moment, the same command goes on."""
+    from latency_tables.runtimes import name_in_precision, name_with_provider
     from latency_tables.targets import user_table_path
     from nas.latency.build import build as build_table
     from nas.latency.request import BuildRequest, check_name, default_runtime
@@ -85,11 +85,16 @@ def build(
         runtime = f"{runtime}:{provider.lower()}" if is_cloud else name_with_provider(runtime, provider)
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(groups, target, runtime, threads, networks, name, python, program, seed, allow_busy)
+    runtimes = [runtime]
+    if not target.startswith("aihub:"):
+        chosen = runtime or default_runtime(target)
+        runtimes = [name_in_precision(chosen, each.strip()) for each in precision.split(",")]
     for size in _sizes(batch):
         named = f"{name}-batch-{size}" if name and size > 1 else name
-        with BuildProgress(quiet) as progress:
-            table = build_table(replace(request, batch=size, name=named), progress)
-        show_summary(table)
+        for each in runtimes:
+            with BuildProgress(quiet) as progress:
+                table = build_table(replace(request, runtime=each, batch=size, name=named), progress)
+            show_summary(table.in_precision(each.partition("@")[2] or table.precision))
         display.say(f"written to {user_table_path(table.name)}")
         display.say(f"next: nas latency show {shlex.quote(table.name)}")
 

@@ -17,6 +17,7 @@ from nas.cli import (
     latency,
     outcome,
     profile,
+    quantise,
     scale,
     score,
     search,
@@ -43,6 +44,7 @@ app.command("import", cls=PanelCommand)(import_file.import_file)
 app.command("finish", cls=PanelCommand)(finish.finish)
 app.command("scale", cls=PanelCommand)(scale.scale)
 app.command("export", cls=PanelCommand)(outcome.export)
+app.command("quantise", cls=PanelCommand)(quantise.quantise)
 app.command("report", cls=PanelCommand)(outcome.report)
 app.command("watch", cls=PanelCommand)(watch.watch)
 app.add_typer(data.app, name="data")

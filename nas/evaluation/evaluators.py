@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from latency_tables.onnx_quantised import Precision
+    from nas.quantisation.evaluated import Wanted
     from nas.scores.asvit import AsvitScorer
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     Subnet = Callable[[torch.Tensor], torch.Tensor]
 
+FP32: Precision = "fp32"
 CALIBRATION_BATCHES = 4
 BATCH_SIZE = 128
 SCORE_REPEATS = 5
@@ -165,14 +168,22 @@ class SupernetEvaluator:
         data: Images that it was trained on, divided as it was.
         seed: Seed of the training batches that statistics are estimated on.
         compensator: Maker of the networks, where what was cut is made up for; None borrows them as they are.
+        precision: What networks compute in: ``fp32``, or another one for all layers or for each by name, which is
+            computed in floats as files compute it.
     """
 
     name = "accuracy"
     is_free = False
 
     def __init__(
-        self, supernet: Supernet, data: ImageData, seed: int = 0, compensator: Compensator | None = None
+        self,
+        supernet: Supernet,
+        data: ImageData,
+        seed: int = 0,
+        compensator: Compensator | None = None,
+        precision: Wanted = FP32,
     ) -> None:
+        self._precision = precision
         self._make = supernet.extract if compensator is None else compensator
         self._is_compensated = compensator is not None
         self._supernet = supernet.eval()
@@ -225,7 +236,7 @@ class SupernetEvaluator:
         from supernets.batch_norm import reestimate_batch_norm
         from supernets.least_squares import DegenerateError
 
-        if not self._needs_statistics and not self._is_compensated:
+        if not self._needs_statistics and not self._is_compensated and self._precision == FP32:
             return stack.enter_context(self._supernet.borrow(architecture))
         try:
             module = self._make(architecture).eval()
@@ -244,7 +255,11 @@ class SupernetEvaluator:
         except DegenerateError as error:
             tally.error = str(error)
             return None
-        return module
+        if self._precision == FP32:
+            return module
+        from nas.quantisation.evaluated import in_integers
+
+        return in_integers(module, torch.cat(self._calibration), self._precision)
 
     def _settle_statistics(self) -> bool:
         """Estimate BatchNorm statistics once where they are the same, to the last bit, for very different subnets."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
+from nas.evaluation.evaluators import FP32, AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
 from nas.evaluation.fidelity import FidelityEvaluator
 from nas.executors.base import EvaluatorBlueprint, Plain
 from search_spaces import get_space
 
 if TYPE_CHECKING:
+    from latency_tables.onnx_quantised import Precision
     from supernets.checkpoint import Checkpoint
     from supernets.supernet import Supernet
 
@@ -34,6 +35,7 @@ def supernet_blueprint(
     device: str | None = None,
     compensation: Compensation | None = None,
     uses_labels: bool = True,
+    precision: str = FP32,
 ) -> EvaluatorBlueprint:
     """Subnets of a trained supernet by accuracy, or inside a model by fidelity.
 
@@ -44,10 +46,13 @@ def supernet_blueprint(
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
         compensation: How what is cut is made up for; None for not at all.
         uses_labels: Whether accuracy is taken; else fidelity.
+        precision: What networks compute in where accuracy is taken.
     """
     options: dict[str, Plain] = {"data": data, "seed": seed, "device": device}
     if not uses_labels:
         options["uses_labels"] = False
+    if precision != FP32:
+        options["precision"] = precision
     if compensation is not None:
         options |= {"compensation": compensation.variant, "compensation_images": compensation.images}
     return EvaluatorBlueprint(f"{__name__}:make_supernet_evaluator", options, str(checkpoint.absolute()))
@@ -66,6 +71,7 @@ def make_supernet_evaluator(
     seed: int,
     device: str | None,
     uses_labels: bool = True,
+    precision: str = FP32,
     **compensation: Plain,
 ) -> Evaluator:
     """What `supernet_blueprint` describes; on the CPU its parameters are the checkpoint's own tensors.
@@ -79,8 +85,10 @@ def make_supernet_evaluator(
 
     images = images_of(checkpoint.path, checkpoint.metadata, data, is_quiet=True)
     supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
-    make = SupernetEvaluator if uses_labels else FidelityEvaluator
-    return make(supernet, images, seed, None if asked is None else asked.compensator(supernet, images, seed))
+    compensator = None if asked is None else asked.compensator(supernet, images, seed)
+    if not uses_labels:
+        return FidelityEvaluator(supernet, images, seed, compensator)
+    return SupernetEvaluator(supernet, images, seed, compensator, cast("Precision", precision))
 
 
 def _supernet_of(checkpoint: Checkpoint) -> Supernet:

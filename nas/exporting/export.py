@@ -91,6 +91,7 @@ class ExportRequest:
         measure: Says what the files are worth, given the folder and the file of each format, as
             `nas.exporting.formats.measured.measure_files` does; None leaves that open.
         network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
+        assignment: What each of its layers is to compute in (`nas.exporting.quantise`); None where nobody chose.
     """
 
     space: SearchSpace
@@ -104,6 +105,7 @@ class ExportRequest:
     formats: tuple[str, ...] = ()
     measure: Callable[[Path, Mapping[str, str]], Mapping[str, Mapping[str, Any]]] | None = None
     network: nn.Module | None = None
+    assignment: Mapping[str, str] | None = None
 
 
 def export_subnet(request: ExportRequest, folder: Path) -> Export:
@@ -255,6 +257,7 @@ def _write_formats(
         draft / ONNX_FILE.file,
         images_BCHW,
         lambda: (prepare(batch_BCHW.cpu(), side) for batch_BCHW in request.calibration),
+        request.assignment,
     )
     found: dict[str, Any] = {}
     for name in dict.fromkeys((ONNX_FILE.name, *request.formats)):

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latency_tables.measure import measure_network
 from latency_tables.predictor import Latency
@@ -24,7 +24,9 @@ from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.evaluation.fidelity import chosen_without_labels, mean_cosine, outputs_of
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
-from nas.exporting.formats.registry import get_format, parse_formats
+from nas.exporting.formats.onnx_file import ONNX_FILE, OnnxFile
+from nas.exporting.formats.registry import format_names, get_format, parse_formats
+from nas.exporting.kept import NETWORK, assignment_of
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.objectives.objective import FIDELITY
@@ -39,6 +41,9 @@ from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData, Part
 from supernets.family import family_of
 from supernets.supernet import Supernet
+
+if TYPE_CHECKING:
+    from latency_tables.onnx_quantised import Precision
 
 PROOF_IMAGES = 16
 TOLERATED_DIFFERENCE = 0.10
@@ -99,7 +104,8 @@ def export_member(
     if front.document.get("model", {}).get("compensation"):
         card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
     source = data or run.settings.get("data")
-    export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, chosen)
+    assignment = assignment_of(run.path, str(pick))
+    export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, chosen, assignment)
     if len(export.proof["formats"]) > 1:
         known = front.document.get("formats", {})
         entry = {"number": member.number, "files": export.proof["formats"]}
@@ -148,8 +154,10 @@ def export_run(
             hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, then export from that run",
         )
     card, chosen = recorded.settings.get("card") or {}, parse_formats(formats)
-    source, seed, target = data or recorded.setting("data"), recorded.setting("seed"), folder or run / "exports/network"
-    return _export_trained(supernet_checkpoint(run), recorded.architecture, source, card, seed, target, chosen)
+    source, seed = data or recorded.setting("data"), recorded.setting("seed")
+    target = folder or run / "exports" / NETWORK
+    checkpoint, assignment = supernet_checkpoint(run), assignment_of(run, target.name)
+    return _export_trained(checkpoint, recorded.architecture, source, card, seed, target, chosen, assignment)
 
 
 def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
@@ -191,6 +199,7 @@ def _export_trained(
     seed: int,
     folder: Path,
     formats: tuple[str, ...] = (),
+    assignment: Mapping[str, Precision] | None = None,
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
     if "imported" in metadata:
@@ -221,6 +230,7 @@ def _export_trained(
         card={**card, "data": {**images.describe(), "source": shown_place(images.source)}},
         seed=seed,
         formats=formats,
+        assignment=assignment,
         measure=_measuring(images, supernet.space, architecture, None if uses_labels else supernet),
     )
     return export_subnet(request, folder)
@@ -285,25 +295,34 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
         BusyMachineError: This machine is too busy to be measured.
     """
     member = front.pick(pick)
-    export = export_member(front, pick)
+    file = shipped_format(front.target)
+    export = export_member(front, pick, formats=[] if file is ONNX_FILE else [file.name])
+    path = export.folder / file.file
     space = get_space(member.architecture.space)
     if front.objective == FIDELITY:
         original, _ = load_supernet(original_checkpoint(front.run))
         judged = {
             "search_fidelity": member.objectives[FIDELITY],
-            **onnx_fidelity(export.onnx, original, images, space, member.architecture),
+            **onnx_fidelity(path, original, images, space, member.architecture),
         }
     else:
         judged = {
             "search_accuracy": _search_accuracy(front, member, export, images),
-            **onnx_accuracy(export.onnx, images, space, member.architecture).to_dict("test"),
+            **onnx_accuracy(path, images, space, member.architecture).to_dict("test"),
         }
     facts = {
         "export": str(export.folder.relative_to(front.run)),
         **judged,
         "proof": {name: value for name, value in export.proof.items() if name != "formats"},
     }
-    return note_verified(front, images, pick, export.onnx, facts)
+    return note_verified(front, images, pick, path, facts)
+
+
+def shipped_format(target: str) -> OnnxFile:
+    """The file that is checked on a target: in integers where the target's table is of those."""
+    name = f"onnx-{target.partition('@')[2]}"
+    form = get_format(name) if name in format_names() else ONNX_FILE
+    return form if isinstance(form, OnnxFile) else ONNX_FILE
 
 
 def _search_accuracy(front: SearchFront, member: FrontMember, export: Export, images: ImageData) -> float:
@@ -340,10 +359,10 @@ def note_verified(
         original, _ = load_supernet(kept)
         whole = original.extract(original.space.largest)
         verified["original_test_accuracy"] = accuracy_of(whole, images, "test", "cpu")
-    if front.target == LOCAL:
-        statistic = load_target(LOCAL).provenance.protocol.get("statistic")
+    if front.target.partition("@")[0] == LOCAL:
+        statistic = load_target(front.target).provenance.protocol.get("statistic")
         measurement = measure_network(onnx, statistic="p5" if statistic == "p5" else "median")
-        verified |= compare_latency(member.latency[LOCAL], measurement, front.limit_ms)
+        verified |= compare_latency(member.latency[front.target], measurement, front.limit_ms, front.target)
     document = {**front.document, "verified": verified}
     write_json(front.run / FRONT_FILE, document)
     return document
@@ -370,7 +389,9 @@ def onnx_fidelity(
     return {"test_fidelity": value, "test_images": len(found_NK)}
 
 
-def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float | None) -> dict[str, Any]:
+def compare_latency(
+    predicted: Latency, measured: Measurement, limit_ms: float | None, target: str = LOCAL
+) -> dict[str, Any]:
     """Measured beside predicted latency, ready for JSON, with a warning where they are far apart or over the limit."""
     difference = measured.ms / predicted.ms - 1
     warnings = []
@@ -380,7 +401,7 @@ def compare_latency(predicted: Latency, measured: Measurement, limit_ms: float |
         warnings.append(f"measured latency of {measured.ms:.3g} ms is over the limit of {limit_ms:g} ms")
     return {
         "latency": {
-            LOCAL: {
+            target: {
                 "ms": measured.ms,
                 "low_ms": measured.p5_ms,
                 "high_ms": measured.p95_ms,

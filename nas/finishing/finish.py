@@ -6,16 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
-from nas.evaluation.evaluators import SupernetEvaluator
+from nas.evaluation.evaluators import FP32, SupernetEvaluator
 from nas.events import Progress, StageStarted, ignore
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
+from nas.finishing.quantised import compute_in, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
-from nas.finishing.teacher import NONE, make_teacher
+from nas.finishing.teacher import ITSELF, NONE, make_teacher
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.places import check_images
@@ -27,6 +28,11 @@ from nas.training.heeding import is_heeded, without_teachers
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.exporting.formats.onnx_file import OnnxFile
+    from nas.quantisation.evaluated import Wanted
+    from supernets.checkpoint import CheckpointMetadata
     from supernets.supernet import Supernet
     from supernets.training.distributed import ProcessGroup
     from supernets.training.events import TrainingProgress, TrainingResult
@@ -148,10 +154,16 @@ class _Finish:
         self.plan, self.group, self.device = plan, group, group.device
         self.progress: Progress = plan.settings.progress or ignore
         self.accuracy: dict[str, float | None] = {"inherited": None}
+        settings = plan.settings
+        self.wanted: Wanted = FP32
+        if settings.quantise is not None:
+            self.wanted = wanted_precisions(settings.quantise, settings.run, settings.pick)
+        self.fp32: nn.Module | None = None
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
-        plan, network, teacher = self.plan, self._network(), self._teacher()
+        plan, network = self.plan, self._network()
+        teacher = self._teacher()
         settings, folder = plan.settings, plan.settings.folder
         document = plan.document()
         if folder is None:
@@ -170,8 +182,11 @@ class _Finish:
 
     def beside(self, folder: Path, is_resumed: bool) -> FinishResult:
         """Train in a process beside the one that writes."""
-        network, teacher = self._network(), self._teacher()
-        self._train(folder, is_resumed, network, teacher if self.group.broadcast(None) else None, None)
+        network = self._network()
+        teacher = self._teacher()
+        told = self.group.broadcast(None)
+        if told["trains"]:
+            self._train(folder, is_resumed, network, teacher if told["heeded"] else None, None)
         return FinishResult.from_dict(self.group.broadcast(None))
 
     def _network(self) -> Supernet:
@@ -185,6 +200,12 @@ class _Finish:
             take_over(plan.inherited, network)
             network.to(self.device)
             self._compensate(network)
+        if self.wanted != FP32:
+            seed, architecture = plan.training.seed, plan.source.architecture
+            if self.group.is_main_process:
+                self.accuracy["fp32"] = self._judge(network, FP32)
+            self.fp32 = network.extract(architecture).to(self.device)
+            compute_in(network.to(self.device), architecture, plan.images, seed, self.wanted)
         return network.to(self.device)
 
     def _compensate(self, network: Supernet) -> None:
@@ -213,12 +234,51 @@ class _Finish:
         if teacher is not None:
             accuracy["teacher"] = known = accuracy_of(teacher, plan.images, "search", self.device)
             heeded = is_heeded(known, accuracy["inherited"], plan.images, self.progress)
-        teacher = teacher if self.group.broadcast(heeded) else None
+        trains = not self._keeps_enough()
+        self.group.broadcast({"heeded": heeded, "trains": trains})
+        if not trains:
+            return self._result(run, network, *self._untrained(run, network))
+        teacher = teacher if heeded else None
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)
         self.progress(StageStarted("training", plan.training.budget_seconds))
         outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
         self.progress(StageStarted("averaging"))
         soup = self._average(network, [*start, *snapshots.ingredients()], outcome.checkpoint, accuracy)
+        return self._result(run, network, outcome, soup)
+
+    def _keeps_enough(self) -> bool:
+        """Whether fewer bits cost so little that nothing is trained."""
+        fp32, found = self.accuracy.get("fp32"), self.accuracy["inherited"]
+        if fp32 is None or found is None:
+            return False
+        return fp32 - found <= self.plan.settings.tolerance / 100
+
+    def _untrained(self, run: Run, network: Supernet) -> tuple[TrainingResult, Soup]:
+        """What a training would leave that changed nothing."""
+        from supernets.checkpoint import CHECKPOINT_NAME, save_checkpoint
+        from supernets.training.events import TrainingResult
+        from supernets.training.soup import Soup
+
+        plan, space = self.plan, network.space
+        assert plan.inherited is not None, "what is quantised has weights"
+        assert space.architecture is not None, "a network alone"
+        metadata = {
+            **plan.inherited.metadata,
+            "architecture": space.architecture.to_dict(),
+            "space": space.name,
+            "version": space.version,
+            "image_side": space.image_side,
+            "settings": plan.training.to_dict(),
+        }
+        path = run.path / CHECKPOINTS / TRAINING / CHECKPOINT_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(path, network, {}, cast("CheckpointMetadata", metadata))
+        accuracy = self.accuracy["inherited"] or 0.0
+        return TrainingResult(path, 0, 0.0, 0.0, 0.0), Soup(dict(network.state_dict()), accuracy, (START,))
+
+    def _result(self, run: Run, network: Supernet, outcome: TrainingResult, soup: Soup) -> FinishResult:
+        """Save and export what was found."""
+        plan, accuracy = self.plan, self.accuracy
         checkpoint = self._save(run, network, outcome.checkpoint)
         run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": soup.accuracy}}})
         self.progress(StageStarted("export"))
@@ -261,11 +321,16 @@ class _Finish:
     def _teacher(self) -> Teacher | None:
         plan = self.plan
         name = plan.settings.teacher or NONE
+        if name == ITSELF:
+            from supernets.training.network_teacher import NetworkTeacher
+
+            return None if self.fp32 is None else NetworkTeacher(self.fp32, plan.training.temperature)
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
 
-    def _judge(self, network: Supernet) -> float:
-        """Accuracy with BatchNorm statistics of its own, which the network then has."""
-        evaluator = SupernetEvaluator(network, self.plan.images, self.plan.training.seed)
+    def _judge(self, network: Supernet, wanted: Wanted | None = None) -> float:
+        """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked."""
+        seed = self.plan.training.seed
+        evaluator = SupernetEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
         return evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed).objective
 
     def _average(
@@ -296,11 +361,21 @@ class _Finish:
 
     def _verify(self, run: Run, network: Supernet) -> dict[str, Any]:
         """Export the network, and take the test accuracy of what was exported."""
+        from nas.exporting.formats.onnx_file import ONNX_FILE
+        from nas.exporting.formats.registry import get_format
+        from nas.exporting.kept import ASSIGNMENT, NETWORK, QUANTISED
         from nas.exporting.verify import export_run, onnx_accuracy
 
         plan, architecture = self.plan, self.plan.source.architecture
-        export = export_run(run.path)
-        judged = onnx_accuracy(export.onnx, plan.images, plan.space, architecture)
+        form: OnnxFile = ONNX_FILE
+        if plan.settings.quantise is not None:
+            form = cast("OnnxFile", get_format(f"onnx-{plan.settings.quantise}"))
+            if not isinstance(self.wanted, str):
+                target = run.path / QUANTISED / NETWORK
+                target.mkdir(parents=True, exist_ok=True)
+                write_json(target / ASSIGNMENT, self.wanted)
+        export = export_run(run.path, formats=[] if form is ONNX_FILE else [form.name])
+        judged = onnx_accuracy(export.folder / form.file, plan.images, plan.space, architecture)
         return {
             "export": str(export.folder.relative_to(run.path)),
             **judged.to_dict("test"),

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
+from nas.finishing.quantised import EPOCHS, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
-from nas.finishing.teacher import LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
+from nas.finishing.teacher import ITSELF, LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
 from nas.runs.folder import check_same
 from nas.runs.places import identity_of, source_beside
 from nas.runs.settings import Given, check_command, check_unchanged, session_settings
@@ -166,7 +167,12 @@ def _completed(settings: FinishSettings, source: Source, inherited: Inherited | 
     data = settings.data or source.data or trained_on
     if data is None:
         raise UsageError("no images to train on", hint="add `--data`, for example `--data digits`")
-    teacher = settings.teacher or default_teacher(source, inherited)
+    if settings.quantise is not None:
+        wanted_precisions(settings.quantise, settings.run, settings.pick)
+        if settings.start == "scratch":
+            raise UsageError("`quantise` and a start from scratch, expected inherited weights", hint="finish twice")
+    own = ITSELF if settings.quantise is not None else default_teacher(source, inherited)
+    teacher = settings.teacher or own
     check_teacher(teacher, source, inherited)
     if settings.image_size is not None and settings.image_size < 1:
         raise UsageError(f"`image_size` is {settings.image_size}, expected more than 0")
@@ -192,7 +198,10 @@ def _training_settings(
             rate = defaults.get("learning_rate", TrainingSettings.learning_rate)
             defaults["learning_rate"] = FINE_TUNING_RATE * rate
             epochs = epochs or (None if settings.budget_seconds else FINE_TUNING_EPOCHS)
-    if teacher not in (LARGEST, ORIGINAL, NONE):
+        if settings.quantise is not None:
+            defaults |= {"ema_decay": None, "weight_decay": 0.0}
+            epochs = settings.epochs or (None if settings.budget_seconds else EPOCHS)
+    if teacher not in (LARGEST, ORIGINAL, NONE, ITSELF):
         defaults["teachers"] = tuple(name.strip() for name in teacher.split(","))
     elif options.get("teachers"):
         raise UsageError(f"setting `teachers` beside teacher `{teacher}`", hint="name the networks by `--teacher`")

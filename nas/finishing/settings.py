@@ -10,6 +10,9 @@ from typing import Annotated, Any
 from nas.runs.settings import Given, Setting, read_recorded
 from nas.training.settings import TRAINED, TRAINING, TrainingRun
 
+TOLERANCE = 0.3
+"""Points of accuracy that fewer bits may cost."""
+
 
 @dataclass(frozen=True)
 class FinishSettings(TrainingRun):
@@ -58,6 +61,19 @@ class FinishSettings(TrainingRun):
             "original where it is kept, else largest where there is a supernet, else none",
         ),
     ] = None
+    quantise: Annotated[
+        str | None,
+        Setting(
+            "What the network is to compute in: int8, w4 or w2 (weights of 4 or 2 bits), or mixed (what `nas quantise`"
+            " chose). It is trained for that where it loses more than `tolerance`.",
+            TRAINING,
+            "fp32",
+        ),
+    ] = None
+    tolerance: Annotated[
+        float,
+        Setting("Points of accuracy on the search part that `quantise` may cost untrained.", TRAINING, least=0),
+    ] = TOLERANCE
     seed: Annotated[int, Setting("Seed of images and, from scratch, of weights.", TRAINING, least=0)] = 0
 
     @classmethod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
     from supernets.training.targets import Teacher
 
-LARGEST, ORIGINAL, NONE = "largest", "original", "none"
+LARGEST, ORIGINAL, NONE, ITSELF = "largest", "original", "none", "itself"
 
 
 def default_teacher(source: Source, inherited: Inherited | None) -> str:

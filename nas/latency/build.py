@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.errors import TableMissingError
+from latency_tables.errors import TableError, TableMissingError
 from latency_tables.evidence import Evidence, group_of
 from latency_tables.table import LatencyTable
 from latency_tables.targets import BROWSER, LOCAL, load_target, staleness, user_table_path
@@ -46,24 +46,28 @@ def ensure_target(target: str, space: SearchSpace, progress: Progress = ignore) 
         TableError: The target's file is broken.
         BusyMachineError: This machine is too busy to be measured.
     """
-    if target != LOCAL:
+    device, _, precision = target.partition("@")
+    if device != LOCAL:
         return load_target(target)
-    return ensure_groups([group_of(space)], _titled(progress))
+    return ensure_groups([group_of(space)], _titled(progress), precision or "fp32")
 
 
-def ensure_groups(groups: Sequence[str], progress: Progress = ignore) -> LatencyTable:
+def ensure_groups(groups: Sequence[str], progress: Progress = ignore, precision: str = "fp32") -> LatencyTable:
     """The table of this machine, built where it is missing, outdated or has not seen all of these groups of networks.
 
     Raises:
         TableError: The table's file is broken.
         BusyMachineError: This machine is too busy to be measured.
     """
+    from latency_tables.runtimes import name_in_precision
+
     table = None
     with contextlib.suppress(TableMissingError):
-        table = load_target(LOCAL)
+        table = load_target(f"{LOCAL}@{precision}")
     if table is not None and not staleness(table) and set(groups) <= set(Evidence.of(table).groups):
         return table
-    return build(extended(table, groups), progress)
+    request = replace(extended(table, groups), runtime=name_in_precision("onnxruntime", precision))
+    return build(request, progress).in_precision(precision)
 
 
 def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
@@ -89,13 +93,30 @@ def build(request: BuildRequest, progress: Progress = ignore) -> LatencyTable:
     folder = cache_dir() / "builds" / f"{_safe(request.name)}-{_fingerprint(request)}"
     try:
         with _alone(LOCAL if request.is_here else request.device):
-            table = _build(request, runtime, folder, progress)
+            table = _beside_other_precisions(_build(request, runtime, folder, progress))
             table.save(user_table_path(request.name))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         hint = "free some space, or name another folder by the variable NAS_CACHE_DIR, then build again"
         raise write_failed(folder, error, hint) from error
     return table
+
+
+def _beside_other_precisions(table: LatencyTable) -> LatencyTable:
+    """The table with the times that its file holds in other precisions, unless those are of another machine."""
+    path = user_table_path(table.name)
+    try:
+        known = LatencyTable.load(path)
+    except TableError:
+        return table
+    if (known.device, known.threads, known.runtime.version) != (table.device, table.threads, table.runtime.version):
+        return table
+    others = [known.in_precision(precision) for precision in known.precisions if precision != table.precision]
+    first, *rest = sorted([table, *others], key=lambda each: each.precision != "fp32")
+    joined = first.model_copy(update={"name": table.name, "further": ()})
+    for each in rest:
+        joined = joined.with_precision(each)
+    return joined
 
 
 def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> LatencyTable:
@@ -204,7 +225,7 @@ def _check(request: BuildRequest) -> None:
         )
     if request.program is not None and not request.program.is_file():
         raise UsageError(f"`--program {request.program}`: no such file, expected the `benchmark_model` program")
-    chosen = (request.device, request.runtime, request.threads, request.batch)
+    chosen = (request.device, request.runtime.partition("@")[0], request.threads, request.batch)
     if request.name == LOCAL and chosen != (LOCAL, "onnxruntime", 1, 1):
         raise UsageError(
             f"target `{LOCAL}` is this machine with ONNX Runtime on one thread", "choose another name with --name"

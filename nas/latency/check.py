@@ -214,11 +214,11 @@ def require_measurable(table: LatencyTable) -> Runtime:
         raise UsageError(
             f"target `{table.name}` was measured through `{table.provenance.transport}`, expected this machine", remedy
         )
-    runtime = find_runtime(table.runtime.name, table.runtime.provider)
-    if runtime is None or table.precision != "fp32":
+    runtime = find_runtime(table.runtime.name, table.runtime.provider, table.precision)
+    if runtime is None:
         raise UsageError(
-            f"target `{table.name}` is of {table.runtime.name} in {table.precision}, expected fp32 and a runtime"
-            " that is known here",
+            f"target `{table.name}` is of {table.runtime.name} in {table.precision}, expected a runtime that is known"
+            " here in that precision",
             remedy,
         )
     stale = staleness(table)

@@ -32,8 +32,9 @@ class BuildRequest:
         groups: Groups of networks to measure (`nas.latency.samples.group_names`).
         device: ``local``, ``browser``, ``ssh:user@host[:port]``, ``adb:SERIAL`` or ``aihub:DEVICE``.
         runtime: Name of a runtime (`latency_tables.runtimes`), with its provider behind a colon where it is not the
-            first; empty takes ONNX Runtime, its build for browsers in one, and LiteRT on a phone. For AI Hub it is what
-            networks are compiled to, with the unit to run on behind a colon.
+            first, and its precision behind ``@`` where that is not fp32; empty takes ONNX Runtime, its build for
+            browsers in one, and LiteRT on a phone. For AI Hub it is what networks are compiled to, with the unit to run
+            on behind a colon.
         threads: Threads that compute.
         networks: Networks to measure of each group, a space's smallest and largest among them.
         name: Name of the target; empty derives it from device, runtime and threads.
@@ -81,7 +82,7 @@ class BuildRequest:
         base = kind if kind in (LOCAL, BROWSER) else address.rpartition("@")[2].partition(":")[0] or kind
         if kind == "aihub":
             base = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-") or kind
-        words = runtime.split(":")
+        words = runtime.partition("@")[0].split(":")
         if words[0] == default_runtime(self.device) and kind != "adb":
             del words[0]
         parts = [base, *words, *([] if self.threads == 1 else [f"{self.threads}-threads"])]

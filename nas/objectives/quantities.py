@@ -139,7 +139,7 @@ def limit_name(name: str) -> str:
     if find_quantity(name) is not None:
         return name
     targets = [info.name for info in target_names()]
-    if name not in targets:
+    if name.partition("@")[0] not in targets:
         raise UnknownNameError("quantity or device", name, [*quantity_names(), *targets])
     return latency_name(name)
 

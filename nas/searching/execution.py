@@ -84,4 +84,12 @@ def blueprint_of(settings: SearchSettings, folder: Path, images: ImageData | Non
     assert images is not None, "a run without a score has images"
     checkpoint, asked = RunFolder(folder).checkpoint, Compensation.of(settings.recorded())
     assert checkpoint is not None, "networks that are judged on images have weights"
-    return supernet_blueprint(checkpoint, images.source, settings.seed, settings.device, asked, settings.uses_labels)
+    return supernet_blueprint(
+        checkpoint,
+        images.source,
+        settings.seed,
+        settings.device,
+        asked,
+        settings.uses_labels,
+        settings.precision,
+    )

@@ -16,7 +16,7 @@ from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
 from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
-from nas.searching.settings import DEFAULT_FOCUS, DEFAULT_WINDOW, SUPERNET, WINNER, SearchSettings
+from nas.searching.settings import DEFAULT_FOCUS, DEFAULT_WINDOW, FP32, INT8, SUPERNET, WINNER, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
 from search_spaces import UnknownNameError
 
@@ -58,7 +58,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if {"model", "weights"} & set(chosen):
         chosen = check_model(chosen)
-    chosen = _with_devices(_with_objectives(_with_labels(chosen)))
+    chosen = _with_devices(_with_objectives(_with_labels(_with_precision(chosen))))
     is_trained = bool(_ACCURATE & set(chosen))
     ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)
     has_window = bool({"macs", "params"} & set(chosen)) and chosen.get("window", DEFAULT_WINDOW) > 0
@@ -120,6 +120,25 @@ def _default_controller(settings: SearchSettings, is_free: bool) -> str:
     if settings.model is not None and not settings.trains and has_limit and settings.objectives is None:
         return EXCHANGE
     return DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER
+
+
+def _with_precision(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Networks in integers are judged by a table of their own, and on images alone."""
+    precision = chosen.get("precision", FP32)
+    if precision == FP32:
+        return chosen
+    if precision != INT8:
+        raise UsageError(f"`precision` is {precision!r}, expected {FP32!r} or {INT8!r}")
+    if not {"data", "supernet", "model"} & set(chosen) or chosen.get("labels") == WITHOUT_LABELS:
+        raise UsageError(
+            "`precision` is 'int8', but nothing says how often networks in integers are right",
+            hint="add `data` or `supernet`, images with labels",
+        )
+    return {**chosen, "target": _target_in(chosen.get("target", SearchSettings.target), precision)}
+
+
+def _target_in(target: str, precision: str) -> str:
+    return target if "@" in target or precision == FP32 else f"{target}@{precision}"
 
 
 def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +259,8 @@ def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> 
 def _comparable(given: Given, target: str) -> Given:
     """What was given, in the form that it is recorded in."""
     found = dict(given)
+    if found.get("target") is not None:
+        found["target"] = _target_in(found["target"], target.partition("@")[2] or FP32)
     if found.get("objectives") is not None:
         found["objectives"] = parse_names(found["objectives"], target)
     if found.get("limits"):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
@@ -64,6 +64,7 @@ UNTRAINED_SECONDS = 120.0
 """Time to judge networks where nothing is trained and no number of them is given."""
 
 if TYPE_CHECKING:
+    from latency_tables.onnx_quantised import Precision
     from nas.objectives.bounds import Device
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
@@ -325,7 +326,9 @@ class _Search:
             return question.table.evaluator(), None
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
-            return SupernetEvaluator(question.supernet, images, settings.seed), None
+            return SupernetEvaluator(
+                question.supernet, images, settings.seed, precision=cast("Precision", settings.precision)
+            ), None
         if not settings.trains:
             assert question.own is not None, "a budget of 0 is for a model"
             return self._judge(question.own.supernet, images), None
@@ -339,8 +342,9 @@ class _Search:
     def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator | FidelityEvaluator:
         """What judges the networks of trained weights, compensated where that was asked for."""
         seed, compensator = self.settings.seed, self._compensator(supernet, images)
-        evaluator = SupernetEvaluator if self.settings.uses_labels else FidelityEvaluator
-        return evaluator(supernet, images, seed, compensator)
+        if not self.settings.uses_labels:
+            return FidelityEvaluator(supernet, images, seed, compensator)
+        return SupernetEvaluator(supernet, images, seed, compensator, cast("Precision", self.settings.precision))
 
     def _compensator(self, supernet: Supernet, images: ImageData) -> Compensator | None:
         """What makes up for what was cut, where that was asked for; its statistics are taken once."""

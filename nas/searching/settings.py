@@ -19,6 +19,7 @@ DEFAULT_FOCUS = 0.7
 """Lower end of the limit on latency where what counts is the most accurate network within it."""
 SUPERNET, WINNER = "supernet", "winner"
 """What a budget may train."""
+FP32, INT8 = "fp32", "int8"
 DEFAULT_WINDOW = 0.975
 """Lower end of a bound on parameters or MACs, as a share of it: that of ViT-ResNAS."""
 
@@ -89,6 +90,13 @@ class SearchSettings(RunSettings, Question):
             measure=SHARE,
         ),
     ] = 0.0
+    precision: Annotated[
+        str,
+        Setting(
+            "What networks compute in: fp32, or int8, in which latency (of TARGET@int8) and accuracy are then judged.",
+            DEVICE,
+        ),
+    ] = FP32
     limit_share: Annotated[
         float | None,
         Setting(

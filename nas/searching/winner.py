@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from nas.events import StageStarted, ignore
 from nas.exporting.formats.onnx_file import ONNX_FILE
-from nas.exporting.verify import export_and_verify, note_verified
+from nas.exporting.verify import export_and_verify, export_run, note_verified, onnx_accuracy, shipped_format
 from nas.finishing.finish import finish
 from nas.runs.folder import FINISHED, recorded_settings
 from nas.runs.front import SearchFront
 from nas.searching.settings import SearchSettings
+from search_spaces import get_space
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
@@ -61,4 +62,8 @@ def ship_winner(
         "finished": dict(finished.accuracy),
         "epochs": finished.epochs,
     }
-    return note_verified(result, images, settings.pick, export / ONNX_FILE.file, facts)
+    path, form = export / ONNX_FILE.file, shipped_format(result.target)
+    if form is not ONNX_FILE:
+        path = export_run(folder, formats=[form.name]).folder / form.file
+        facts |= onnx_accuracy(path, images, get_space(architecture.space), architecture).to_dict("test")
+    return note_verified(result, images, settings.pick, path, facts)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency_tables import LatencyPredictor, LatencyTable, fuse
-from latency_tables.kernels import ONNX_RUNTIME, base_class, kernel_key
+from latency_tables.kernels import ONNX_RUNTIME, ONNX_RUNTIME_INT8, base_class, kernel_key
 from search_spaces import SOURCE, OpList, get_space
 from tests.support.tables import KERNEL, ROOFLINE, document, validation_of
 
@@ -145,3 +145,35 @@ def test_blocks_are_priced_once_for_all_populations(monkeypatch: pytest.MonkeyPa
     first = predictor.population(space, genotypes[:1])
     monkeypatch.setattr(predictor, "kernel", None)  # pricing anything from here on fails
     assert predictor.population(space, genotypes).ms[0] == first.ms[0]
+
+
+def test_integer_kernels_have_keys_of_their_own_and_each_tensor_is_quantised_once() -> None:
+    ops = OpList((17, 192))
+    query, key = (ops.linear(name, SOURCE, 192) for name in ("query", "key"))
+    ops.append("product", "matmul", [query, key], (17, 17), macs=17 * 17 * 192)
+    kernels = fuse(ops.ops, ONNX_RUNTIME_INT8)
+    assert [kernel.key for kernel in kernels] == [
+        "quantize[17x192>17x192]",
+        "linear[17x192>17x192]@int8",
+        "linear[17x192>17x192]@int8",
+        "matmul[17x192,17x192>17x17]",
+    ]
+    assert kernels[1].features(4)[2:] == (17 * 192 + 192 * 193, 4 * 17 * 192)
+    assert base_class(kernels[1].op) == "linear"
+
+
+def test_convolutions_hand_integers_on_and_leave_the_image_alone() -> None:
+    ops = OpList((3, 8, 8))
+    stem = ops.conv("stem", SOURCE, 8)
+    first = ops.conv("first", stem, 8)
+    second = ops.conv("second", first, 8)
+    ops.add("sum", second, first)
+    assert [kernel.op for kernel in fuse(ops.ops, ONNX_RUNTIME_INT8)] == [
+        "pointwise_conv",
+        "quantize",
+        "pointwise_conv@int8",
+        "pointwise_conv@int8",
+        "dequantize",
+        "dequantize",
+        "add",
+    ]

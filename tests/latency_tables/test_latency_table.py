@@ -158,3 +158,25 @@ def test_provenance_is_one_line_that_says_it_all() -> None:
     for part in ("Bench CPU", "ONNX Runtime 1.31", "fp32", "1 thread", "measured", "2026-01-01", "mean error 10.0%"):
         assert part in line
     assert "\n" not in line
+
+
+def test_a_file_holds_several_precisions(cache: Path) -> None:
+    table = LatencyTable.from_dict(document(), "here")
+    faster = table.model_copy(update={"precision": "int8", "scale": 0.5 * table.scale})
+    both = table.with_precision(faster)
+    both.save(cache / "both.json")
+    assert LatencyTable.load(cache / "both.json") == both
+    assert both.precisions == (table.precision, "int8")
+    assert load_target(table.name).further == ()
+    integers = load_target(f"{table.name}@int8")
+    assert (integers.name, integers.precision) == (f"{table.name}@int8", "int8")
+    assert integers.scale == 0.5 * load_target(table.name).scale
+    assert both.with_precision(faster).precisions == both.precisions, "the newer times replace the older ones"
+    with pytest.raises(TableMissingError, match="found no times in bf16, but in fp32, int8") as caught:
+        load_target(f"{table.name}@bf16")
+    assert caught.value.hint == f"nas latency build --name {table.name} --precision bf16"
+
+
+def test_a_file_of_the_first_schema_is_of_one_precision() -> None:
+    table = LatencyTable.from_dict({**document(), "schema": 1}, "here")
+    assert table.precisions == (table.precision,)

@@ -27,12 +27,14 @@ class ExportedNetwork:
         onnx: Its fp32 ONNX file.
         images_BCHW: Images at its side, which all of its forms are compared on.
         calibration: Gives batches ``(B, 3, H, W)`` of training images at its side; none where its weights are random.
+        assignment: What each of its layers is to compute in, by name, where that was chosen; None where it was not.
     """
 
     module: nn.Module
     onnx: Path
     images_BCHW: Tensor
     calibration: Callable[[], Iterable[Tensor]]
+    assignment: Mapping[str, str] | None = None
 
 
 class ExportFormat:

@@ -9,7 +9,11 @@ OURS = {
     "checkpoint": "nas.exporting.formats.checkpoint:CHECKPOINT",
     ONNX: "nas.exporting.formats.onnx_file:ONNX_FILE",
     "onnx-fp16": "nas.exporting.formats.reduced:HALF",
-    "onnx-int8": "nas.exporting.formats.reduced:INTEGER",
+    "onnx-int8": "nas.exporting.formats.quantised:INTEGER",
+    "onnx-int8-dynamic": "nas.exporting.formats.quantised:DYNAMIC",
+    "onnx-mixed": "nas.exporting.formats.quantised:MIXED",
+    "onnx-w4": "nas.exporting.formats.quantised:FOUR_BITS",
+    "onnx-w2": "nas.exporting.formats.quantised:TWO_BITS",
     "litert": "nas.exporting.formats.programs:LITERT",
     "executorch": "nas.exporting.formats.programs:EXECUTORCH",
 }

@@ -54,7 +54,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (["--runtime", "litert"], 5, "`ai_edge_litert` is not installed", "python -m venv"),
         (["--runtime", "litert", "--python", "/no/python"], 5, "found no program `/no/python`", ""),
         (["--target", "usb:1"], 2, "target `usb:1`", "adb devices"),
-        (["--precision", "int8"], 2, "only fp32 can be measured so far", ""),
+        (["--precision", "int7"], 2, "unknown precision of runtime onnxruntime: `int7`", "int8"),
         (["--target", "adb:1", "--runtime", "executorch"], 2, "phones are measured with `litert`", ""),
         (["--name", "local", "--threads", "2"], 2, "on one thread", "--name"),
     ],

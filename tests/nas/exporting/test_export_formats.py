@@ -81,7 +81,15 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
 
 
 def test_formats_are_found_by_name() -> None:
-    assert format_names()[:7] == ["timm", "checkpoint", "onnx", "onnx-fp16", "onnx-int8", "litert", "executorch"]
+    assert format_names()[:7] == [
+        "timm",
+        "checkpoint",
+        "onnx",
+        "onnx-fp16",
+        "onnx-int8",
+        "onnx-int8-dynamic",
+        "onnx-w4",
+    ]
     assert [get_format(name).name for name in format_names()] == format_names()
     assert get_format("litert").file == "model.tflite"  # type: ignore[attr-defined]
     with pytest.raises(UnknownNameError, match="unknown export format: `torch-program`"):
