@@ -51,14 +51,13 @@ class MixersSpace(SearchSpace):
         classes: Number of classes to tell apart; None takes the definition's.
     """
 
-    representatives = ("smallest", *MIXERS)
-
     def __init__(self, definition: MixersDefinition, classes: int | None = None) -> None:
         self.definition = definition
         self.name = definition.name
         self.description = definition.description
         self.image_side = definition.image_side
         self.classes = classes or definition.classes
+        self.representatives = ("smallest", *self.homogeneous)
 
     # -- choices -------------------------------------------------------------------------------------------------
 
@@ -123,10 +122,10 @@ class MixersSpace(SearchSpace):
         if kind == "none":
             return None
         head_width = width if kind in WITHOUT_HEADS else values["head_width"]
-        mixer = self._mixer(number, side, width, head_width)
-        positions = POSITIONS[values[f"{name}.position"]] == "cpe"
-        high, low = _hilo_widths(width, head_width) if kind == "hilo" else (0, 0)
-        return replace(mixer, kinds=(kind,), positions=positions, high=high, low=low)
+        split = _hilo_widths(width, head_width) if kind == "hilo" else (0, 0)
+        turned = "hyena_back" if kind == "hyena" and int(layer[0]) % 2 else kind
+        parts = (turned, *(("cpe",) if POSITIONS[values[f"{name}.position"]] == "cpe" else ()))
+        return replace(self._mixer(number, side, width, head_width), parts=parts, split=split)
 
     def shared_blocks(self) -> Iterator[tuple[str, MixersBlock]]:
         """For each slot the union of what may stand in it, with every axis at its largest."""
@@ -154,11 +153,11 @@ class MixersSpace(SearchSpace):
                 sizes = [_hilo_widths(*pair) if "hilo" in kinds else (0, 0) for pair in pairs]
                 high, low = map(max, *sizes)
                 mixer = self._mixer(number, side, width, head_width)
-                yield slot.name, replace(mixer, kinds=kinds, positions=True, high=high, low=low)
+                yield slot.name, replace(mixer, parts=(*kinds, "cpe"), split=(high, low))
 
     def _mixer(self, number: int, side: int, width: int, head_width: int) -> Mixer:
         reduction = 2 ** (len(self.definition.stages) - number)
-        return Mixer(side, width, head_width, (), False, reduction, self.definition.kernel, self.definition.least)
+        return Mixer(side, width, head_width, (), reduction, self.definition.kernel, self.definition.least)
 
     def stage_side(self, number: int, image_side: int) -> int:
         """Side of the map of stage ``number``, counted from 1, for images of ``image_side`` pixels."""
@@ -227,7 +226,7 @@ class MixersSpace(SearchSpace):
         """For each kind of mixer the network that has no other, where stages offer it, and else what stands for it."""
         base = self.definition.homogeneous
         networks = {}
-        for kind in MIXERS:
+        for kind in sorted({kind for stage in self.definition.stages for kind in stage.mixers}, key=MIXERS.index):
             candidates = (kind, *SUBSTITUTES.get(kind, ()))
             mixers = [next(each for each in candidates if each in stage.mixers) for stage in self.definition.stages]
             networks[kind] = self._network(replace(base, mixers=tuple((mixer, mixer) for mixer in mixers)))

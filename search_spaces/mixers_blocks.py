@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from search_spaces.graph import SOURCE, Op, OpList, Shape
 
-MIXERS = ("none", "pool", "conv", "window", "shift", "sra", "pooled", "hilo", "linear", "full")
+MIXERS = ("none", "pool", "conv", "window", "shift", "sra", "pooled", "hilo", "linear", "full", "gmm", "hyena")
 """Kinds of token mixers by code."""
 STEMS = ("patch", "overlap", "conv")
 ENTRIES = ("merge", "patch", "batch", "overlap", "residual")
 FEED_FORWARDS = ("plain", "dw", "repa75", "repa50")
 WINDOWED = ("window", "shift")
-WITHOUT_HEADS = ("none", "pool", "conv")
+WITHOUT_HEADS = ("none", "pool", "conv", "hyena")
+COMPONENTS = 5
+"""Components of the mixture of Gaussians that masks logits."""
 
 
 def low_heads(heads: int) -> int:
@@ -92,13 +94,14 @@ class _Tokens(OpList):
         last = self.append(name, "pool", [last], shape, function="average", kernel=reduction, stride=reduction)
         return self.tokens(name, last)
 
-    def attend(self, name: str, factors: Sequence[str], bias: int | None = None) -> str:
+    def attend(self, name: str, factors: Sequence[str], bias: int | None = None, mask: int = 0) -> str:
         """Attention of heads ``(heads, tokens, channels)``.
 
         Args:
             name: Name of the operators.
             factors: Values, keys, queries.
             bias: Parameters of what is added to the logits; None where nothing is.
+            mask: Parameters of what the logits are multiplied with; 0 where nothing is.
         """
         value, key, query = factors
         heads, tokens, head_width = self.shape(query)
@@ -106,6 +109,8 @@ class _Tokens(OpList):
         logits, macs = (heads, tokens, keys), heads * tokens * keys * head_width
         key = self.move(f"{name}.key", key, (heads, head_width, keys))
         last = self.append(f"{name}.scores", "matmul", [query, key], logits, macs=macs)
+        if mask:
+            last = self.append(f"{name}.mask", "multiply", [last], logits, params=mask)
         if bias is not None:
             last = self.append(f"{name}.bias", "add", [last], logits, params=bias)
         last = self.append(f"{name}.softmax", "softmax", [last], logits)
@@ -192,25 +197,28 @@ class Mixer:
     Attributes:
         side: Side of the map of tokens.
         head_width: Channels of an attention head; the width where a kind has no heads.
-        kinds: Kinds of `MIXERS` but ``none``, which is no block.
-        positions: Whether depthwise convolutions say where a token is; else windows have a table of offsets.
+        parts: A kind of `MIXERS` but ``none``, which is no block; ``hyena_back`` where its convolution sums over cells
+            up and left. Then ``cpe`` where depthwise convolutions say where a token is, in place of a table of offsets
+            in windows. Several kinds hold what networks share.
         reduction: Factor by which the map's side is reduced where keys are; windows have the reduced side.
         kernel: Side of the large depthwise windows.
         least: Smallest denominator of linear attention.
-        high: Channels of HiLo's high heads, else 0.
-        low: Channels of HiLo's low heads, else 0.
+        split: Channels of HiLo's high heads and of its low ones, else 0.
     """
 
     side: int
     width: int
     head_width: int
-    kinds: tuple[str, ...]
-    positions: bool
+    parts: tuple[str, ...]
     reduction: int
     kernel: int
     least: int
-    high: int = 0
-    low: int = 0
+    split: tuple[int, int] = (0, 0)
+
+    @property
+    def positions(self) -> bool:
+        """Whether depthwise convolutions say where a token is."""
+        return "cpe" in self.parts
 
     @property
     def heads(self) -> int:
@@ -224,7 +232,7 @@ class Mixer:
 
     def ops(self) -> tuple[Op, ...]:
         """The block's operators."""
-        (kind,) = self.kinds
+        kind = self.parts[0]
         ops = _Tokens(self.side, self.width)
         last = SOURCE
         if self.positions:
@@ -284,18 +292,19 @@ class Mixer:
     def _hilo(self, ops: _Tokens, last: str) -> str:
         tokens = self.side**2
         query = ops.linear("q", last, self.width)
-        near = ops.linear("high.vk", last, 2 * self.high)
-        parts = [ops.move(f"high.{part}", near, (tokens, self.high), "split") for part in "vk"]
-        parts.append(ops.move("high.q", query, (tokens, self.high), "split"))
+        high_width, low_width = self.split
+        near = ops.linear("high.vk", last, 2 * high_width)
+        parts = [ops.move(f"high.{part}", near, (tokens, high_width), "split") for part in "vk"]
+        parts.append(ops.move("high.q", query, (tokens, high_width), "split"))
         v, k, q = (self._in_windows(ops, f"{part}.windows", part, self.reduction) for part in parts)
-        high = ops.move("high.merge", ops.attend("high.attention", (v, k, q)), (tokens, self.high))
-        high = ops.linear("project_high", high, self.high)
-        reduced = ops.linear("low.vk", ops.average("average", last, self.reduction), 2 * self.low)
+        high = ops.move("high.merge", ops.attend("high.attention", (v, k, q)), (tokens, high_width))
+        high = ops.linear("project_high", high, high_width)
+        reduced = ops.linear("low.vk", ops.average("average", last, self.reduction), 2 * low_width)
         v, k = self._heads(ops, "low.vk", reduced, 2)
-        (q,) = self._heads(ops, "low.q", ops.move("low.q", query, (tokens, self.low), "split"), 1)
-        low = ops.move("low.merge", ops.attend("low.attention", (v, k, q)), (tokens, self.low))
+        (q,) = self._heads(ops, "low.q", ops.move("low.q", query, (tokens, low_width), "split"), 1)
+        low = ops.move("low.merge", ops.attend("low.attention", (v, k, q)), (tokens, low_width))
         return ops.append(
-            "concatenate", "concatenate", [high, ops.linear("project_low", low, self.low)], (tokens, self.width)
+            "concatenate", "concatenate", [high, ops.linear("project_low", low, low_width)], (tokens, self.width)
         )
 
     def _linear(self, ops: _Tokens, last: str) -> str:
@@ -313,6 +322,27 @@ class Mixer:
         total = ops.append("total", "matmul", [q, mean], (heads, tokens, 1), macs=tokens * self.width)
         total = ops.activation("clamp", total, "clamp")
         return self._project(ops, ops.append("quotient", "multiply", [mixed, total], (heads, tokens, d)))
+
+    def _gmm(self, ops: _Tokens, last: str) -> str:
+        vkq = ops.linear("vkq", last, 3 * self.width)
+        mask = 2 * COMPONENTS * self.heads
+        return self._project(ops, ops.attend("attention", self._heads(ops, "vkq", vkq, 3), mask=mask))
+
+    def _hyena(self, ops: _Tokens, last: str) -> str:
+        width, side = self.width, self.side
+        shape = (width, side, side)
+        mapped = ops.depthwise("short", ops.map("vkq", ops.linear("vkq", last, 3 * width)), 3)
+        v, gate, out = (ops.move(f"{part}.split", mapped, shape, "split") for part in ("v", "gate", "out"))
+        v = ops.append("gated", "multiply", [v, gate], shape)
+        padded = ops.move("pad", v, (width, 2 * side - 1, 2 * side - 1), "pad")
+        macs = width * side**4
+        long = ops.append("long", "depthwise_conv", [padded], shape, kernel=side, macs=macs, params=width * side * side)
+        direct = ops.append("direct", "multiply", [v], shape, params=width)
+        mixed = ops.append("out", "multiply", [out, ops.add("sum", long, direct)], shape)
+        return ops.linear("project", ops.tokens("out", mixed), width)
+
+    def _hyena_back(self, ops: _Tokens, last: str) -> str:
+        return self._hyena(ops, last)
 
     def _concentrated(self, ops: _Tokens, last: str) -> str:
         last = ops.depthwise("local1", ops.map("local", last), self.kernel)

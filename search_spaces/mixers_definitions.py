@@ -6,11 +6,11 @@ Sources of the named networks: PVTv2 (arXiv 2106.13797), Swin (2103.14030), LITv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from search_spaces.mixers_blocks import MIXERS
 
-FIRST, LATER, LAST = MIXERS[:9], MIXERS, ("none", "pool", "conv", "window", "linear", "full")
+FIRST, LATER, LAST = MIXERS[:9], MIXERS[:10], ("none", "pool", "conv", "window", "linear", "full")
 """Mixers of large maps, of small ones, and of the smallest, where sra, pooled and hilo are full and shift is window."""
 SUBSTITUTES: Mapping[str, tuple[str, ...]] = {
     "shift": ("window",),
@@ -153,4 +153,10 @@ MIXERS_MINI = MixersDefinition(
     homogeneous=Network(
         "overlap", "overlap", (24, 48, 80), (1, 2, 2), _alike("none", "none", "none"), (2, 2, 2), "none", "dw", 8
     ),
+)
+MIXERS_MINI_ALL = replace(
+    MIXERS_MINI,
+    name="mixers-mini-all",
+    description="the same with two kinds more: attention masked by Gaussians, and Hyena's convolutions over the map",
+    stages=tuple(replace(stage, mixers=(*stage.mixers, "gmm", "hyena")) for stage in MIXERS_MINI.stages),
 )

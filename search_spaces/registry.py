@@ -25,7 +25,7 @@ from search_spaces.autoformer_definitions import (
 from search_spaces.elastic import ELASTIC, ELASTIC_MINI, ElasticSpace
 from search_spaces.errors import SearchSpaceError
 from search_spaces.mixers import MixersSpace
-from search_spaces.mixers_definitions import MIXERS_MINI, MIXERS_SPACE
+from search_spaces.mixers_definitions import MIXERS_MINI, MIXERS_MINI_ALL, MIXERS_SPACE
 from search_spaces.plugins import Registry, installed
 from search_spaces.resnas import ResnasSpace
 from search_spaces.resnas_definitions import RESNAS, RESNAS_MINI, RESNAS_SMALL, RESNAS_TINY
@@ -53,6 +53,7 @@ SPACES: Registry[SpaceFactory] = Registry(
         "prenas-base": lambda classes: PrenasSpace(PRENAS_BASE, classes),
         "prenas-small": lambda classes: PrenasSpace(PRENAS_SMALL, classes),
         "prenas-tiny": lambda classes: PrenasSpace(PRENAS_TINY, classes),
+        "mixers-mini-all": lambda classes: MixersSpace(MIXERS_MINI_ALL, classes),
         "resnas": lambda classes: ResnasSpace(RESNAS, classes, others=(RESNAS_TINY, RESNAS_SMALL)),
         "resnas-mini": lambda classes: ResnasSpace(RESNAS_MINI, classes),
         "resnas-small": lambda classes: ResnasSpace(RESNAS_SMALL, classes),

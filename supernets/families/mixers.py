@@ -67,6 +67,15 @@ AXES: Mapping[type, Mapping[str, str]] = {
         **_layer("local1", "embed", ". . ."),
         **_batch_norm("local_norm", "embed"),
         **_layer("local2", "embed", ". . ."),
+        "deviations": ". group",
+        "amplitudes": ". group",
+        **_layer("short", "(part embed)", ". . ."),
+        "direct": "embed",
+        "filter.frequencies": ".",
+        **_layer("filter.layers.0", ".", "."),
+        **_layer("filter.layers.1", ".", "."),
+        **_layer("filter.layers.2", ".", "."),
+        "filter.out.weight": "embed .",
     },
     FeedForward: {
         **_affine("norm2", "embed"),
@@ -113,8 +122,12 @@ class MixersFamily(NetworkFamily):
         elif isinstance(spec, FeedForward):
             sizes |= {"unit": spec.hidden}
         elif isinstance(spec, Mixer):
-            sizes |= {"part": 1 if spec.kinds == ("conv",) else 3, "group": spec.heads, "offset": 2 * spec.window - 1}
-            sizes |= {"high": spec.high, "low": spec.low}
+            sizes |= {
+                "part": 1 if spec.parts[0] == "conv" and len(spec.parts) <= 2 else 3,
+                "group": spec.heads,
+                "offset": 2 * spec.window - 1,
+            }
+            sizes |= dict(zip(("high", "low"), spec.split, strict=True))
         return sizes
 
     def prepare(self, x_BCHW: Tensor, input_side: int) -> Tensor:
@@ -122,14 +135,17 @@ class MixersFamily(NetworkFamily):
         return mixers.resize_images(x_BCHW, input_side)
 
     def deployed_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The description of the network whose RePaViT blocks are folded."""
-        blocks = [
-            {**block, "folded": "repa" in block["kinds"]} if "folded" in block else block for block in config["blocks"]
-        ]
+        """The description of the network whose RePaViT and Hyena blocks are folded."""
+        blocks = [dict(block) for block in config["blocks"]]
+        for block in blocks:
+            if block["kind"] == "FeedForward":
+                block["folded"] = "repa" in block["kinds"]
+            elif block["kind"] == "Mixer" and block["parts"][0] in mixers.CONVOLVING:
+                block["parts"] = (*block["parts"], "folded")
         return {**config, "blocks": blocks}
 
     def deploy(self, network: nn.Module) -> nn.Module:
-        """The network whose RePaViT blocks are folded; itself where it has none."""
+        """The network whose RePaViT and Hyena blocks are folded; itself where it has none."""
         found = [name for name, block in network.named_modules() if _is_foldable(block)]
         if not found:
             return network
@@ -140,6 +156,8 @@ class MixersFamily(NetworkFamily):
 
 
 def _is_foldable(block: nn.Module) -> bool:
+    if isinstance(block, mixers.Mixer):
+        return block.parts[0] in mixers.CONVOLVING and "folded" not in block.parts
     return isinstance(block, mixers.FeedForward) and "repa" in block.kinds and not block.folded
 
 

@@ -2,7 +2,8 @@
 exported weights.
 
 Sources: PVT (arXiv 2102.12122), PVTv2 (2106.13797), Swin (2103.14030), LITv2 (2205.13213), L2ViT (2501.16182),
-PoolFormer (2111.11418), ViT-ResNAS (2109.00642), RePaViT (2505.21847). Load an exported folder with::
+PoolFormer (2111.11418), ViT-ResNAS (2109.00642), RePaViT (2505.21847), "RetNet Viewed through Convolution"
+(2309.05375), "Multi-Dimensional Hyena for Spatial Inductive Bias" (2309.13600). Load an exported folder with::
 
     import json, safetensors.torch
     from mixers import MixersNetwork
@@ -20,6 +21,8 @@ windows where no H stands before it, M tokens of a window, D channels of a head.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +33,11 @@ from torch import Tensor, nn
 EPS = 1e-6
 OTHER_REGION = -100.0
 """Added to the logit of two tokens that the shift of a map has brought together."""
-ATTENDING = frozenset({"window", "shift", "sra", "pooled", "hilo", "linear", "full"})
+PROJECTED = frozenset({"window", "shift", "sra", "pooled", "hilo", "linear", "full", "gmm", "hyena", "hyena_back"})
+"""Mixers with all three parts of the fused projection."""
+CONVOLVING = frozenset({"hyena", "hyena_back"})
+COMPONENTS, FILTER_WIDTH = 5, 64
+"""Of the mixture that masks logits, and of the network that computes Hyena's kernel."""
 WINDOWED = frozenset({"window", "shift"})
 REDUCING = frozenset({"sra", "pooled"})
 
@@ -134,13 +141,12 @@ class Mixer(nn.Module):
         side: Side of the map of tokens.
         width: Channels.
         head_width: Channels of an attention head.
-        kinds: The kind; several for the tensors that networks share.
-        positions: Whether depthwise convolutions say where a token is; else windows have a table of offsets.
+        parts: The kind, then ``cpe`` where depthwise convolutions say where a token is, in place of a table of offsets
+            in windows, and ``folded`` where Hyena's kernel is a constant. Shared tensors are of all kinds.
         reduction: Factor by which the map's side is reduced where keys are; windows have the reduced side.
         kernel: Side of the large depthwise windows.
         least: Smallest denominator of linear attention.
-        high: Channels of HiLo's high heads; the other heads look at the reduced map.
-        low: Channels of HiLo's low heads.
+        split: Channels of HiLo's high heads, and of the low ones, which look at the reduced map.
     """
 
     def __init__(
@@ -148,29 +154,28 @@ class Mixer(nn.Module):
         side: int,
         width: int,
         head_width: int,
-        kinds: Sequence[str],
-        positions: bool,
+        parts: Sequence[str],
         reduction: int,
         kernel: int,
         least: int,
-        high: int,
-        low: int,
+        split: Sequence[int],
     ) -> None:
         super().__init__()
-        self.kinds, self.side, self.head_width, self.positions = tuple(kinds), side, head_width, positions
-        self.reduction, self.window, self.least, self.high = reduction, side // reduction, least, high
+        self.parts, self.side, self.head_width, self.positions = tuple(parts), side, head_width, "cpe" in parts
+        self.reduction, self.window, self.least, self.high = reduction, side // reduction, least, split[0]
         self.heads = width // head_width
-        found, is_union = set(kinds), len(kinds) > 1
+        found = set(parts)
+        is_union = len(found - {"cpe", "folded"}) > 1
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        if found & ATTENDING or "conv" in found:
-            self.vkq = nn.Linear(width, (3 if found & ATTENDING else 1) * width)
-        if found & (ATTENDING | {"conv"}) - {"hilo"}:
+        if found & PROJECTED or "conv" in found:
+            self.vkq = nn.Linear(width, (3 if found & PROJECTED else 1) * width)
+        if found & (PROJECTED | {"conv"}) - {"hilo"}:
             self.project = nn.Linear(width, width)
-        if positions or is_union:
+        if self.positions:
             self.cpe = _depthwise(width, 3)
-        if (positions or is_union) and found & WINDOWED:
+        if self.positions and found & WINDOWED:
             self.cpe2 = _depthwise(width, 3)
-        if (not positions or is_union) and found & WINDOWED:
+        if (not self.positions or is_union) and found & WINDOWED:
             span = 2 * self.window - 1
             self.position_bias = nn.Parameter(torch.empty(span, span, self.heads))
             self.register_buffer("position_index", _position_index(self.window), persistent=False)
@@ -187,20 +192,39 @@ class Mixer(nn.Module):
         if found & REDUCING:
             self.reduce_norm = nn.LayerNorm(width, eps=EPS)
         if "hilo" in found:
-            self.project_high, self.project_low = nn.Linear(high, high), nn.Linear(low, low)
+            self.project_high, self.project_low = (nn.Linear(channels, channels) for channels in split)
         if "linear" in found:
             self.temperature = nn.Parameter(torch.full((self.heads,), head_width**-0.5))
             self.norm3 = nn.LayerNorm(width, eps=EPS)
             self.local1, self.local2 = _depthwise(width, kernel), _depthwise(width, kernel)
             self.local_norm = nn.BatchNorm2d(width)
+        if "gmm" in found:
+            self.deviations = nn.Parameter(10 + 10 * torch.randn(COMPONENTS, self.heads))
+            self.amplitudes = nn.Parameter(2 * torch.randn(COMPONENTS, self.heads))
+        if found & CONVOLVING:
+            self.short = _depthwise(3 * width, 3)
+            self.direct = nn.Parameter(torch.randn(width))
+            if "folded" in found:
+                self.kernel = nn.Parameter(torch.empty(width, 1, side, side))
+            else:
+                self.filter = KernelFilter(side, width)
         _initialise(self)
 
     position_index: Tensor
     regions: Tensor
 
+    @torch.no_grad()
+    def fold(self) -> Mixer:
+        """The form of a Hyena block whose kernel is a constant."""
+        folded = copy.deepcopy(self)
+        folded.parts = (*self.parts, "folded")
+        folded.kernel = nn.Parameter(self.filter())
+        del folded.filter
+        return folded
+
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Shape unchanged."""
-        (kind,) = self.kinds
+        kind = self.parts[0]
         if self.positions:
             x_BNC = x_BNC + _on_map(self.cpe, x_BNC, self.side)
         x_BNC = x_BNC + getattr(self, f"_{kind}")(self.norm1(x_BNC))
@@ -278,6 +302,29 @@ class Mixer(nn.Module):
         total_BGN1 = q_BGND @ k_BGND.mean(dim=2).unsqueeze(-1)
         return self._joined(mixed_BGND / total_BGN1.clamp(min=self.least / tokens))
 
+    def _gmm(self, x_BNC: Tensor) -> Tensor:
+        v_BGND, k_BGND, q_BGND = self._heads(self.vkq(x_BNC))
+        place = torch.arange(self.side, device=x_BNC.device, dtype=x_BNC.dtype)
+        places_N2 = torch.cartesian_prod(place, place)
+        squares_NN = (places_N2[:, None] - places_N2[None]).square().sum(dim=-1)
+        scale_GM = (2 * (self.deviations.square() + 1e-5)).T
+        mask_GNN = (self.amplitudes.T[:, :, None, None] * (-squares_NN / scale_GM[:, :, None, None]).exp()).sum(dim=1)
+        logits_BGNN = q_BGND @ k_BGND.transpose(-2, -1) * (self.head_width**-0.5 * mask_GNN)
+        return self._joined(logits_BGNN.softmax(dim=-1) @ v_BGND)
+
+    def _hyena(self, x_BNC: Tensor, is_back: bool = False) -> Tensor:
+        map_B3CHW = self.short(self.vkq(x_BNC).transpose(1, 2).reshape(len(x_BNC), -1, self.side, self.side))
+        v_BCHW, gate_BCHW, out_BCHW = map_B3CHW.chunk(3, dim=1)
+        v_BCHW = v_BCHW * gate_BCHW
+        kernel_C1HW = self.kernel if "folded" in self.parts else self.filter()
+        mixed_BCHW = _convolved(v_BCHW, kernel_C1HW, is_back) if self.training else _slid(v_BCHW, kernel_C1HW, is_back)
+        y_BCHW = out_BCHW * (mixed_BCHW + self.direct[:, None, None] * v_BCHW)
+        y_BNC: Tensor = self.project(y_BCHW.flatten(2).transpose(1, 2))
+        return y_BNC
+
+    def _hyena_back(self, x_BNC: Tensor) -> Tensor:
+        return self._hyena(x_BNC, is_back=True)
+
     def _concentrate(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW: Tensor = self.local2(self.local_norm(F.gelu(self.local1(x_BCHW))))
         return y_BCHW
@@ -307,6 +354,38 @@ class Mixer(nn.Module):
         """The map of tokens moved down and right by ``shift``, what leaves it coming in on the other side."""
         map_BHWC = x_BNC.reshape(len(x_BNC), self.side, self.side, -1)
         return map_BHWC.roll((shift, shift), dims=(1, 2)).flatten(1, 2)
+
+
+class KernelFilter(nn.Module):
+    """The kernel of a Hyena convolution, computed from positions, so that it has as many parameters on every map."""
+
+    def __init__(self, side: int, width: int) -> None:
+        super().__init__()
+        self.side = side
+        self.frequencies = nn.Parameter(torch.ones(FILTER_WIDTH))
+        self.layers = nn.ModuleList(nn.Linear(inputs, FILTER_WIDTH) for inputs in (6, FILTER_WIDTH, FILTER_WIDTH))
+        self.out = nn.Linear(FILTER_WIDTH, width, bias=False)
+        # On the CPU by name: they stay real tensors where the block is built on the meta device.
+        time = torch.linspace(0, 1, side, device="cpu")
+        angle = 1e-4 * 2 * torch.pi * torch.arange(side, device="cpu") / side
+        axis_S3 = torch.stack([time, angle.cos(), -angle.sin()], dim=1)
+        rows, columns = (
+            index.flatten() for index in torch.meshgrid(*[torch.arange(side, device="cpu")] * 2, indexing="ij")
+        )
+        decay_C = torch.linspace(math.log(0.01) / 1.5, math.log(0.01) / 0.3, width, device="cpu").abs()
+        self.register_buffer("places", torch.cat([axis_S3[rows], axis_S3[columns]], dim=1), persistent=False)
+        self.register_buffer("decay", (-(time[rows] + time[columns])[:, None] * decay_C).exp(), persistent=False)
+
+    places: Tensor
+    decay: Tensor
+
+    def forward(self) -> Tensor:
+        """The kernel ``(C, 1, side, side)``; its first entry is of the cell itself."""
+        hidden = self.places
+        for layer in self.layers:
+            hidden = torch.sin(self.frequencies * layer(hidden))
+        kernel_NC: Tensor = self.out(hidden) * self.decay / (2 * self.side)
+        return kernel_NC.T.reshape(-1, 1, self.side, self.side)
 
 
 class FeedForward(nn.Module):
@@ -435,6 +514,24 @@ class MixersNetwork(nn.Module):
                 parent.add_module(part, nn.Module())
             parent = parent.get_submodule(part)
         parent.add_module(leaf, block)
+
+
+def _convolved(x_BCHW: Tensor, kernel_C1HW: Tensor, is_back: bool) -> Tensor:
+    """The causal convolution by Fourier transforms: over cells up and left with ``is_back``, else down and right."""
+    side = x_BCHW.shape[-1]
+    x_BCHW = x_BCHW if is_back else x_BCHW.flip(2, 3)
+    product = torch.fft.rfft2(x_BCHW.float(), s=(2 * side, 2 * side)) * torch.fft.rfft2(
+        kernel_C1HW[:, 0].float(), s=(2 * side, 2 * side)
+    )
+    y_BCHW: Tensor = torch.fft.irfft2(product, s=(2 * side, 2 * side))[..., :side, :side].to(x_BCHW.dtype)
+    return y_BCHW if is_back else y_BCHW.flip(2, 3)
+
+
+def _slid(x_BCHW: Tensor, kernel_C1HW: Tensor, is_back: bool) -> Tensor:
+    """The same by sliding the kernel over the map, with padding on one side of each axis."""
+    more = x_BCHW.shape[-1] - 1
+    padded = F.pad(x_BCHW, (more, 0, more, 0) if is_back else (0, more, 0, more))
+    return F.conv2d(padded, kernel_C1HW.flip(2, 3) if is_back else kernel_C1HW, groups=x_BCHW.shape[1])
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -69,7 +68,7 @@ def test_sizes_of_the_small_networks_of_one_kind(kind: str) -> None:
 @pytest.mark.parametrize("kind", MIXER_COSTS)
 def test_costs_of_a_mixer(kind: str) -> None:
     low = 32 * low_heads(8)
-    block = Mixer(14, 256, 32, (kind,), False, 2, 7, 100, *((256 - low, low) if kind == "hilo" else ()))
+    block = Mixer(14, 256, 32, (kind,), 2, 7, 100, (256 - low, low) if kind == "hilo" else (0, 0))
     ops = [op for op in block.ops() if op.name != "norm1" and not op.name.startswith(("norm3", "local"))]
     assert round(sum(op.macs for op in ops) / 1e6, 2) == MIXER_COSTS[kind][0]
     assert sum(op.params for op in ops) == MIXER_COSTS[kind][1]
@@ -165,9 +164,8 @@ def test_no_stage_without_a_mixer_has_blocks_for_it() -> None:
 
 
 def test_blocks_of_all_kinds_are_connected() -> None:
-    for kind, positions in itertools.product(MIXERS[1:], (False, True)):
-        block = Mixer(8, 32, 8, (kind,), positions, 2, 5, 1)
-        block = replace(block, high=8, low=24) if kind == "hilo" else block
+    for kind, further in itertools.product(MIXERS[1:], ((), ("cpe",))):
+        block = Mixer(8, 32, 8, (kind, *further), 2, 5, 1, (8, 24) if kind == "hilo" else (0, 0))
         ops = block.ops()
         read = {name for op in ops for name in op.inputs}
         assert [op.name for op in ops if op.name not in read] == [ops[-1].name], kind

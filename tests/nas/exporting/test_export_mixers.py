@@ -18,7 +18,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("stem", NETWORKS)
+@pytest.mark.parametrize("stem", ["overlap", pytest.param("patch", marks=pytest.mark.slow)])
 def test_every_kind_is_exported(stem: str, tmp_path: Path) -> None:
     space = get_space("mixers-mini")
     values: dict[str, int | str] = {**dict(space.find("conv").settings), "stem.kind": stem, "S1.depth": 2}

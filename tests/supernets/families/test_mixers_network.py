@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
@@ -124,7 +125,7 @@ def test_pooled_attention_of_timm() -> None:
     from timm.models.pvt_v2 import Attention
 
     theirs = perturbed(Attention(64, num_heads=2, sr_ratio=4, linear_attn=True, qkv_bias=True))
-    ours = mixers.Mixer(**asdict(Mixer(28, 64, 32, ("pooled",), False, 4, 7, 100)))
+    ours = mixers.Mixer(**asdict(Mixer(28, 64, 32, ("pooled",), 4, 7, 100)))
     state = theirs.state_dict()
     with torch.no_grad():
         for tensor in ("weight", "bias"):
@@ -142,8 +143,8 @@ def test_pooled_attention_of_timm() -> None:
 
 @torch.no_grad()
 def test_a_window_of_the_whole_map_without_a_table_is_full_attention() -> None:
-    full = build(Mixer(8, 32, 8, ("full",), False, 1, 5, 1))
-    window = build(Mixer(8, 32, 8, ("window",), False, 1, 5, 1))
+    full = build(Mixer(8, 32, 8, ("full",), 1, 5, 1))
+    window = build(Mixer(8, 32, 8, ("window",), 1, 5, 1))
     window.load_state_dict(full.state_dict(), strict=False)
     window.get_parameter("position_bias").zero_()
     x_BNC = tokens(8, 32)
@@ -152,7 +153,7 @@ def test_a_window_of_the_whole_map_without_a_table_is_full_attention() -> None:
 
 @torch.no_grad()
 def test_linear_attention_computed_the_other_way_round() -> None:
-    block = build(Mixer(8, 32, 8, ("linear",), False, 2, 5, 1))
+    block = build(Mixer(8, 32, 8, ("linear",), 2, 5, 1))
     x_BNC = tokens(8, 32)
     v, k, q = block._heads(block.get_submodule("vkq")(x_BNC))  # type: ignore[operator]
     k, q = k.relu(), q.relu()
@@ -165,7 +166,7 @@ def test_linear_attention_computed_the_other_way_round() -> None:
 
 @torch.no_grad()
 def test_convolution_with_a_single_tap_is_a_projection_of_values() -> None:
-    block = build(Mixer(8, 32, 32, ("conv",), False, 2, 5, 1))
+    block = build(Mixer(8, 32, 32, ("conv",), 2, 5, 1))
     depthwise = block.get_submodule("depthwise")
     depthwise.weight.zero_()  # type: ignore[operator, union-attr]
     depthwise.weight[:, :, 2, 2] = 1  # type: ignore[index]
@@ -177,14 +178,14 @@ def test_convolution_with_a_single_tap_is_a_projection_of_values() -> None:
 
 @torch.no_grad()
 def test_pooling_without_scale_changes_nothing() -> None:
-    block = build(Mixer(8, 32, 32, ("pool",), False, 2, 5, 1))
+    block = build(Mixer(8, 32, 32, ("pool",), 2, 5, 1))
     block.get_parameter("scale").zero_()
     x_BNC = tokens(8, 32)
     assert torch.equal(block(x_BNC), x_BNC)
 
 
 def test_a_corner_of_a_shifted_map_sees_its_region_alone() -> None:
-    block = build(Mixer(14, 32, 32, ("shift",), False, 2, 7, 1))
+    block = build(Mixer(14, 32, 32, ("shift",), 2, 7, 1))
     x_BNC = tokens(14, 32)[:1].requires_grad_()
     block._shift(x_BNC)[0, 0].sum().backward()  # type: ignore[operator]
     assert x_BNC.grad is not None
@@ -216,3 +217,35 @@ def test_only_tensors_of_the_drawn_kinds_get_gradients() -> None:
     assert moved == {name for name, _ in supernet.extract(architecture).named_parameters()}
     assert "S2.mixer.1.temperature" in moved
     assert "S2.mixer.0.temperature" not in moved
+
+
+@torch.no_grad()
+def test_a_mask_that_is_one_everywhere_leaves_full_attention() -> None:
+    full, masked = (build(Mixer(8, 32, 8, (kind,), 1, 5, 1)) for kind in ("full", "gmm"))
+    masked.load_state_dict(full.state_dict(), strict=False)
+    masked.get_parameter("deviations").fill_(1e4)
+    masked.get_parameter("amplitudes").zero_()[0] = 1
+    x_BNC = tokens(8, 32)
+    assert (masked(x_BNC) - full(x_BNC)).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("kind", ["hyena", "hyena_back"])
+@torch.no_grad()
+def test_a_long_convolution_is_the_same_by_fourier_transforms_by_sliding_and_folded(kind: str) -> None:
+    block = build(Mixer(6, 16, 16, (kind,), 1, 5, 1))
+    x_BNC = tokens(6, 16)
+    slid = block(x_BNC)
+    assert (block.train()(x_BNC) - slid).abs().max() <= 1e-6
+    folded = block.eval().fold()  # type: ignore[operator]
+    assert (folded(x_BNC) - slid).abs().max() <= 1e-6
+    spec = Mixer(6, 16, 16, (kind,), 1, 5, 1)
+    assert sum(parameter.numel() for parameter in folded.parameters()) == sum(op.params for op in spec.ops())
+    kernel_CHW, image_CHW = folded.kernel[:, 0], torch.randn(16, 6, 6)
+    expected = torch.zeros(16, 6, 6)
+    for row, column in itertools.product(range(6), repeat=2):
+        for down, right in itertools.product(range(6), repeat=2):
+            source = (row - down, column - right) if kind == "hyena_back" else (row + down, column + right)
+            if all(0 <= place < 6 for place in source):
+                expected[:, row, column] += kernel_CHW[:, down, right] * image_CHW[:, source[0], source[1]]
+    found = mixers._slid(image_CHW[None], folded.kernel, kind == "hyena_back")
+    assert (found[0] - expected).abs().max() <= 1e-5
