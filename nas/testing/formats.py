@@ -15,6 +15,7 @@ from nas.errors import MissingDependencyError, NasError
 from nas.exporting.formats.base import ExportedNetwork, ExportFormat, FileFormat
 from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.networks.onnx import export_onnx
+from nas.quantisation.watching import weighted_layers
 from search_spaces import SearchSpace, get_space
 from supernets import build_network, family_of
 
@@ -76,7 +77,9 @@ def _exported(space: SearchSpace, folder: Path) -> ExportedNetwork:
     network, onnx, images_BCHW = _network(space)
     path = folder / ONNX_FILE.file
     path.write_bytes(onnx)
-    return ExportedNetwork(network, path, images_BCHW, lambda: [images_BCHW])
+    layers = weighted_layers(network, images_BCHW[:1])
+    assignment = {layer.name: "fp32" if layer.reads_image else "int8" for layer in layers}
+    return ExportedNetwork(network, path, images_BCHW, lambda: [images_BCHW], assignment)
 
 
 @lru_cache(maxsize=1)

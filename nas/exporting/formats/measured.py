@@ -21,6 +21,8 @@ from latency_tables.runtimes import get_runtime
 from latency_tables.transports.local import LocalTransport
 from nas.exporting.formats.names import ONNX
 from nas.exporting.formats.registry import get_file_format
+from nas.quantisation.choose import ADVANTAGE
+from nas.quantisation.sensitivity import divergence
 
 SAME = 0.03
 """Latencies that differ by less are called equal."""
@@ -57,7 +59,8 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
         images: Images to take the accuracy on.
 
     Returns:
-        For each format the figure, for example ``accuracy``, ``images``, ``part``, and either ``latency`` (``ms``,
+        For each format the figure, for example ``accuracy``, ``images``, ``part``, ``kl``, the divergence from the fp32
+        ONNX file in nats where there are classes, and either ``latency`` (``ms``,
         ``low_ms``, ``high_ms``, ``statistic``), with ``latency_ratio`` to the fp32 ONNX file and a ``verdict`` in
         words, or the reason why it was ``not_measured``.
 
@@ -71,6 +74,10 @@ def measure_files(folder: Path, files: Mapping[str, str], images: Images) -> dic
         outputs_BK = get_file_format(name).run(folder / file, seen_BCHW)
         worth = images.judge(outputs_BK, targets_B)
         found[name] = {images.figure: worth, "images": len(targets_B), "part": images.part}
+        if name == ONNX:
+            fp32_BK = outputs_BK
+        elif images.judge is accuracy:
+            found[name]["kl"] = max(divergence(fp32_BK, outputs_BK), 0.0)
     for name, latency in _latencies(folder, files, tuple(seen_BCHW.shape[1:])).items():
         found[name] |= latency
     return found
@@ -115,4 +122,6 @@ def _described(name: str, measurement: Measurement, fp32: float) -> dict[str, An
         return entry
     word = "slower" if ratio > 1 + SAME else "faster" if ratio < 1 - SAME else "no different"
     verdict = f"{word} than fp32 in ONNX Runtime here: {measurement.ms:.3g} ms against {fp32:.3g} ms"
+    if ratio > ADVANTAGE:
+        verdict += ", no advantage on this processor"
     return {**entry, "latency_ratio": ratio, "verdict": verdict}

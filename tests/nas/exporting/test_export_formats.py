@@ -88,7 +88,7 @@ def test_formats_are_found_by_name() -> None:
         "onnx-fp16",
         "onnx-int8",
         "onnx-int8-dynamic",
-        "onnx-w4",
+        "onnx-mixed",
     ]
     assert [get_format(name).name for name in format_names()] == format_names()
     assert get_format("litert").file == "model.tflite"  # type: ignore[attr-defined]
