@@ -13,7 +13,7 @@ from nas.finishing.quantised import EPOCHS, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import ITSELF, LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
-from nas.runs.folder import check_same
+from nas.runs.folder import check_same, source_card
 from nas.runs.places import identity_of, source_beside
 from nas.runs.settings import Given, check_command, check_unchanged, session_settings
 from nas.training.fine_tuning import pretrained_rate
@@ -122,6 +122,8 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
         settings = FinishSettings.from_record(recorded, session_settings(FinishSettings, given))
     source = find_source(None if settings.run is None else Path(settings.run), settings.pick, settings.arch)
     inherited = None if source.checkpoint is None else load_inherited(source.checkpoint)
+    if inherited is not None and inherited.is_imported:
+        source = replace(source, card={"source_model": source_card(inherited.metadata["imported"]), **source.card})
     settings = _completed(settings, source, inherited)
     assert settings.data is not None
     if recorded is not None:
