@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from supernets.axes import parse_axes
 
-READERS = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "q", "k", "v", "kv", "fc1", "fc1_g", "fc1_x")
-WRITERS = ("proj", "fc2")
+READERS = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "q", "k", "v", "kv", "fc1", "fc1_g", "fc1_x", "w0", "w1")
+WRITERS = ("proj", "fc2", "w2")
 BEHIND_NORMS = ("Block", "RelPosBlock", "LayerScaleBlock", "SwinTransformerBlock", "EvaBlock")
 """Blocks of timm that add ``scale * branch(norm(x))`` to x, first of ``attn``, then of ``mlp``."""
 FUSED = "qkv"

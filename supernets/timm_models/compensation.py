@@ -59,8 +59,8 @@ REMEMBERED_BYTES = 1 << 30
 """What flows behind the first blocks of networks is kept up to this size."""
 REPLAYED_BYTES = 1 << 28
 """What flows into a writer is kept up to this size, and computed twice above."""
-SCALES = {"attn.proj": ("ls1.gamma", "gamma_1"), "mlp.fc2": ("ls2.gamma", "gamma_2")}
-"""Writers of blocks behind norms, and what the block may scale their branch by."""
+SCALES = {"attn": ("ls1.gamma", "gamma_1"), "mlp": ("ls2.gamma", "gamma_2")}
+"""Branches of blocks behind norms, and what the block may scale them by."""
 
 
 @dataclass
@@ -179,12 +179,11 @@ class Compensator:
         self, part: nn.Module, name: str, spec: TimmBlock, flow: list[Tensor], whole: _Whole, following: str
     ) -> list[Tensor]:
         known: dict[str, list[Tensor]] = {}
-        is_residual = type(part).__name__ in BEHIND_NORMS
         for group in self._rows.layers(name, part, flow[0]):
             first = group[0]
-            to_stream = is_residual and first.path in SCALES
+            to_stream = _adds_to_stream(part, first)
             watched = list(dict.fromkeys(reading.watched for reading in group))
-            if to_stream and first.path == "mlp.fc2":
+            if to_stream and first.branch == "mlp":
                 watched.append("norm2")
             rows: dict[str, list[Tensor]] = {path: [] for path in watched}
             stream, kept = [], []
@@ -193,7 +192,7 @@ class Compensator:
                     seen = seen_inputs(part, watched, x)
                 for path in watched:
                     rows[path].append(self._rows.drawn(seen[path], number))
-                if to_stream and first.path == "attn.proj":
+                if to_stream and first.branch == "attn":
                     stream.append(self._rows.drawn(in_front_of_attention(part, x), number))
                 if first.ends_its_branch and len(flow) * _bytes(seen[first.watched]) <= REPLAYED_BYTES:
                     kept.append(seen[first.watched])
@@ -204,11 +203,11 @@ class Compensator:
                 is_end = (name, reading.path) in whole.ends and following
                 if to_stream or is_end:
                     width = part.get_submodule(reading.path).get_parameter("weight").shape[0]
-                    target = whole.middle[name] if reading.path == "attn.proj" else whole.entering[following]
+                    target = whole.middle[name] if reading.branch == "attn" else whole.entering[following]
                     wanted_MO = torch.cat(target)[:, :width]
                     if to_stream:
                         wanted_MO = wanted_MO - torch.cat(stream or rows["norm2"])
-                        wanted_MO = _unscaled(part, reading.path, wanted_MO)
+                        wanted_MO = _unscaled(part, reading.branch, wanted_MO)
                 else:
                     wanted_MO = self._whole_outputs(name, spec, reading, whole)
                 self._solve(part, name, reading, a_MI, wanted_MO)
@@ -280,7 +279,7 @@ class Compensator:
         is_residual = type(part).__name__ in BEHIND_NORMS
         seen: dict[str, Tensor] = {}
         outputs: dict[str, Tensor] = {}
-        watched = {reading.watched for reading in layers if not (is_residual and reading.path in SCALES)}
+        watched = {reading.watched for reading in layers if not _adds_to_stream(part, reading)}
         watched |= {"norm2"} if is_residual else set()
 
         def watch(path: str) -> Any:
@@ -309,6 +308,11 @@ class Compensator:
         return output
 
 
+def _adds_to_stream(part: nn.Module, reading: Reading) -> bool:
+    """Whether what a layer gives is added to the residual stream of a block behind norms."""
+    return type(part).__name__ in BEHIND_NORMS and reading.writes and reading.branch in SCALES
+
+
 def _bytes(x: Tensor) -> int:
     return x.numel() * x.element_size()
 
@@ -334,9 +338,9 @@ def _bias_rows(part: nn.Module, path: str) -> list[tuple[slice, Tensor | None]]:
     return [(slice(None), bias)]
 
 
-def _unscaled(part: nn.Module, path: str, stream_MO: Tensor) -> Tensor:
+def _unscaled(part: nn.Module, branch: str, stream_MO: Tensor) -> Tensor:
     """What a writer has to give for what is wanted on the residual stream behind the scale of its branch."""
-    for name in SCALES[path]:
+    for name in SCALES[branch]:
         owner, _, leaf = name.rpartition(".")
         scale_O = part.get_submodule(owner)._parameters.get(leaf) if owner in ("", *part._modules) else None
         if scale_O is not None:

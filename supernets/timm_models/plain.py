@@ -110,6 +110,9 @@ def describe_stem(model: Any) -> AxesTable:
     backbone = getattr(embedding, "backbone", None)
     if backbone is not None:
         table.static("patch_embed.backbone")
+        if table.layer("patch_embed.proj") is None:  # ViTamin: the backbone's last convolution makes the tokens
+            table.linear("patch_embed.backbone.pool.proj", EMBED, ".")
+            table.attribute("patch_embed", feature_dim=EMBED)
     table.linear("patch_embed.proj", EMBED, ".")
     if type(embedding).__name__ == "PatchEmbed":
         table.patches("patch_embed.proj", EMBED)

@@ -111,5 +111,5 @@ class Predictions:
             reading
             for group in self._rows.known_layers(name)
             for reading in group
-            if reading.writes and f"{reading.branch}.norm.weight" not in axes
+            if reading.writes and axes.get(f"{reading.branch}.norm.weight") != reading.columns
         ]

@@ -163,8 +163,15 @@ class AxesTable:
         """A two-layer network of timm, gated or not."""
         layer = self.module.get_submodule(path)
         kind = type(layer).__name__
-        if kind not in ("Mlp", "ConvMlp", "GluMlp", "SwiGLU"):
+        if kind not in ("Mlp", "ConvMlp", "GluMlp", "SwiGLU", "GeGluMlp"):
             raise NotElastic(f"`{path}` is a `{kind}`, whose hidden units have no named axes")
+        if kind == "GeGluMlp":  # of ViTamin; its norm stands in front of the gate
+            self.sizes[hidden] = _in_features(layer.get_submodule("w2"))
+            self.norm(f"{path}.norm", embed)
+            for name in ("w0", "w1"):
+                self.linear(f"{path}.{name}", hidden, embed)
+            self.linear(f"{path}.w2", embed, hidden)
+            return
         fc2 = layer.get_submodule("fc2")
         self.sizes[hidden] = _in_features(fc2)
         if kind == "SwiGLU":

@@ -1,8 +1,9 @@
-"""VisionTransformer and what is built on it: ViT, DeiT, DeiT-3, DINO, the image towers of CLIP and SigLIP, hybrids.
+"""VisionTransformer and what is built on it: ViT, DeiT, DeiT-3, DINO, towers of CLIP and SigLIP, hybrids, ViTamin.
 
 Source of the networks: Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at
 Scale", ICLR 2021, arXiv 2010.11929; Touvron et al., "Training data-efficient image transformers & distillation through
-attention", ICML 2021, arXiv 2012.12877, and "DeiT III: Revenge of the ViT", ECCV 2022, arXiv 2204.07118.
+attention", ICML 2021, arXiv 2012.12877, and "DeiT III: Revenge of the ViT", ECCV 2022, arXiv 2204.07118; Chen et al.,
+"ViTamin: Designing Scalable Vision Models in the Vision-Language Era", CVPR 2024, arXiv 2404.02132.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ MODELS = {
     "distillation token": "deit_tiny_distilled_patch16_224?img_size=32&depth=2&embed_dim=48",
     "norms behind": "vit_relpos_small_patch16_rpn_224?img_size=32&depth=2&embed_dim=48&num_heads=3",
     "rotary positions, gated": "eva02_tiny_patch14_224?img_size=28&depth=2",
+    "gated behind a norm": "vitamin_small_224?img_size=32&depth=2",
     "relative positions": "beit_base_patch16_224?img_size=32&depth=2&embed_dim=48&num_heads=3",
     "talking heads": "cait_xxs24_224?img_size=32&depth=2&embed_dim=48",
     "windows, stages": "swin_tiny_patch4_window7_224?img_size=56&depths=[1,1,2,1]&embed_dim=24",
