@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
@@ -13,6 +15,21 @@ from nas.cli.search import baseline_lines
 from nas.finishing.settings import FinishSettings
 from nas.objectives.units import format_duration
 from nas.runs.settings import Given
+
+
+def exit_lines(facts: Mapping[str, Any] | None) -> list[str]:
+    """What is known of early exits; nothing without any."""
+    if facts is None:
+        return []
+    shares = ", ".join(f"{share:.0%}" for share in facts["test_shares"])
+    behind = ", ".join(f"{kind} behind part {number}" for number, kind in facts["places"])
+    expected, worst = facts["expected_ms"], facts["worst_ms"]
+    return [
+        f"early exits ({behind}): mean latency {expected:.3g} ms on `{facts['target']}`, {expected / worst:.2f} of the"
+        f" worst, {worst:.3g} ms; they are in `{facts['folder']}`",
+        f"on the test part {shares} of the images leave by each end; accuracy {facts['test_accuracy']:.2%}, whole"
+        f" {facts['test_whole_accuracy']:.2%}; they agree on {facts['test_agreement']:.2%}",
+    ]
 
 
 @handles_errors
@@ -39,14 +56,18 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         "trained": "after training",
         "averaged": f"averaged over {len(result.averaged)} of its checkpoints",
     }
-    rows = [[text, f"{value:.2%}"] for name, text in names.items() if (value := result.accuracy.get(name)) is not None]
-    display.print_table(["network", "accuracy on the search part"], rows)
+    rows = [
+        [text, f"{value:.2%}", f"{balanced:.2%}" if (balanced := result.balanced_accuracy.get(name)) else ""]
+        for name, text in names.items()
+        if (value := result.accuracy.get(name)) is not None
+    ]
+    display.print_table(["network", "accuracy on the search part", "balanced"], rows)
     verified = result.verified
     display.say(
         f"exported to {display.short(result.run / verified['export'])}: {verified['test_accuracy']:.2%} of"
         f" {verified['test_images']} test images in ONNX Runtime, {verified['torch_test_accuracy']:.2%} in PyTorch"
     )
-    for line in baseline_lines(verified):
+    for line in [*baseline_lines(verified), *exit_lines(verified.get("exits"))]:
         display.say(line)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")

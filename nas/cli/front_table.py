@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nas.cli import display
+from nas.report.words import is_share
 
 if TYPE_CHECKING:
     from nas.result import SearchResult
@@ -67,4 +68,4 @@ def _file(result: SearchResult) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
+    return f"{value:.2%}" if is_share(name) else f"{value:.4g}"

@@ -98,10 +98,17 @@ def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of `nas search`.")],
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Judge what was exported on disturbed test images first.")
+    ] = False,
 ) -> None:
     """Write a run as one self-contained page."""
     from nas.report import build_report
 
+    if robust:
+        from nas.exporting.robust import note_robustness
+
+        note_robustness(run)
     path = build_report(run)
     typer.echo(os.fspath(path))
     if open_page:

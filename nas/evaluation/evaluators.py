@@ -15,7 +15,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
+from nas.evaluation.judgement import Judgement
 from nas.networks.named import space_network
+from nas.objectives.objective import ACCURACY, BALANCED
 from nas.scores.measure import evaluate_score
 from nas.scores.registry import DEFAULT_SCORE, get_score
 from nas.scores.subject import ScoreSubject
@@ -172,7 +174,7 @@ class SupernetEvaluator:
             computed in floats as files compute it.
     """
 
-    name = "accuracy"
+    name = ACCURACY
     is_free = False
 
     def __init__(
@@ -219,7 +221,7 @@ class SupernetEvaluator:
     def _evaluate(
         self, architectures: Sequence[Architecture], fidelity: float
     ) -> list[EvaluationResult | EvaluationError]:
-        tallies = [_Tally() for _ in architectures]
+        tallies = [_Tally(self._data.classes) for _ in architectures]
         pairs = zip(architectures, tallies, strict=True)
         with ExitStack() as stack:
             subnets = [self._subnet(architecture, tally, stack) for architecture, tally in pairs]
@@ -227,7 +229,19 @@ class SupernetEvaluator:
                 for subnet, tally in zip(subnets, tallies, strict=True):
                     if subnet is not None and not tally.error:
                         tally.add(subnet, x_BCHW, labels_B)
-        return [tally.result() for tally in tallies]
+        return [self._result(tally) for tally in tallies]
+
+    def _result(self, tally: _Tally) -> EvaluationResult | EvaluationError:
+        if tally.loss != tally.loss:
+            tally.error = "the network's outputs hold NaN"
+        if tally.error:
+            return EvaluationError(tally.error)
+        beside = {"cross_entropy": tally.loss / tally.count}
+        judged = Judgement.of(self._data.class_names, tally.right_K, tally.images_K)
+        if self.name == BALANCED:
+            return EvaluationResult(judged.balanced_accuracy, {ACCURACY: judged.accuracy, **beside})
+        uneven = {BALANCED: judged.balanced_accuracy} if judged.is_uneven else {}
+        return EvaluationResult(judged.accuracy, {**beside, **uneven})
 
     def _subnet(self, architecture: Architecture, tally: _Tally, stack: ExitStack) -> Subnet | None:
         """The network, ready to run; None where it cannot be made."""
@@ -299,6 +313,12 @@ class SupernetEvaluator:
             yield x_BCHW.to(device), labels_B.to(device)
 
 
+class BalancedEvaluator(SupernetEvaluator):
+    """Judges subnets of a trained supernet by their accuracy on a class of the search part, averaged over classes."""
+
+    name = BALANCED
+
+
 def _statistics_of(module: nn.Module) -> list[torch.Tensor]:
     """The running means and variances of all BatchNorm layers, in order."""
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -309,12 +329,14 @@ def _statistics_of(module: nn.Module) -> list[torch.Tensor]:
 
 @dataclass
 class _Tally:
-    """What is counted of one network while images pass by."""
+    """What is counted of one network while images pass by: how many of each class, and how many it is right on."""
 
-    correct: int = 0
+    classes: int
     loss: float = 0.0
     count: int = 0
     error: str = ""
+    right_K: torch.Tensor | int = 0
+    images_K: torch.Tensor | int = 0
 
     def add(self, subnet: Subnet, x_BCHW: torch.Tensor, labels_B: torch.Tensor) -> None:
         import torch
@@ -323,18 +345,13 @@ class _Tally:
         try:
             with torch.inference_mode():
                 logits_BK = subnet(x_BCHW)
-                self.correct += int((logits_BK.argmax(dim=1) == labels_B).sum())
+                right_B = logits_BK.argmax(dim=1) == labels_B
+                self.right_K = self.right_K + labels_B[right_B].bincount(minlength=self.classes)
+                self.images_K = self.images_K + labels_B.bincount(minlength=self.classes)
                 self.loss += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
         except torch.OutOfMemoryError as error:
             self.error = f"out of memory: {error}"
         self.count += len(labels_B)
-
-    def result(self) -> EvaluationResult | EvaluationError:
-        if self.loss != self.loss:
-            self.error = "the network's outputs hold NaN"
-        if self.error:
-            return EvaluationError(self.error)
-        return EvaluationResult(self.correct / self.count, {"cross_entropy": self.loss / self.count})
 
 
 def calibration_batches(data: ImageData, seed: int) -> list[torch.Tensor]:

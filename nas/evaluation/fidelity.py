@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import EvaluationError
 from nas.evaluation.classifier import MOST_IMAGES
 from nas.evaluation.compensation import Compensation, alone_of
-from nas.evaluation.evaluators import BATCH_SIZE, EvaluationResult, calibration_batches
-from nas.objectives.objective import FIDELITY
+from nas.evaluation.evaluators import (
+    BATCH_SIZE,
+    FP32,
+    BalancedEvaluator,
+    EvaluationResult,
+    SupernetEvaluator,
+    calibration_batches,
+)
+from nas.objectives.objective import BALANCED, FIDELITY
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from nas.quantisation.evaluated import Wanted
     from supernets.data.image_data import ImageData, Part
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
@@ -90,6 +98,24 @@ class FidelityEvaluator:
             raise EvaluationError(f"out of memory: {error}") from error
         except DegenerateError as error:
             raise EvaluationError(str(error)) from error
+
+
+def trained_evaluator(
+    objective: str,
+    supernet: Supernet,
+    data: ImageData,
+    seed: int = 0,
+    compensator: Compensator | None = None,
+    precision: Wanted = FP32,
+) -> SupernetEvaluator | FidelityEvaluator:
+    """What judges networks with trained weights by an objective: accuracy, balanced accuracy or fidelity.
+
+    Args are those of `SupernetEvaluator`; fidelity is taken in single precision.
+    """
+    if objective == FIDELITY:
+        return FidelityEvaluator(supernet, data, seed, compensator)
+    make = BalancedEvaluator if objective == BALANCED else SupernetEvaluator
+    return make(supernet, data, seed, compensator, precision)
 
 
 def chosen_without_labels(

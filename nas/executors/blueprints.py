@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import FP32, AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.evaluation.fidelity import FidelityEvaluator
+from nas.evaluation.evaluators import FP32, AsvitEvaluator, Evaluator, ScoreEvaluator
+from nas.evaluation.fidelity import trained_evaluator
 from nas.executors.base import EvaluatorBlueprint, Plain
+from nas.objectives.objective import ACCURACY
 from search_spaces import get_space
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def supernet_blueprint(
     seed: int,
     device: str | None = None,
     compensation: Compensation | None = None,
-    uses_labels: bool = True,
+    objective: str = ACCURACY,
     precision: str = FP32,
 ) -> EvaluatorBlueprint:
-    """Subnets of a trained supernet by accuracy, or inside a model by fidelity.
+    """Subnets of a trained supernet by `nas.evaluation.fidelity.trained_evaluator`.
 
     Args:
         checkpoint: File with the weights.
@@ -45,12 +46,10 @@ def supernet_blueprint(
         seed: Seed of the training batches that BatchNorm statistics are estimated on.
         device: Where networks run; whatever the worker has been given, a GPU before the CPU, unless named.
         compensation: How what is cut is made up for; None for not at all.
-        uses_labels: Whether accuracy is taken; else fidelity.
+        objective: What they are judged by.
         precision: What networks compute in where accuracy is taken.
     """
-    options: dict[str, Plain] = {"data": data, "seed": seed, "device": device}
-    if not uses_labels:
-        options["uses_labels"] = False
+    options: dict[str, Plain] = {"data": data, "seed": seed, "device": device, "objective": objective}
     if precision != FP32:
         options["precision"] = precision
     if compensation is not None:
@@ -70,7 +69,7 @@ def make_supernet_evaluator(
     data: str,
     seed: int,
     device: str | None,
-    uses_labels: bool = True,
+    objective: str = ACCURACY,
     precision: str = FP32,
     **compensation: Plain,
 ) -> Evaluator:
@@ -86,9 +85,7 @@ def make_supernet_evaluator(
     images = images_of(checkpoint.path, checkpoint.metadata, data, is_quiet=True)
     supernet, asked = _supernet_of(checkpoint).to(choose_device(device)), Compensation.of(compensation)
     compensator = None if asked is None else asked.compensator(supernet, images, seed)
-    if not uses_labels:
-        return FidelityEvaluator(supernet, images, seed, compensator)
-    return SupernetEvaluator(supernet, images, seed, compensator, cast("Precision", precision))
+    return trained_evaluator(objective, supernet, images, seed, compensator, cast("Precision", precision))
 
 
 def _supernet_of(checkpoint: Checkpoint) -> Supernet:

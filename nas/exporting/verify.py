@@ -18,10 +18,11 @@ from latency_tables.predictor import Latency
 from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
 from nas.errors import RunError, UsageError
-from nas.evaluation.accuracy import Judgement, accuracy_of, judge
+from nas.evaluation.accuracy import accuracy_of, judge
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.evaluation.fidelity import chosen_without_labels, mean_cosine, outputs_of
+from nas.evaluation.judgement import Judgement
 from nas.exporting.export import Export, ExportRequest, export_subnet
 from nas.exporting.formats.checkpoint import CONFIG
 from nas.exporting.formats.onnx_file import ONNX_FILE, OnnxFile
@@ -29,9 +30,9 @@ from nas.exporting.formats.registry import format_names, get_format, parse_forma
 from nas.exporting.kept import NETWORK, assignment_of
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
-from nas.objectives.objective import FIDELITY
+from nas.objectives.objective import ACCURACY, FIDELITY
 from nas.records.files import write_json
-from nas.runs.folder import FINISHED, RunFolder, original_checkpoint, source_card, supernet_checkpoint
+from nas.runs.folder import EXITS, FINISHED, RunFolder, original_checkpoint, source_card, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront, load_front
 from nas.runs.places import images_of, shown_place
 from nas.runs.settings import WITHOUT_LABELS
@@ -144,6 +145,11 @@ def export_run(
     recorded = RunFolder(run)
     if recorded.command is None and (run / CONFIG).exists():
         raise UsageError(f"`{run}` is an exported folder, expected a run", hint="its files are there already")
+    if "executorch" in parse_formats(formats) and (run / EXITS).exists():
+        raise UsageError(
+            f"`{run}` has early exits, which ExecuTorch's programs cannot take",
+            hint=f"ship the segments in `{run / EXITS}`, or finish the network without `exits`",
+        )
     if not recorded.is_training:
         return export_member(load_front(run), pick, folder, formats, data)
     if pick is not None:
@@ -308,7 +314,7 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     else:
         judged = {
             "search_accuracy": _search_accuracy(front, member, export, images),
-            **onnx_accuracy(path, images, space, member.architecture).to_dict("test"),
+            **facts_on_tests(path, images, space, member.architecture),
         }
     facts = {
         "export": str(export.folder.relative_to(front.run)),
@@ -327,8 +333,8 @@ def shipped_format(target: str) -> OnnxFile:
 
 def _search_accuracy(front: SearchFront, member: FrontMember, export: Export, images: ImageData) -> float:
     """Accuracy of what was exported on the search part; that is not what was judged where it is made up for anew."""
-    if front.document.get("model", {}).get("compensation") is None:
-        return member.objectives[front.objective]
+    if front.document.get("model", {}).get("compensation") is None and front.objective == ACCURACY:
+        return member.objectives[ACCURACY]
     space = get_space(member.architecture.space)
     return onnx_accuracy(export.onnx, images, space, member.architecture, "search").accuracy
 
@@ -366,6 +372,12 @@ def note_verified(
     document = {**front.document, "verified": verified}
     write_json(front.run / FRONT_FILE, document)
     return document
+
+
+def facts_on_tests(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """What an ONNX file is worth on the test part, as `Judgement.to_dict` says it."""
+    judged = onnx_accuracy(path, images, space, architecture)
+    return judged.to_dict("test", images.class_counts("train").tolist())
 
 
 def onnx_accuracy(

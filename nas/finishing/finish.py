@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
-from nas.evaluation.evaluators import FP32, SupernetEvaluator
+from nas.evaluation.evaluators import FP32, BalancedEvaluator
 from nas.events import Progress, StageStarted, ignore
+from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
 from nas.finishing.quantised import compute_in, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
 from nas.finishing.teacher import ITSELF, NONE, make_teacher
+from nas.objectives.objective import ACCURACY
 from nas.records.files import write_json
-from nas.runs.folder import CHECKPOINTS, check_same, recorded_settings, supernet_checkpoint
+from nas.runs.folder import CHECKPOINTS, EXITS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.places import check_images
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
@@ -46,6 +48,10 @@ TRAINING, SNAPSHOTS = "training", "snapshots"
 """Folders of checkpoints: of the training, and those that may be averaged."""
 
 
+PLAIN_FIELDS = ("accuracy", "balanced_accuracy", "verified", "steps", "epochs", "seconds")
+"""Fields of a result that stand in JSON as they are."""
+
+
 @dataclass(frozen=True)
 class FinishResult:
     """A finished network.
@@ -58,9 +64,12 @@ class FinishResult:
             ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
             holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
             first.
+        balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
+            Where classes are weighted, it chooses what is averaged.
         averaged: The checkpoints that were averaged.
         verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
-            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``.
+            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``; and ``exits`` where
+            it has some.
         steps: Optimiser steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all sessions.
@@ -70,6 +79,7 @@ class FinishResult:
     checkpoint: Path
     architecture: Architecture
     accuracy: Mapping[str, float | None]
+    balanced_accuracy: Mapping[str, float]
     averaged: tuple[str, ...]
     verified: Mapping[str, Any]
     steps: int
@@ -96,7 +106,7 @@ class FinishResult:
             checkpoint=run / document["checkpoint"],
             architecture=Architecture.from_dict(document["architecture"]),
             averaged=tuple(document["averaged"]),
-            **{name: document[name] for name in ("accuracy", "verified", "steps", "epochs", "seconds")},
+            **{name: document[name] for name in PLAIN_FIELDS},
         )
 
 
@@ -159,6 +169,7 @@ class _Finish:
         if settings.quantise is not None:
             self.wanted = wanted_precisions(settings.quantise, settings.run, settings.pick)
         self.fp32: nn.Module | None = None
+        self.balanced: dict[str, float] = {}
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
@@ -170,7 +181,8 @@ class _Finish:
             folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
         with Run(folder, document, seed=plan.training.seed, resume=settings.resume, force=settings.force) as run:
             if run.is_resumed:
-                check_same(run.path, "digest", run.settings.get("digest"), document["digest"])
+                for name in ("digest", "soup_digests"):
+                    check_same(run.path, name, run.settings.get(name, document[name]), document[name])
                 check_images(plan.images, run.settings)
                 run.note_places(settings.recorded())
             write_settings(run.path, COMMAND, settings.recorded())
@@ -203,7 +215,7 @@ class _Finish:
         if self.wanted != FP32:
             seed, architecture = plan.training.seed, plan.source.architecture
             if self.group.is_main_process:
-                self.accuracy["fp32"] = self._judge(network, FP32)
+                self._judge(network, "fp32", FP32)
             self.fp32 = network.extract(architecture).to(self.device)
             compute_in(network.to(self.device), architecture, plan.images, seed, self.wanted)
         return network.to(self.device)
@@ -214,7 +226,7 @@ class _Finish:
         if asked is None or plan.inherited is None or plan.inherited.is_alone:
             return
         if self.group.is_main_process:
-            self.accuracy["sliced"] = self._judge(network)
+            self._judge(network, "sliced")
         supernet, images, seed = plan.inherited.supernet.to(self.device), plan.images, plan.source.seed
         take_over(plan.inherited, network, lambda found: asked.chosen(supernet, images, found, seed).network)
 
@@ -225,11 +237,12 @@ class _Finish:
         accuracy, start = self.accuracy, []
         if plan.starts_inherited:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            accuracy["inherited"] = inherited = self._judge(network)
+            inherited = self._judge(network, "inherited")
             network.load_state_dict(before)  # without the statistics that it was judged with
             start = [Ingredient(START, inherited, lambda: before)]
             if "sliced" in accuracy:
                 accuracy["compensated"] = accuracy["inherited"]
+                self.balanced["compensated"] = self.balanced["inherited"]
         heeded = False
         if teacher is not None:
             accuracy["teacher"] = known = accuracy_of(teacher, plan.images, "search", self.device)
@@ -243,7 +256,8 @@ class _Finish:
         self.progress(StageStarted("training", plan.training.budget_seconds))
         outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
         self.progress(StageStarted("averaging"))
-        soup = self._average(network, [*start, *snapshots.ingredients()], outcome.checkpoint, accuracy)
+        ingredients = [*start, *snapshots.ingredients(), *self._other_runs(network)]
+        soup = self._average(network, ingredients, outcome.checkpoint)
         return self._result(run, network, outcome, soup)
 
     def _keeps_enough(self) -> bool:
@@ -274,20 +288,23 @@ class _Finish:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(path, network, {}, cast("CheckpointMetadata", metadata))
         accuracy = self.accuracy["inherited"] or 0.0
+        self.accuracy["averaged"], self.balanced["averaged"] = accuracy, self.balanced["inherited"]
         return TrainingResult(path, 0, 0.0, 0.0, 0.0), Soup(dict(network.state_dict()), accuracy, (START,))
 
     def _result(self, run: Run, network: Supernet, outcome: TrainingResult, soup: Soup) -> FinishResult:
         """Save and export what was found."""
         plan, accuracy = self.plan, self.accuracy
         checkpoint = self._save(run, network, outcome.checkpoint)
-        run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": soup.accuracy}}})
+        run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": accuracy["averaged"]}}})
+        exits = None if plan.exits is None else self._add_exits(run, network, plan.exits)
         self.progress(StageStarted("export"))
-        verified = self._verify(run, network)
+        verified = self._verify(run, network) | ({} if exits is None else {"exits": exits})
         return FinishResult(
             run=run.path,
             checkpoint=checkpoint,
             architecture=plan.source.architecture,
-            accuracy={**accuracy, "averaged": soup.accuracy},
+            accuracy=accuracy,
+            balanced_accuracy=self.balanced,
             averaged=soup.members,
             verified=verified,
             steps=outcome.steps,
@@ -327,29 +344,44 @@ class _Finish:
             return None if self.fp32 is None else NetworkTeacher(self.fp32, plan.training.temperature)
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
 
-    def _judge(self, network: Supernet, wanted: Wanted | None = None) -> float:
-        """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked."""
-        seed = self.plan.training.seed
-        evaluator = SupernetEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
-        return evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed).objective
+    def _judge(self, network: Supernet, stage: str | None = None, wanted: Wanted | None = None) -> float:
+        """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked.
 
-    def _average(
-        self, network: Supernet, ingredients: list[Ingredient], checkpoint: Path, accuracy: dict[str, float | None]
-    ) -> Soup:
+        That of a stage is kept.
+
+        Where classes are weighted, balanced accuracy is what counts.
+        """
+        seed = self.plan.training.seed
+        evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
+        found = evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed)
+        if stage is not None:
+            self.accuracy[stage], self.balanced[stage] = found.scores[ACCURACY], found.objective
+        return found.scores[ACCURACY] if self.plan.training.class_weights == "none" else found.objective
+
+    def _other_runs(self, network: Supernet) -> Iterator[Ingredient]:
+        """The weights of other runs, as ingredients."""
+        from supernets.training.soup import Ingredient
+
+        for run, inherited in self.plan.soup.items():
+            take_over(inherited, network)
+            weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            yield Ingredient(f"run {run}", self._judge(network), lambda weights=weights: weights)  # type: ignore[misc]
+
+    def _average(self, network: Supernet, ingredients: list[Ingredient], checkpoint: Path) -> Soup:
         from supernets.checkpoint import read_checkpoint
         from supernets.training.soup import Ingredient, Weights, greedy_soup
 
-        def judge(weights: Weights) -> float:
+        def judge(weights: Weights, stage: str | None = None) -> float:
             network.load_state_dict(weights)
-            return self._judge(network)
+            return self._judge(network, stage)
 
         last = read_checkpoint(checkpoint)
-        accuracy["trained"] = judge(last.averages or last.weights)
+        judge(last.averages or last.weights, "trained")
         if last.averages or all(found.name == START for found in ingredients):
             plain = Ingredient("last step", judge(last.weights), lambda: last.weights)
             ingredients.append(plain)
         soup = greedy_soup(ingredients, judge)
-        return replace(soup, accuracy=judge(soup.weights))
+        return replace(soup, accuracy=judge(soup.weights, "averaged"))
 
     def _save(self, run: Run, network: Supernet, training: Path) -> Path:
         """Write the finished network, with the statistics that it was judged with."""
@@ -359,12 +391,29 @@ class _Finish:
         save_checkpoint(path, network, {}, read_checkpoint(training).metadata)
         return path
 
+    def _add_exits(self, run: Run, network: Supernet, request: ExitRequest) -> dict[str, Any]:
+        """Exits of the finished network, in segments beside its checkpoint."""
+        from latency_tables.predictor import LatencyPredictor
+        from latency_tables.targets import load_target
+        from supernets.early_exits import ExitChain
+
+        plan = self.plan
+        chain = ExitChain(network, plan.source.architecture)
+        predictor, epochs = LatencyPredictor(load_target(plan.exit_target)), EPOCHS
+        if plan.training.budget_seconds is None:
+            epochs = min(epochs, plan.training.epochs)
+        facts = add_exits(
+            chain, plan.images, request, predictor, run.path / EXITS,
+            epochs=epochs, seed=plan.training.seed, progress=self.progress,
+        )  # fmt: skip
+        return {"target": plan.exit_target, "folder": EXITS, **facts}
+
     def _verify(self, run: Run, network: Supernet) -> dict[str, Any]:
         """Export the network, and take the test accuracy of what was exported."""
         from nas.exporting.formats.onnx_file import ONNX_FILE
         from nas.exporting.formats.registry import get_format
         from nas.exporting.kept import ASSIGNMENT, NETWORK, QUANTISED
-        from nas.exporting.verify import export_run, onnx_accuracy
+        from nas.exporting.verify import export_run, facts_on_tests
 
         plan, architecture = self.plan, self.plan.source.architecture
         form: OnnxFile = ONNX_FILE
@@ -375,10 +424,9 @@ class _Finish:
                 target.mkdir(parents=True, exist_ok=True)
                 write_json(target / ASSIGNMENT, self.wanted)
         export = export_run(run.path, formats=[] if form is ONNX_FILE else [form.name])
-        judged = onnx_accuracy(export.folder / form.file, plan.images, plan.space, architecture)
         return {
             "export": str(export.folder.relative_to(run.path)),
-            **judged.to_dict("test"),
+            **facts_on_tests(export.folder / form.file, plan.images, plan.space, architecture),
             "torch_test_accuracy": accuracy_of(lambda x: network(x, architecture), plan.images, "test", self.device),
             "proof": {name: value for name, value in export.proof.items() if name != "formats"},
         }

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
+from nas.finishing.exit_choice import check_risk
+from nas.finishing.exits import ExitRequest
 from nas.finishing.quantised import EPOCHS, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import ITSELF, LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
-from nas.runs.folder import check_same, source_card
+from nas.runs.folder import check_same, source_card, supernet_checkpoint
 from nas.runs.places import identity_of, source_beside
 from nas.runs.settings import Given, check_command, check_unchanged, session_settings
 from nas.training.fine_tuning import pretrained_rate
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
 
 COMMAND = "finish"
+DEFAULT_TARGET = "pixel6"
 FINE_TUNING_EPOCHS = 30
 FINE_TUNING_RATE = 0.25
 """Peak of the learning rate of inherited weights, as a share of what they were trained with."""
@@ -52,6 +55,8 @@ AS_TRAINED = (
     "precision",
 )
 """Settings that follow the inherited weights' own training where they are not given."""
+PACE = ("batch_size", "learning_rate")
+"""Those that do so beside a recipe for fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class FinishPlan:
         images: To train and judge it on.
         training: How it is trained.
         space: Space of the one network, as it is trained.
+        exits: What is asked of early exits; None for none.
+        soup: Weights of other finished runs that may be averaged with those of this one, by run.
     """
 
     settings: FinishSettings
@@ -73,6 +80,13 @@ class FinishPlan:
     images: ImageData
     training: TrainingSettings
     space: SearchSpace
+    exits: ExitRequest | None
+    soup: Mapping[str, Inherited]
+
+    @property
+    def exit_target(self) -> str:
+        """The device that exits are chosen for."""
+        return self.settings.target or next(iter(self.source.card.get("latency", {})), DEFAULT_TARGET)
 
     @property
     def starts_inherited(self) -> bool:
@@ -88,6 +102,7 @@ class FinishPlan:
             "architecture": self.source.architecture.to_dict(),
             "training": self.training.to_dict(),
             "digest": None if self.inherited is None else self.inherited.digest,
+            "soup_digests": [found.digest for found in self.soup.values()],
             **identity_of(self.images),
             "card": self._card(),
         }
@@ -120,6 +135,7 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     else:
         _check_agrees(given, options, recorded, folder)
         settings = FinishSettings.from_record(recorded, session_settings(FinishSettings, given))
+    exits = ExitRequest.of(settings)
     source = find_source(None if settings.run is None else Path(settings.run), settings.pick, settings.arch)
     inherited = None if source.checkpoint is None else load_inherited(source.checkpoint)
     if inherited is not None and inherited.is_imported:
@@ -141,7 +157,30 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
         images.check({**inherited.metadata["data"], "image_side": side})
     space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
     assert isinstance(space, SingleSpace)
-    return FinishPlan(settings, source, inherited, images, training, space)
+    if exits is not None:
+        check_risk(exits.risk, images.splits["search"])
+    soup = {run: _other_run(run, source.architecture, images) for run in settings.soup}
+    return FinishPlan(settings, source, inherited, images, training, space, exits, soup)
+
+
+def _other_run(run: str, architecture: Architecture, images: ImageData) -> Inherited:
+    """The weights of another finished run of a network.
+
+    Raises:
+        UsageError: It holds another network, or several.
+        CheckpointError: There are no weights, or they are damaged.
+        DataError: They were trained on other images.
+    """
+    found = load_inherited(supernet_checkpoint(Path(run)))
+    held = found.supernet.space.architecture
+    if held != architecture:
+        what = "a supernet" if held is None else "another network"
+        raise UsageError(
+            f"`soup`: `{run}` holds {what}, expected the network that is finished",
+            hint="name runs of `nas finish` on the same network, with other seeds or settings",
+        )
+    images.check({**found.metadata["data"], "image_side": images.image_side})
+    return found
 
 
 def _with_network(given: Given) -> Given:
@@ -186,16 +225,19 @@ def _training_settings(
     settings: FinishSettings, options: Mapping[str, Any], source: Source, inherited: Inherited | None
 ) -> TrainingSettings:
     """How the network is trained: what is given, then the recipe or the inherited weights' own training."""
+    from supernets.training.recipes import get_recipe
     from supernets.training.settings import TrainingSettings
 
     defaults: dict[str, Any] = {"temperature": TEMPERATURE}
     epochs, teacher = settings.epochs, settings.teacher or NONE
-    if settings.recipe is None:
-        defaults["ema_decay"] = EMA_DECAY
+    recipe = None if settings.recipe is None else get_recipe(settings.recipe)
+    if recipe is None or (recipe.is_for_tuning and settings.start == "inherited"):
+        defaults |= {"ema_decay": EMA_DECAY} | ({} if recipe is None else {"warmup": TrainingSettings.warmup})
         if inherited is not None:
             trained = inherited.metadata["settings"]
             defaults |= {"learning_rate": pretrained_rate(inherited.supernet.space)} if "model" in trained else {}
-            defaults |= {name: trained[name] for name in AS_TRAINED if name in trained}
+            kept = AS_TRAINED if recipe is None else PACE
+            defaults |= {name: trained[name] for name in kept if name in trained}
         if settings.start == "inherited":
             rate = defaults.get("learning_rate", TrainingSettings.learning_rate)
             defaults["learning_rate"] = FINE_TUNING_RATE * rate
@@ -214,7 +256,19 @@ def _training_settings(
         "architecture": source.architecture.to_dict(),
         "options": {**defaults, **options},
     }
-    return make_settings(named, policy=SINGLE_POLICY)
+    training = make_settings(named, policy=SINGLE_POLICY)
+    if training.teacher_target == "hard" and teacher == NONE:
+        asked = f"recipe `{settings.recipe}`" if settings.recipe else "setting `teacher_target` `hard`"
+        raise UsageError(
+            f"{asked} learns what a teacher says, but there is none",
+            hint="name one by `--teacher`, for example a convolutional network that was trained on these images",
+        )
+    if training.class_weights != "none" and training.teacher_target == "soft" and teacher != NONE:
+        raise UsageError(
+            f"setting `class_weights` beside the soft outputs of teacher `{teacher}`, which have no class to weigh",
+            hint="add `--set teacher_target=hard`, or `--teacher none`",
+        )
+    return training
 
 
 def _check_agrees(given: Given, options: Mapping[str, Any], recorded: Mapping[str, Any], folder: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from nas.objectives.units import LATENCY, SHARE
 from nas.runs.settings import Given, Setting, read_recorded
 from nas.training.settings import TRAINED, TRAINING, TrainingRun
 
 TOLERANCE = 0.3
 """Points of accuracy that fewer bits may cost."""
+EXITS = "Early exits"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,56 @@ class FinishSettings(TrainingRun):
         float,
         Setting("Points of accuracy on the search part that `quantise` may cost untrained.", TRAINING, least=0),
     ] = TOLERANCE
+    soup: Annotated[
+        list[str],
+        Setting(
+            "Finished runs of the same network, with commas, whose weights may be averaged with these.",
+            TRAINING,
+            "none",
+            metavar="RUNS",
+        ),
+    ] = field(default_factory=list)
+    exits: Annotated[
+        int | None,
+        Setting(
+            "Early exits that the finished network gets at most, 1 to 3: sure images leave by them.",
+            EXITS,
+            "none",
+            least=1,
+        ),
+    ] = None
+    limit_ms: Annotated[
+        float | None,
+        Setting(
+            "Limit on the upper end of the latency of a network with exits in the worst case, for example 12ms.",
+            EXITS,
+            "none",
+            option="limit",
+            measure=LATENCY,
+        ),
+    ] = None
+    expected_limit_ms: Annotated[
+        float | None,
+        Setting(
+            "Limit on the upper end of its mean latency, for example 8ms.",
+            EXITS,
+            "none",
+            option="expected-limit",
+            measure=LATENCY,
+        ),
+    ] = None
+    exit_risk: Annotated[
+        float,
+        Setting(
+            "Share of images that an exit may be wrong on and the network right, at 95 % confidence.",
+            EXITS,
+            measure=SHARE,
+        ),
+    ] = 0.01
+    target: Annotated[
+        str | None,
+        Setting("Device that exits are chosen for, see `nas targets`.", EXITS, "that of the search, else pixel6"),
+    ] = None
     seed: Annotated[int, Setting("Seed of images and, from scratch, of weights.", TRAINING, least=0)] = 0
 
     @classmethod

@@ -20,7 +20,7 @@ from nas.objectives.quantities import find_quantity
 from nas.records.network import LATENCY, NetworkRecord, latency_name, target_of
 from nas.records.trial import State, Trial
 
-ACCURACY, FIDELITY = "accuracy", "fidelity"
+ACCURACY, BALANCED, FIDELITY = "accuracy", "balanced_accuracy", "fidelity"
 PREDICTED_ACCURACY = "predicted_accuracy"
 """Of a network whose accuracy is not known, from those that are."""
 

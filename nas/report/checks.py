@@ -54,6 +54,25 @@ def _by_class(by_class: object, is_uneven: bool) -> str:
     return note + markup.folded("Accuracy by class, on the test part", table)
 
 
+def robustness_section(run: ReportData) -> str:
+    """Accuracy on disturbed test images; empty where nobody asked for it."""
+    found = run.section("robustness")
+    rows = [(name, entry) for name, entry in found.items() if isinstance(entry, Mapping)]
+    if not rows:
+        return ""
+    networks = list(rows[0][1])
+    cells = [
+        Row((name, *(f"{share:.1%}" if _is_number(share := entry.get(network)) else MISSING for network in networks)))
+        for name, entry in rows
+    ]
+    table = markup.table([Column("test images"), *(Column(network, True) for network in networks)], cells)
+    return markup.section("Accuracy on disturbed images", table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _latency_check(run: ReportData) -> str:
     front, measured = run.front, measured_latency(run.front)
     verified = verified_member(front) or pick_of(front)

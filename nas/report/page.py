@@ -10,7 +10,7 @@ from string import Template
 
 from nas.records.files import write_text
 from nas.report import sections
-from nas.report.checks import checks_section
+from nas.report.checks import checks_section, robustness_section
 from nas.report.kinds import kinds_section
 from nas.report.markup import Figures, escape
 from nas.report.reading import ReportData, read_run
@@ -49,6 +49,7 @@ def render(run: ReportData) -> str:
         sections.progress_section(run, figures),
         sections.size_section(run, figures),
         checks_section(run),
+        robustness_section(run),
         shipping_section(run),
         sections.sources_section(run),
     ]

@@ -17,7 +17,7 @@ from search_spaces.json_file import check_fields
 if TYPE_CHECKING:
     from supernets.checkpoint import CheckpointMetadata
 
-CHECKPOINTS, FINISHED = "checkpoints", "finished"
+CHECKPOINTS, FINISHED, EXITS = "checkpoints", "finished", "exits"
 ORIGINAL_NAME = "original.safetensors"
 IMPORT = "import"
 _OF_A_TRAINING = ("train", "finish", IMPORT)

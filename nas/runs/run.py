@@ -20,7 +20,7 @@ from nas.records.files import read_json, write_json
 from nas.records.trial import Trial
 from nas.records.trial_record import TrialRecord
 from nas.runs.environment import describe_environment
-from nas.runs.folder import CHECKPOINTS, FINISHED, recorded_settings
+from nas.runs.folder import CHECKPOINTS, EXITS, FINISHED, recorded_settings
 from nas.runs.lock import LEASE, RunLock
 from nas.runs.places import FOLDER, PLACES
 from search_spaces import SearchSpace
@@ -39,7 +39,7 @@ OWN_FILES = (
     "finish.json",
     "report.html",
 )
-OWN_FOLDERS = (CHECKPOINTS, "exports", FINISHED)
+OWN_FOLDERS = (CHECKPOINTS, "exports", FINISHED, EXITS)
 
 
 def next_run_folder(name: str, parent: Path | None = None) -> Path:

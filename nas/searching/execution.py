@@ -90,6 +90,6 @@ def blueprint_of(settings: SearchSettings, folder: Path, images: ImageData | Non
         settings.seed,
         settings.device,
         asked,
-        settings.uses_labels,
+        settings.judged_by,
         settings.precision,
     )

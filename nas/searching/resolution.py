@@ -11,7 +11,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import NONE, PREFIX
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
-from nas.objectives.objective import ACCURACY, FIDELITY, Objective, evaluated_name, parse_names
+from nas.objectives.objective import ACCURACY, BALANCED, FIDELITY, Objective, evaluated_name, parse_names
 from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
 from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
@@ -172,18 +172,19 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
     is_trained = bool(_ACCURATE & set(chosen))
     evaluated, leading = evaluated_name(names), FIDELITY if chosen.get("labels") == WITHOUT_LABELS else ACCURACY
-    if evaluated is not None and evaluated not in (ACCURACY, FIDELITY) and find_quantity(evaluated) is None:
+    by_labels = (ACCURACY,) if "accuracies" in chosen else (ACCURACY, BALANCED)
+    if evaluated is not None and evaluated not in (*by_labels, FIDELITY) and find_quantity(evaluated) is None:
         scores = [*score_names(), *(name.replace("-", "_") for name in score_names())]
         if evaluated not in scores:
-            raise UnknownNameError("objective", evaluated, [ACCURACY, FIDELITY, *scores, *quantity_names()])
-    if is_trained and evaluated != leading:
+            raise UnknownNameError("objective", evaluated, [*by_labels, FIDELITY, *scores, *quantity_names()])
+    if is_trained and evaluated not in (by_labels if leading == ACCURACY else (leading,)):
         raise UsageError(
             f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{leading}` among them, since"
             f" networks with {_what_is_known(chosen)} are ranked by it"
         )
-    if evaluated == ACCURACY and not is_trained:
+    if evaluated in by_labels and not is_trained:
         raise UsageError(
-            f"objectives: `{ACCURACY}` needs trained weights",
+            f"objectives: `{evaluated}` needs trained weights",
             hint="add `data`, `supernet` or `accuracies`, or name a score instead",
         )
     chosen = {**chosen, "objectives": names}

@@ -12,8 +12,8 @@ from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, SupernetEvaluator
-from nas.evaluation.fidelity import FidelityEvaluator
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator
+from nas.evaluation.fidelity import trained_evaluator
 from nas.events import Notice, Progress, StageStarted, TimePlan, TrainingCutShort, ignore
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
@@ -326,9 +326,7 @@ class _Search:
             return question.table.evaluator(), None
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
-            return SupernetEvaluator(
-                question.supernet, images, settings.seed, precision=cast("Precision", settings.precision)
-            ), None
+            return self._judged_as_asked(question.supernet, images, None), None
         if not settings.trains:
             assert question.own is not None, "a budget of 0 is for a model"
             return self._judge(question.own.supernet, images), None
@@ -339,12 +337,14 @@ class _Search:
         )
         return self._judge(supernet, images), trained.to_dict()
 
-    def _judge(self, supernet: Supernet, images: ImageData) -> SupernetEvaluator | FidelityEvaluator:
+    def _judge(self, supernet: Supernet, images: ImageData) -> Evaluator:
         """What judges the networks of trained weights, compensated where that was asked for."""
-        seed, compensator = self.settings.seed, self._compensator(supernet, images)
-        if not self.settings.uses_labels:
-            return FidelityEvaluator(supernet, images, seed, compensator)
-        return SupernetEvaluator(supernet, images, seed, compensator, cast("Precision", self.settings.precision))
+        return self._judged_as_asked(supernet, images, self._compensator(supernet, images))
+
+    def _judged_as_asked(self, supernet: Supernet, images: ImageData, compensator: Compensator | None) -> Evaluator:
+        settings = self.settings
+        precision = cast("Precision", settings.precision)
+        return trained_evaluator(settings.judged_by, supernet, images, settings.seed, compensator, precision)
 
     def _compensator(self, supernet: Supernet, images: ImageData) -> Compensator | None:
         """What makes up for what was cut, where that was asked for; its statistics are taken once."""

@@ -320,6 +320,15 @@ class SearchSettings(RunSettings, Question):
         return self.labels != WITHOUT_LABELS
 
     @property
+    def judged_by(self) -> str:
+        """What networks with trained weights are ranked by."""
+        from nas.objectives.objective import ACCURACY, BALANCED, FIDELITY
+
+        if not self.uses_labels:
+            return FIDELITY
+        return BALANCED if BALANCED in (self.objectives or ()) else ACCURACY
+
+    @property
     def evaluates(self) -> bool:
         """Whether anything has to be evaluated: a score, or accuracy."""
         judged_by = (self.score, self.data, self.supernet, self.accuracies)

@@ -52,8 +52,8 @@ class TrainingRun(RunSettings):
     recipe: Annotated[
         str | None,
         Setting(
-            "Published settings: elasticvit, resnas or resnas-finetune, see `supernets.training.recipes`. Whatever else"
-            " is given comes first.",
+            "Published settings: elasticvit, resnas, resnas-finetune or deit-lt, see `supernets.training.recipes`."
+            " Whatever else is given comes first.",
             TRAINING,
             "none",
         ),

@@ -1,8 +1,9 @@
 """Named augmentations, as timm.data implements them, that depend on nothing but numbers.
 
 Sources: ``elasticvit``: Tang et al., "ElasticViT", ICCV 2023, arXiv 2303.09730. ``resnas``: Liao, Karaman and Sze,
-"Searching for Efficient Multi-Stage Vision Transformers", 2021, arXiv 2109.00642. Mixing: Zhang et al., "mixup", ICLR
-2018, arXiv 1710.09412; Yun et al., "CutMix", ICCV 2019, arXiv 1905.04899.
+"Searching for Efficient Multi-Stage Vision Transformers", 2021, arXiv 2109.00642. ``deit``: Touvron et al., "Training
+data-efficient image transformers & distillation through attention", ICML 2021, arXiv 2012.12877. Mixing: Zhang et al.,
+"mixup", ICLR 2018, arXiv 1710.09412; Yun et al., "CutMix", ICCV 2019, arXiv 1905.04899.
 
 Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K classes.
 """
@@ -64,7 +65,8 @@ ELASTICVIT = Augmentation(
 """As published; what fills an erased rectangle is not, so it is timm's usual noise."""
 RESNAS = Augmentation("resnas", "rand-m9-mstd0.5-inc1", erasing=0.25, erased="pixel")
 """As published; images are mixed by token mixing instead, see `supernets.training.token_mixing`."""
-AUGMENTATIONS = {augmentation.name: augmentation for augmentation in (LIGHT, ELASTICVIT, RESNAS)}
+DEIT = Augmentation("deit", "rand-m9-mstd0.5-inc1", erasing=0.25, erased="pixel", mixup=0.8, cutmix=1.0)
+AUGMENTATIONS = {augmentation.name: augmentation for augmentation in (LIGHT, ELASTICVIT, RESNAS, DEIT)}
 
 
 def get_augmentation(name: str) -> Augmentation:

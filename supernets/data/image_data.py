@@ -115,6 +115,15 @@ class ImageData(ABC):
         """The number of images of each part."""
         return self.division.sizes
 
+    @property
+    @abstractmethod
+    def labels(self) -> IntArray:
+        """The class of every image of the source."""
+
+    def class_counts(self, part: Part) -> IntArray:
+        """The number of images of each class in a part."""
+        return np.bincount(self.labels[self.division.parts[part]], minlength=self.classes)
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of training batches of an epoch; the last images that fill no batch are left out of it."""
         return max(1, self.splits["train"] // batch_size)

@@ -37,6 +37,11 @@ class KnownClasses(ImageData):
         self._images = images
         self._rows = torch.tensor(rows)
 
+    @property
+    def labels(self) -> IntArray:
+        """The network's class of every image of the source."""
+        return self._rows.numpy()[self._images.labels]
+
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
         return self._relabelled(self._images._augmented(batches, seed, epoch))
 

@@ -72,6 +72,11 @@ class MemoryData(ImageData):
                 options.augmentation, self.image_side, self.mean, self.std, self._hflip
             )
 
+    @property
+    def labels(self) -> IntArray:
+        """The class of every image of the source."""
+        return self._labels_N.numpy()
+
     def _augmented(self, batches: Sequence[IntArray], seed: int, epoch: int) -> Iterator[Batch]:
         if self._transform is None:
             yield from self._moved(batches, seed, epoch)

@@ -74,6 +74,11 @@ class StoredData(ImageData):
         self._damaged: dict[int, str] = {}
 
     @property
+    def labels(self) -> IntArray:
+        """The class of every image of the source."""
+        return self._store.labels
+
+    @property
     def damaged(self) -> Mapping[int, str]:
         """What is wrong with training images that were replaced so far, by their index."""
         return self._damaged
@@ -147,5 +152,5 @@ def imbalance(labels: IntArray, class_names: Sequence[str]) -> tuple[str, ...]:
     return (
         f"class `{class_names[most]}` has {counts[most]} training images and class `{class_names[fewest]}`"
         f" {counts[fewest]}: {counts[most] / counts[fewest]:.0f} times as many. Accuracy says little then; look at"
-        " balanced accuracy, and at guessing the commonest class",
+        " balanced accuracy, and at guessing the commonest class; `--recipe deit-lt` learns more of rare classes",
     )

@@ -9,7 +9,7 @@ Legend of tensor suffixes: B batch, K classes, P patches, N patches of all image
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -75,6 +75,8 @@ class ImageTargets:
         patches_BPK: Probabilities of the classes of every patch; None where each patch has those of its image.
         teacher_BK: Probabilities that the teachers give; None without any.
         label_share: Share of labels in the loss where there are teachers; the rest is theirs.
+        is_hard: Whether the class that teachers find most probable is learnt in place of their probabilities.
+        weights_K: Weights of classes in what hard teachers say, and in labels where nothing teaches; None for one.
     """
 
     labels_B: Tensor
@@ -82,6 +84,8 @@ class ImageTargets:
     patches_BPK: Tensor | None = None
     teacher_BK: Tensor | None = None
     label_share: float = 0.0
+    is_hard: bool = False
+    weights_K: Tensor | None = None
 
     def part(self, index: int, count: int) -> ImageTargets:
         """The targets of images ``index::count``."""
@@ -91,7 +95,9 @@ class ImageTargets:
         classes_BK, patches_BPK, teacher_BK = (
             None if tensor is None else tensor[every] for tensor in (self.classes_BK, self.patches_BPK, self.teacher_BK)
         )
-        return ImageTargets(self.labels_B[every], classes_BK, patches_BPK, teacher_BK, self.label_share)
+        return replace(
+            self, labels_B=self.labels_B[every], classes_BK=classes_BK, patches_BPK=patches_BPK, teacher_BK=teacher_BK
+        )
 
 
 Loss = Callable[[Tensor, ImageTargets, float], Tensor]
@@ -137,11 +143,14 @@ def supervised_loss(logits_BK: Tensor, targets: ImageTargets, smoothing: float) 
     """Cross-entropy with the labels, the mixed targets or the teachers, averaged over the images.
 
     Source of the shares: Tang et al., "ElasticViT", ICCV 2023, arXiv 2303.09730, whose two teachers replace the labels
-    and whose single teacher stands beside them.
+    and whose single teacher stands beside them. A mean over weighted images is one by the sum of their weights.
     """
     if targets.teacher_BK is None:
-        return _on_labels(logits_BK, targets, smoothing)
-    taught = F.cross_entropy(logits_BK, targets.teacher_BK.to(logits_BK.dtype))
+        return _on_labels(logits_BK, targets, smoothing, targets.weights_K)
+    if targets.is_hard:
+        taught = F.cross_entropy(logits_BK, targets.teacher_BK.argmax(dim=-1), targets.weights_K)
+    else:
+        taught = F.cross_entropy(logits_BK, targets.teacher_BK.to(logits_BK.dtype))
     if targets.label_share == 0:
         return taught
     return targets.label_share * _on_labels(logits_BK, targets, smoothing) + (1 - targets.label_share) * taught
@@ -161,9 +170,9 @@ def patch_loss(patches_BPK: Tensor, targets: ImageTargets, smoothing: float) -> 
     return label_loss(logits_NK, targets.labels_B.repeat_interleave(count), smoothing)
 
 
-def _on_labels(logits_BK: Tensor, targets: ImageTargets, smoothing: float) -> Tensor:
+def _on_labels(logits_BK: Tensor, targets: ImageTargets, smoothing: float, weights_K: Tensor | None = None) -> Tensor:
     if targets.classes_BK is None:
-        return label_loss(logits_BK, targets.labels_B, smoothing)
+        return F.cross_entropy(logits_BK, targets.labels_B, weights_K, label_smoothing=smoothing)
     return F.cross_entropy(logits_BK, targets.classes_BK.to(logits_BK.dtype))
 
 

@@ -16,6 +16,8 @@ Clipping = Literal["norm", "adaptive", "none"]
 Decay = Literal["matrices", "published"]
 Mixing = Literal["augmentation", "token"]
 Execution = Literal["auto", "sliced", "masked"]
+TeacherTarget = Literal["soft", "hard"]
+ClassWeights = Literal["none", "effective"]
 
 CHANGEABLE = ("checkpoint_every_seconds", "log_every_steps", "validate_every_epochs")
 """Settings that do not change what is computed, so a resumed run may have others."""
@@ -43,6 +45,9 @@ LEGACY_DEFAULTS: Mapping[str, Any] = {
     "low_rank": 0,
     "layer_decay": 1.0,
     "loss": "cross-entropy",
+    "teacher_target": "soft",
+    "class_weights": "none",
+    "deferred": 0.0,
 }
 """What trainings were that were begun by a release without these settings."""
 
@@ -52,6 +57,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "decay": get_args(Decay),
     "mixing": get_args(Mixing),
     "execution": get_args(Execution),
+    "teacher_target": get_args(TeacherTarget),
+    "class_weights": get_args(ClassWeights),
 }
 
 
@@ -94,6 +101,11 @@ class TrainingSettings:
             is one teacher, in their place where there are more.
         teacher_weights: Files with the teachers' weights, one each; without any timm's own are fetched.
         temperature: What the teachers' logits are divided by; under 1 sharpens.
+        teacher_target: What the teachers teach: their ``soft`` probabilities, or the ``hard`` label that they give.
+        class_weights: Weights of classes in what hard teachers say, and in labels where nothing teaches: ``none``, or
+            ``effective``, by the number of training images, see `supernets.training.long_tail`.
+        deferred: Share of the training after which classes are weighted and images no longer mixed; classes alike
+            until then.
         drop_path: Stochastic depth of the last layer, for families that have it, see
             `supernets.family.training_form`.
         sharpness: How far uphill of the weights the gradient is taken, as the norm of the way (0.05 is usual): flatter
@@ -135,6 +147,9 @@ class TrainingSettings:
     teachers: tuple[str, ...] = ()
     teacher_weights: tuple[str, ...] = ()
     temperature: float = 0.2
+    teacher_target: TeacherTarget = "soft"
+    class_weights: ClassWeights = "none"
+    deferred: float = 0.0
     drop_path: float = 0.0
     sharpness: float = 0.0
     low_rank: int = 0
@@ -154,7 +169,7 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 self._refuse(name, "more than 0")
-        for name in ("label_smoothing", "warmup", "warmup_start", "drop_path", "ema_decay"):
+        for name in ("label_smoothing", "warmup", "warmup_start", "drop_path", "ema_decay", "deferred"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 self._refuse(name, "0 to 1")
@@ -175,6 +190,8 @@ class TrainingSettings:
                 " number of epochs",
                 hint="give `warmup` as a share of the training, or `epochs` in place of `budget_seconds`",
             )
+        if self.class_weights != "none" and self.teachers and self.teacher_target == "soft":
+            self._refuse("teacher_target", "`hard` beside `class_weights`, since soft outputs have no class to weigh")
         if self.sharpness and self.precision == "fp16":
             self._refuse("precision", "`bf16` or `fp32`, since `sharpness` needs gradients that are not scaled")
         if self.low_rank and (self.sharpness or self.clipping == "adaptive"):

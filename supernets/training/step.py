@@ -59,6 +59,7 @@ class TrainStep:
         checkpoint: The file that keeps what was trained, for messages.
         mix: How a step's images are mixed; None for not at all.
         teacher: The teachers; None for none.
+        weights_K: Weights of classes, see `supernets.training.long_tail`; None for none.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TrainStep:
         checkpoint: Path,
         mix: Mix | None = None,
         teacher: Teacher | None = None,
+        weights_K: Tensor | None = None,
     ) -> None:
         self.supernet, self.settings, self.group = supernet, settings, group
         self.low_rank = LowRank(supernet, settings.low_rank, settings.seed) if settings.low_rank else None
@@ -76,7 +78,7 @@ class TrainStep:
         self.optimizer = make_optimizer(supernet, settings, self.trained)
         self.precision = MixedPrecision(settings.precision, supernet.device)
         self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
-        self._checkpoint, self._mix, self._teacher = checkpoint, mix, teacher
+        self._checkpoint, self._mix, self._teacher, self._weights_K = checkpoint, mix, teacher, weights_K
         self._loss = get_loss(settings.loss)
         self._label_share = 0.0 if len(settings.teachers) > 1 else 0.5
 
@@ -95,7 +97,7 @@ class TrainStep:
         assignments = sampler.assign(context.number, context.progress)
         torch.manual_seed(self._torch_seed(context.number))
         self.optimizer.zero_grad(set_to_none=True)
-        images_BCHW, targets = self._targets(clean_BCHW, labels_B, context.number)
+        images_BCHW, targets = self._targets(clean_BCHW, labels_B, context)
         with self.group.synchronised_batch_norm():
             losses, scores = self._forward_backward(assignments, images_BCHW, targets, context.patch_stride)
             self._check("loss", losses, [assignment.architecture for assignment in assignments], context)
@@ -131,13 +133,26 @@ class TrainStep:
 
     # -- forward and backward ------------------------------------------------------------------------------------------
 
-    def _targets(self, images_BCHW: Tensor, labels_B: Tensor, number: int) -> tuple[Tensor, ImageTargets]:
+    def _targets(self, images_BCHW: Tensor, labels_B: Tensor, context: StepContext) -> tuple[Tensor, ImageTargets]:
         targets = ImageTargets(labels_B)
-        if self._mix is not None:
-            images_BCHW, targets = self._mix(images_BCHW, labels_B, number)
+        mix = self._mix_at(context)
+        if mix is not None:
+            images_BCHW, targets = mix(images_BCHW, labels_B, context.number)
+        if self._weighs(context):
+            targets = replace(targets, weights_K=self._weights_K)
         if self._teacher is not None:
-            targets = replace(targets, teacher_BK=self._teacher(images_BCHW), label_share=self._label_share)
+            is_hard = self.settings.teacher_target == "hard"
+            taught_BK = self._teacher(images_BCHW)
+            targets = replace(targets, teacher_BK=taught_BK, label_share=self._label_share, is_hard=is_hard)
         return images_BCHW, targets
+
+    def _weighs(self, context: StepContext) -> bool:
+        """Whether classes are weighted in a step."""
+        return self._weights_K is not None and context.progress >= self.settings.deferred
+
+    def _mix_at(self, context: StepContext) -> Mix | None:
+        """How the images of a step are mixed: not at all where classes are weighted."""
+        return None if self._weighs(context) else self._mix
 
     def _forward_backward(
         self, assignments: Sequence[Assignment], images_BCHW: Tensor, targets: ImageTargets, patch_stride: int
@@ -218,7 +233,7 @@ class TrainStep:
 
         Where nothing is mixed, training has told so already; else the policy names those that it has no score of.
         """
-        if self._mix is None:
+        if self._mix_at(context) is None:
             self._observe(sampler, [assignment.architecture for assignment in assignments], scores, context)
         stale = sampler.stale()
         self._observe(sampler, stale, self._scores(stale, clean_BCHW, labels_B, context.patch_stride), context)

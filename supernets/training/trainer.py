@@ -35,6 +35,7 @@ from supernets.supernet import Supernet
 from supernets.training.distributed import ProcessGroup
 from supernets.training.events import NO_CALLBACKS, Callbacks, Preparation, TrainingProgress, TrainingResult, Validation
 from supernets.training.log import TrainingLog
+from supernets.training.long_tail import class_weights
 from supernets.training.optimizer import moments_by_name
 from supernets.training.progressive import mean_of_rest, phase_at, phase_costs, training_phases
 from supernets.training.reproducibility import reproducible
@@ -126,6 +127,7 @@ class _Training:
         self.schedule = self._schedule(round((settings.epochs + settings.cooldown_epochs) * self.steps_per_epoch))
         self.mix = make_mix(supernet, settings, group)
         self.teacher = teacher or make_teacher(settings, data, supernet.device)
+        self.weights_K = class_weights(settings, data, supernet.device)
         self.train_step = self._new_train_step()
         phases = training_phases(settings.progressive)
         costs = phase_costs(supernet.space, supernet.space.largest, phases)
@@ -242,7 +244,9 @@ class _Training:
             policy.prepare(self.supernet.space)
 
     def _new_train_step(self) -> TrainStep:
-        return TrainStep(self.supernet, self.settings, self.group, self.path, self.mix, self.teacher)
+        return TrainStep(
+            self.supernet, self.settings, self.group, self.path, self.mix, self.teacher, weights_K=self.weights_K
+        )
 
     def _new_sampler(self) -> Sampler:
         settings = self.settings

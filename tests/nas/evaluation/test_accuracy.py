@@ -8,8 +8,11 @@ import torch
 
 from nas.cli.search import baseline_lines
 from nas.evaluation.accuracy import accuracy_of, commonest_accuracy, judge
+from nas.evaluation.evaluators import BalancedEvaluator, SupernetEvaluator
+from search_spaces import get_space
 from supernets.data.image_data import Division, LoadOptions
 from supernets.data.memory_images import AffineRanges, MemoryData
+from supernets.supernet import Supernet
 
 COMMON, RARE = 20, 1
 
@@ -48,6 +51,17 @@ def test_even_classes_are_no_warning() -> None:
     assert baseline_lines({"test_accuracy": 0.5}) == []
 
 
+def test_classes_are_grouped_by_their_training_images() -> None:
+    judged = judge(network, batches([0] * COMMON + [1] * RARE), ("common", "rare"))
+    for counts, groups in {(1010, 20): ("many", "some"), (220, 19): ("many", "few"), (100, 9): ("some", "few")}.items():
+        found = judged.to_dict("test", counts)["test_by_frequency"]
+        assert found == {
+            name: {"classes": 1, "accuracy": right} for name, right in zip(groups, (1.0, 0.0), strict=True)
+        }
+    assert judged.by_frequency((500, 101)) == {"many": {"classes": 2, "accuracy": 0.5}}
+    assert "test_by_frequency" not in judged.to_dict("test", (500, 101))
+
+
 def test_classes_without_images_do_not_count() -> None:
     judged = judge(network, batches([1, 1]), ("a", "b"))
     assert (judged.accuracy, judged.balanced_accuracy, judged.is_uneven) == (0.0, 0.0, False)
@@ -59,13 +73,30 @@ def test_more_than_ten_times_as_many_is_uneven(common: int, rare: int, is_uneven
     assert judge(network, batches([0] * common + [1] * rare), ("a", "b")).is_uneven is is_uneven
 
 
+def few(labels: list[int], side: int) -> MemoryData:
+    """Random images: two to train on, the others to search by, the second half of all to test on."""
+    found, half = torch.tensor(labels), len(labels) // 2
+    parts = {"train": np.arange(2), "search": np.arange(2, len(labels)), "test": np.arange(half, len(labels))}
+    noise_N1HW = torch.randint(256, (len(labels), 1, side, side), generator=torch.Generator().manual_seed(0)).byte()
+    division = Division(parts, "")  # type: ignore[arg-type]
+    return MemoryData("x", ("a", "b"), division, noise_N1HW, found, LoadOptions(side), AffineRanges())
+
+
+def test_networks_are_judged_by_every_class_alike_where_that_is_asked() -> None:
+    """Accuracy stands beside it; where classes are even, records of accuracy are what they were."""
+    supernet, even = Supernet(get_space("elastic-mini", 2)), few([0, 1] * 6, 32)
+    uneven, smallest = few([0, 1] + [0] * 24 + [1] * 2, 32), supernet.space.smallest
+    accuracy, balanced = (
+        make(supernet, uneven).evaluate(smallest, 0) for make in (SupernetEvaluator, BalancedEvaluator)
+    )
+    assert accuracy.objective == balanced.scores["accuracy"]
+    assert balanced.objective == accuracy.scores["balanced_accuracy"]
+    assert balanced.objective in (0.5, *(count / 48 for count in range(49)))
+    assert SupernetEvaluator(supernet, even).evaluate(smallest, 0).scores.keys() == {"cross_entropy"}
+
+
 def test_the_commonest_class_of_a_part() -> None:
-    labels = torch.tensor([0, 0, 0, 1, 0, 1])
-    parts = {"train": np.arange(2), "search": np.arange(2, 6), "test": np.arange(3, 6)}
-    data = MemoryData(
-        "x", ("a", "b"), Division(parts, ""), torch.zeros(6, 1, 4, 4, dtype=torch.uint8), labels, LoadOptions(4),
-        AffineRanges(),
-    )  # fmt: skip
+    data = few([0, 0, 0, 1, 0, 1], 4)
     assert commonest_accuracy(data, "search") == 0.5
     assert commonest_accuracy(data, "test") == 2 / 3
     assert accuracy_of(network, data, "test", "cpu") == 1 / 3

@@ -296,3 +296,40 @@ def test_recipes_suit_what_is_trained() -> None:
     tuned = recipe_settings("resnas-finetune", {}, space="resnas-small", is_alone=True)
     assert (tuned.epochs, tuned.batch_size, tuned.weight_decay, tuned.drop_path) == (30, 256, 1e-8, 0.75)
     assert tuned.learning_rate * tuned.floor == pytest.approx(5e-6)
+
+
+@pytest.mark.usefixtures("unexported")
+def test_long_tails_have_a_recipe_that_fine_tunes_and_judges_every_class_alike(supernet: Path) -> None:
+    folder, classes = supernet.parent / "long tail", {"arch": "resnas-mini/smallest", "recipe": "deit-lt"}
+    result = nas.finish(supernet, **classes, teacher="largest", epochs=1, output=folder)  # type: ignore[arg-type]
+    training = document(folder, "settings.json")["training"]
+    chosen = [training[name] for name in ("teacher_target", "class_weights", "deferred", "augmentation", "batch_size")]
+    assert chosen == ["hard", "effective", 0.9, "deit", 64]
+    trained = read_checkpoint(supernet / "checkpoints/supernet.safetensors").metadata["settings"]
+    assert training["learning_rate"] == pytest.approx(trained["learning_rate"] / 4)
+    assert result.balanced_accuracy.keys() == {"inherited", "trained", "averaged"}
+    assert 0 < result.balanced_accuracy["averaged"] <= 1
+    scratch = recipe_settings("deit-lt", {"batch_size": 512})
+    assert (scratch.epochs, scratch.learning_rate, scratch.warmup_epochs) == (1400, 5e-4, 5)
+
+
+def test_what_a_recipe_cannot_do_without_is_asked_for(supernet: Path, tmp_path: Path) -> None:
+    for given, what in (({"recipe": "deit-lt"}, "recipe `deit-lt`"), ({}, "setting `teacher_target` `hard`")):
+        asked = {"options": {} if given else {"teacher_target": "hard"}, "output": tmp_path / "x", **given}
+        with pytest.raises(UsageError, match=f"{what} learns what a teacher says, but there is none"):
+            nas.finish(supernet, arch="resnas-mini/smallest", teacher="none", **asked)  # type: ignore[arg-type]
+    asked = {"options": {"class_weights": "effective"}, "output": tmp_path / "x"}
+    with pytest.raises(UsageError, match="beside the soft outputs of teacher `largest`, which have no class to weigh"):
+        nas.finish(supernet, arch="resnas-mini/smallest", **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.usefixtures("unexported")
+def test_weights_of_other_runs_are_averaged_where_that_helps(finished: FinishResult, supernet: Path) -> None:
+    asked = {"arch": "resnas-mini/smallest", "epochs": 1, "soup": [str(finished.run)], "seed": 1}
+    result = nas.finish(supernet, **asked, output=supernet.parent / "soup")  # type: ignore[arg-type]
+    assert result.accuracy["averaged"] >= finished.accuracy["averaged"] - 1 / 64  # type: ignore[operator]
+    assert set(result.averaged) <= {"start", "step 3", "last step", f"run {finished.run}"}
+    assert len(document(result.run, "settings.json")["soup_digests"]) == 1
+    with pytest.raises(UsageError, match=r"`soup`: `.*supernet` holds a supernet, expected the network"):
+        nas.finish(supernet, **{**asked, "soup": [str(supernet)]}, output=supernet.parent / "x")  # type: ignore[arg-type]

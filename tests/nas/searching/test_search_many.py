@@ -271,6 +271,8 @@ def test_settings_of_older_runs_are_read(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"objectives": ["accuracy", "latency"]}, "`accuracy` needs trained weights"),
+        ({"objectives": ["balanced_accuracy", "latency"]}, "`balanced_accuracy` needs trained weights"),
+        ({"objectives": ["balanced_accuracy", "accuracy"], "data": "digits"}, "all have to be evaluated"),
         ({"objectives": ["params"], "data": "digits"}, "expected `accuracy` among them"),
         ({"objectives": ["zico", "naswot"]}, "all have to be evaluated"),
         ({"objectives": ["params", "params"]}, "more than once"),

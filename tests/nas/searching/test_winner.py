@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 import nas
 from nas.errors import UsageError
 from nas.events import StageStarted, TimePlan
+from nas.exporting.robust import note_robustness
+from nas.report import build_report
 from nas.runs.folder import FINISHED
 
 SIZES = {"depth": 2, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
@@ -52,6 +54,14 @@ def test_the_chosen_network_is_finished_and_shipped(question: dict[str, Any], tm
     shipped = result.run / verified["export"]
     assert shipped == result.run / FINISHED / "exports" / "network"
     weights = load_file(shipped / "model.safetensors")
+
+    judged = note_robustness(result.run)["robustness"]
+    assert {tuple(entry) for entry in judged.values()} == {("original", "finished")}
+    assert judged["undisturbed"]["finished"] == pytest.approx(verified["test_accuracy"])
+    assert judged["undisturbed"]["original"] == pytest.approx(verified["original_test_accuracy"])
+    page = build_report(result.run).read_text(encoding="utf-8")
+    assert "Accuracy on disturbed images" in page
+    assert "4 patches of another image, off the grid" in page
 
     assert result.export() == shipped
     again = nas.search(output=result.run, resume=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from supernets.training.long_tail import effective_weights
 from supernets.training.losses import (
     ImageTargets,
     Target,
@@ -44,6 +47,30 @@ def test_no_gradient_reaches_the_teacher_and_an_equal_student_has_none_either() 
     assert torch.allclose(student.grad, torch.zeros_like(student), atol=1e-7)
     distillation_loss(student, LOGITS_BK.flip(-1)).backward()
     assert float(student.grad.abs().max()) > 0.1
+
+
+# -- hard teachers and weights of classes -----------------------------------------------------------------------------
+
+
+def test_a_hard_teacher_is_learnt_by_the_class_that_it_says_weighted() -> None:
+    teacher_BK, labels_B = torch.tensor([[0.3, 0.6, 0.1], [0.8, 0.1, 0.1]]), torch.tensor([2, 0])
+    log_BK = LOGITS_BK.log_softmax(-1)
+    on_labels = -(log_BK[0, 2] + log_BK[1, 0]) / 2
+    targets = ImageTargets(labels_B, teacher_BK=teacher_BK, label_share=0.5, is_hard=True)
+    even = -(log_BK[0, 1] + log_BK[1, 0]) / 2
+    assert torch.allclose(supervised_loss(LOGITS_BK, targets, 0.0), (on_labels + even) / 2)
+    weighted = replace(targets, weights_K=torch.tensor([3.0, 1.0, 7.0]))
+    uneven = -(log_BK[0, 1] + 3 * log_BK[1, 0]) / 4
+    assert torch.allclose(supervised_loss(LOGITS_BK, weighted, 0.0), (on_labels + uneven) / 2)
+    alone = ImageTargets(labels_B, weights_K=torch.tensor([3.0, 1.0, 7.0]))
+    assert torch.allclose(supervised_loss(LOGITS_BK, alone, 0.0), -(7 * log_BK[0, 2] + 3 * log_BK[1, 0]) / 10)
+
+
+def test_effective_weights_are_those_of_the_formula() -> None:
+    """(1 - b) / (1 - b^n) is 0.000254140, 0.002050317 and 0.020049042 for 5000, 500 and 50."""
+    found = effective_weights(np.array([5000, 500, 50]))
+    assert torch.allclose(found, torch.tensor([0.0341074, 0.2751672, 2.6907254]), rtol=1e-5)
+    assert torch.equal(effective_weights(np.array([7, 7, 7])), torch.ones(3))
 
 
 # -- adaptive alpha-divergence -----------------------------------------------------------------------------------------

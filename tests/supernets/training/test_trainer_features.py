@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from search_spaces import Architecture, SearchSpace, get_space
 from supernets.checkpoint import load_supernet, read_checkpoint
 from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
-from supernets.errors import TrainingError
+from supernets.errors import DataError, TrainingError
 from supernets.family import training_form
 from supernets.sampling import Sampler, SamplingPolicy, StatelessPolicy, register_policy
 from supernets.sampling.policy import Assignment, Share
@@ -26,6 +27,7 @@ from supernets.token_logits import TokenLogits
 from supernets.training import targets as target_module
 from supernets.training.distributed import ProcessGroup
 from supernets.training.events import Callbacks, TrainingProgress, Validation
+from supernets.training.long_tail import class_weights
 from supernets.training.losses import ImageTargets, class_logits, label_loss, patch_loss, supervised_loss, target_loss
 from supernets.training.settings import TrainingSettings
 from supernets.training.step import StepContext, TrainStep
@@ -46,6 +48,10 @@ class Few(ImageData):
         parts = {part: indices[:24] for part, indices in whole.division.parts.items()}
         division = dataclasses.replace(whole.division, parts=parts)
         super().__init__("few", 32, ("dark", "light"), division, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+    @property
+    def labels(self) -> Any:
+        return np.arange(2000) % 2
 
     def _augmented(self, batches: Any, seed: int, epoch: int) -> Any:
         return self._plain(batches)
@@ -382,6 +388,85 @@ def test_scores_are_taken_on_images_that_are_not_mixed(data: Few) -> None:
     with torch.no_grad():  # in training mode, as the score
         expected = -label_loss(supernet(images, supernet.space.largest), labels).item()
     assert seen == [(supernet.space.largest, pytest.approx(expected, abs=1e-5))]
+
+
+# -- uneven classes --------------------------------------------------------------------------------------------------
+
+LONG_TAIL = dataclasses.replace(
+    SETTINGS, teacher_target="hard", class_weights="effective", deferred=0.5, augmentation="elasticvit"
+)
+
+
+class Uneven(Few):
+    """The same, said to be uneven."""
+
+    @property
+    def labels(self) -> Any:
+        return np.arange(2000) % 3 // 2
+
+
+def told(images_BCHW: Tensor) -> Tensor:
+    """A teacher that tells every other image dark."""
+    return torch.eye(2)[torch.arange(len(images_BCHW)) % 2]
+
+
+class Crashed(Exception):
+    pass
+
+
+def test_classes_are_weighted_from_the_deferred_step_on(tmp_path: Path) -> None:
+    """Until then it is plain hard distillation, to the bit; a training that is stopped goes on across the step."""
+
+    def weights_at(step: int, name: str, **changes: Any) -> Tensor:
+        def crash(progress: TrainingProgress) -> None:
+            if progress.step == step:
+                raise Crashed
+
+        settings, supernet = dataclasses.replace(LONG_TAIL, **changes), new_supernet()
+        with pytest.raises(Crashed):
+            train_supernet(
+                supernet, Uneven(), settings, tmp_path / name, callbacks=Callbacks(crash), teacher=told, resume=True
+            )
+        return supernet.network.get_parameter("head.classifier.weight").detach().clone()
+
+    plain = {"class_weights": "none"}
+    assert torch.equal(weights_at(3, "long tail"), weights_at(3, "plain", **plain))
+    whole = weights_at(5, "whole")
+    assert not torch.equal(whole, weights_at(5, "wholly plain", **plain))
+    assert torch.equal(weights_at(5, "long tail"), whole)
+
+
+def test_images_are_not_mixed_where_classes_are_weighted() -> None:
+    mixed = []
+    step = TrainStep(
+        new_supernet().train(), LONG_TAIL, ProcessGroup(), Path("nowhere"),
+        lambda images, labels, _: mixed.append(len(images)) or (images, ImageTargets(labels)),
+        weights_K=torch.tensor([0.5, 1.5]),
+    )  # fmt: skip
+    batch = next(Few().train_batches(8, 0, 0))
+    for progress in (0.4, 0.5):
+        step.run(
+            dataclasses.replace(CONTEXT, progress=progress),
+            batch,
+            FixedSampler(Assignment(step.supernet.space.smallest, "labels")),
+        )
+        assert mixed == [8]
+
+
+def test_a_class_without_training_images_has_no_weight(data: Few) -> None:
+    class Missing(Few):
+        @property
+        def labels(self) -> Any:
+            return np.zeros(2000, dtype=np.int64)
+
+    with pytest.raises(DataError, match="class `light` has no training images, so that it can have no weight"):
+        class_weights(LONG_TAIL, Missing(), torch.device("cpu"))
+    assert class_weights(SETTINGS, data, torch.device("cpu")) is None
+
+
+def test_soft_teachers_have_no_class_to_weigh() -> None:
+    with pytest.raises(TrainingError, match="`teacher_target`: found soft, expected `hard` beside `class_weights`"):
+        dataclasses.replace(LONG_TAIL, teacher_target="soft", teachers=("resnet18",))
 
 
 # -- validation ------------------------------------------------------------------------------------------------------
