@@ -123,7 +123,11 @@ RICH = {
         "warmup_start": 0.1,
     },
     "fp16": {"precision": "fp16", "ema_decay": 0.5, "cooldown_epochs": 1},
+    "uniform": {"policy": "uniform", "ema_decay": 0.5},
+    "fair": {"policy": "fair"},
 }
+WITH_KINDS = ("uniform", "fair")
+"""Those that are tried where kinds are chosen, so that many tensors have no gradient in a step."""
 
 
 class Crash(Exception):
@@ -133,16 +137,17 @@ class Crash(Exception):
 @pytest.mark.parametrize("name", RICH)
 def test_a_training_with_everything_on_resumes_to_the_same_bits(name: str, data: Few, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, **RICH[name])
+    space = "mixers-mini" if name in WITH_KINDS else "elastic-mini"
 
     def crash(progress: TrainingProgress) -> None:
         if progress.step == 5:
             raise Crash
 
-    train_supernet(new_supernet(), data, settings, tmp_path / "whole")
+    train_supernet(new_supernet(space), data, settings, tmp_path / "whole")
     with pytest.raises(Crash):
-        train_supernet(new_supernet(), data, settings, tmp_path / "torn", callbacks=Callbacks(progress=crash))
+        train_supernet(new_supernet(space), data, settings, tmp_path / "torn", callbacks=Callbacks(progress=crash))
     assert read_checkpoint(tmp_path / "torn" / "supernet.safetensors").metadata["step"] == 4
-    train_supernet(new_supernet(), data, settings, tmp_path / "torn", resume=True)
+    train_supernet(new_supernet(space), data, settings, tmp_path / "torn", resume=True)
     left, right = (read_checkpoint(tmp_path / folder / "supernet.safetensors") for folder in ("whole", "torn"))
     assert bool(left.averages) == (settings.ema_decay is not None)
     for kind in ("weights", "optimizer", "averages"):
