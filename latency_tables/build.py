@@ -18,13 +18,14 @@ from latency_tables import device_runner
 from latency_tables.calibrate import mac_line, summary
 from latency_tables.device_runner import PROFILE_WARM_UP, DeviceRunner, NetworkFile
 from latency_tables.errors import BusyMachineError, CalibrationError
+from latency_tables.evidence import held_out_interval
 from latency_tables.foreign_fit import foreign_interval
 from latency_tables.kernels import Fusion, Kernel, fuse
 from latency_tables.local_fit import LocalFit, Observation, fit_local
 from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.profile import match, read_profile
 from latency_tables.repeats import QUICK, Measurement, MeasurementSession, Progress, Protocol
-from latency_tables.table import SCHEMA, Interval, LatencyTable, ValidationRow
+from latency_tables.table import SCHEMA, LatencyTable, ValidationRow
 from latency_tables.targets import LOCAL
 from search_spaces.graph import OpGraph
 
@@ -33,7 +34,6 @@ LEAST_UNDISTURBED = 0.1
 """Share of undisturbed repeats below which not even the fastest runs of a network say what it takes."""
 MOSTLY = 0.5
 """Share of repeats with idle neighbours below which a table says so."""
-_COVERAGE = 0.9
 _CONSTANT = ("governor", "highest_clock_khz", "browser", "accelerator", "driver")
 
 
@@ -166,11 +166,7 @@ def table_from_observations(observations: Sequence[Observation], header: dict[st
     """
     rows = held_out_rows(observations)
     fit = fit_local(observations)
-    residuals = np.sort([row.measured_ms / row.predicted_ms - 1 for row in rows])
-    # As for a new network among these: the quantile's rank is rounded outwards.
-    outside = int((len(residuals) + 1) * (1 - _COVERAGE) / 2)
-    position = max(outside - 1, 0)
-    own = Interval(low=float(residuals[position]), high=float(residuals[-1 - position]), coverage=_COVERAGE)
+    own = held_out_interval(rows)
     return LatencyTable.model_validate(
         {
             **header,

@@ -7,13 +7,14 @@ take 3.1 ms by a table of networks of 0.1 to 0.5 ms, and took 27. Legend of arra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.table import Interval, LatencyTable
+from latency_tables.table import Interval, LatencyTable, ValidationRow
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
@@ -24,6 +25,9 @@ UNSEEN_SHARE = 0.25
 """Share of a network's time, at the upper end, or of its MACs, that may be in kernels unlike those of the table."""
 SIZE_FACTOR = 4.0
 """How many times smaller than the table's smallest network, or larger than its largest, a network's MACs may be."""
+COVERAGE = 0.9
+FEWEST_OF_A_GROUP = 6
+"""Held-out networks from which on a group of a table has an interval of its own."""
 UNCHECKED = Interval(low=-0.4, high=0.6, coverage=0.9)
 """Residuals of networks of other groups, for tables whose own groups do not tell: see `Evidence.interval`."""
 
@@ -40,24 +44,26 @@ class Evidence:
     groups: dict[str, int]
     fewest_macs: int
     most_macs: int
-    _own: Interval = UNCHECKED
+    _own: Mapping[str, Interval] = field(default_factory=dict)
     _others: Interval = UNCHECKED
 
     @classmethod
     def of(cls, table: LatencyTable) -> Evidence:
         """The evidence of a table, as its validation lists it."""
         macs = [row.macs for row in table.validation.rows] or [0]
-        groups: dict[str, int] = {}
+        groups: dict[str, list[ValidationRow]] = {}
         if table.provenance.kind == "measured":
-            for row in table.validation.rows:
-                name = row.network.partition("/")[0]
-                groups[name] = groups.get(name, 0) + 1
+            for row in sorted(table.validation.rows, key=lambda row: row.network.partition("/")[0]):
+                groups.setdefault(row.network.partition("/")[0], []).append(row)
+        own = {name: table.interval for name in groups}
+        if len(groups) > 1:
+            own |= {name: held_out_interval(rows) for name, rows in groups.items() if len(rows) >= FEWEST_OF_A_GROUP}
         others = table.foreign_interval or (UNCHECKED if groups else table.interval)
-        return cls(dict(sorted(groups.items())), min(macs), max(macs), table.interval, others)
+        return cls({name: len(rows) for name, rows in groups.items()}, min(macs), max(macs), own, others)
 
     def interval(self, group: str) -> Interval:
-        """Residuals to expect of a network: those of held-out networks for the groups of the fit, wider elsewhere."""
-        return self._own if group in self.groups else self._others
+        """Residuals to expect of a network: those of the group's own held-out networks, and wider ones elsewhere."""
+        return self._own.get(group, self._others)
 
     def is_outside(
         self, group: str, high_n: Array, unseen_high_n: Array, macs_n: Array, unseen_macs_n: Array
@@ -74,6 +80,13 @@ class Evidence:
         size = (macs_n * SIZE_FACTOR < self.fewest_macs) | (macs_n > SIZE_FACTOR * self.most_macs)
         unseen = (unseen_high_n > UNSEEN_SHARE * high_n) | (unseen_macs_n > UNSEEN_SHARE * macs_n)
         return np.asarray((size | unseen) & (group not in self.groups))
+
+
+def held_out_interval(rows: Sequence[ValidationRow]) -> Interval:
+    """The interval for a new network among held-out ones: the rank of the quantile is rounded outwards."""
+    residuals = sorted(row.measured_ms / row.predicted_ms - 1 for row in rows)
+    position = max(int((len(residuals) + 1) * (1 - COVERAGE) / 2) - 1, 0)
+    return Interval(low=residuals[position], high=residuals[-1 - position], coverage=COVERAGE)
 
 
 def group_of(space: SearchSpace) -> str:

@@ -197,7 +197,13 @@ def _roofline(
         low=min(float(low), 1.0),
         high=max(float(high), 1.0),
         n_fit=len(kernels),
+        intensity=_intensity(features),
     )
+
+
+def _intensity(features: Array) -> tuple[float, float]:
+    ratios = features[:, 1] / np.maximum(features[:, 2], 1.0)
+    return float(ratios.min()), float(ratios.max())
 
 
 def _four(values: Array) -> Features:

@@ -29,6 +29,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Kind = Literal["measured", "calibrated", "transferred"]
 MOST = 1e30
 """No number of a table is larger, so that sums and products of several stay finite."""
+INTENSITY_FACTOR = 2.0
+"""How many times more or fewer MACs per byte a kernel may have than those that a fit saw."""
 Milliseconds = Annotated[float, Field(ge=0, le=MOST)]
 Positive = Annotated[float, Field(gt=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -125,6 +127,8 @@ class Roofline(_Model):
         low: Factor from a predicted time to the low end of its interval where it extrapolates.
         high: Factor from a predicted time to the high end of its interval where it extrapolates.
         n_fit: Number of kernels, or of whole networks, that the fit saw.
+        intensity: Fewest and most MACs per byte read that the fit saw; None where nobody wrote it down. A convolution
+            on the smallest images does little but read its weights.
     """
 
     op: str
@@ -138,6 +142,7 @@ class Roofline(_Model):
     low: Share
     high: float = Field(ge=1, le=MOST)
     n_fit: int = Field(ge=0)
+    intensity: tuple[float, float] | None = None
 
     @property
     def coefficients(self) -> Features:
@@ -155,7 +160,12 @@ class Roofline(_Model):
 
     def covers(self, features: Features) -> bool:
         """Whether the features lie within what the fit saw."""
-        return all(low <= value <= high for low, value, high in zip(self.lowest, features, self.highest, strict=True))
+        _, macs, read, _ = features
+        low, high = self.intensity or (0.0, MOST)
+        is_like = low <= INTENSITY_FACTOR * macs / max(read, 1.0) and macs / max(read, 1.0) <= INTENSITY_FACTOR * high
+        return is_like and all(
+            low <= value <= high for low, value, high in zip(self.lowest, features, self.highest, strict=True)
+        )
 
 
 class Interval(_Model):

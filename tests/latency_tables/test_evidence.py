@@ -53,6 +53,29 @@ def test_larger_kernels_and_other_classes_are_outside_when_they_are_most_of_the_
     assert shares == [False, True]
 
 
+def test_kernels_that_mostly_read_their_weights_are_unlike_those_that_mostly_multiply() -> None:
+    graph = convolutions(64, 8)
+    sizes = {"small/0": graph.macs // 2, "small/1": 2 * graph.macs}
+    flags = []
+    for intensity in ([1, 10], [0.1, 0.2], [100, 1000]):
+        table = predictor(sizes, rooflines=[ROOFLINE, {**CONV, "intensity": intensity}])
+        flags.append(table.graph(graph).extrapolated)
+    assert flags == [False, True, True]
+
+
+def test_each_group_of_a_table_has_the_interval_of_its_own_networks() -> None:
+    rows = []
+    for group, error in (("a", 0.5), ("b", 0.01)):
+        for number in range(8):
+            measured = 1 + error * (-1) ** number
+            names = {"network": f"{group}/{number}", "macs": 1000, "mac_line_ms": 1.0}
+            rows.append({**names, "predicted_ms": 1.0, "measured_ms": measured})
+    evidence = predictor({}, validation={**validation_of({}), "rows": rows}).evidence
+    assert evidence.groups == {"a": 8, "b": 8}
+    assert evidence.interval("a").high == pytest.approx(0.5)
+    assert evidence.interval("b").low == pytest.approx(-0.01)
+
+
 def test_networks_of_the_fit_have_its_interval_and_are_inside() -> None:
     space = get_space("elastic-mini")
     graph = space.lower(space.largest)
