@@ -160,8 +160,8 @@ class Runtime(ABC):
 
     @property
     def environment(self) -> Path:
-        """The folder of the runtime's own Python environment, whether it exists or not; its providers share it."""
-        return cache_dir() / "environments" / self.name.partition(":")[0]
+        """The folder of the runtime's own Python environment, which may not exist; providers and precisions share it."""
+        return cache_dir() / "environments" / self.name.partition("@")[0].partition(":")[0]
 
     @property
     def variable(self) -> str:

@@ -17,14 +17,21 @@ if TYPE_CHECKING:
     from latency_tables.worker import Run
 
 
+DRIVERS = {
+    "GPU": "https://github.com/intel/compute-runtime (`apt install intel-opencl-icd`)",
+    "NPU": "https://github.com/intel/linux-npu-driver",
+}
+"""Accelerators of Intel, and where their drivers are to be had."""
+
+
 def load_model(
-    path: str, threads: int, shape: list[int] | None, device: str = "CPU", driver: str = ""
+    path: str, threads: int, shape: list[int] | None, device: str = "CPU", driver: str = "", hint: str = "f32"
 ) -> tuple[Run, str]:
     """OpenVINO on a device. It computes in bf16 or fp16 wherever the device can, unless it is told not to."""
     import openvino
 
     core = openvino.Core()
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if device == "CPU":
         options.update(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1, ENABLE_CPU_PINNING=False)
     compiled = core.compile_model(core.read_model(path), device, options)
@@ -35,11 +42,12 @@ def load_model(
         return infer.get_output_tensor(0).data
 
     kinds = {str(node.get_rt_info()["runtimePrecision"].astype(str)) for node in compiled.get_runtime_model().get_ops()}
-    got = "fp32" if not kinds & {"bf16", "f16"} else "+".join(sorted(kinds))
+    reduced = kinds & {"bf16", "f16"}
+    got = {(): "fp32", ("f16",): "fp16"}.get(tuple(reduced), "+".join(sorted(kinds)))
     return run, got
 
 
-def find_device(device: str, driver: str) -> dict[str, Any]:
+def find_device(device: str, driver: str, hint: str) -> dict[str, Any]:
     """The name of an accelerator of Intel, or what is missing."""
     import openvino
 
@@ -81,16 +89,20 @@ class OpenVINOOn(OpenVINO):
     Args:
         device: What OpenVINO calls it.
         driver: Where its driver is to be had.
+        precision: What it computes in, ``fp32`` or ``fp16``.
     """
 
     pins = False
     clock = staticmethod(wall_clock)
     facts = staticmethod(find_device)
 
-    def __init__(self, device: str, driver: str) -> None:
-        self.provider, self.name, self._driver = device, f"openvino:{device.lower()}", driver
+    def __init__(self, device: str, driver: str, precision: str = "fp32") -> None:
+        self.provider, self._driver, self.precision = device, driver, precision
+        self.name = f"openvino:{device.lower()}" + ("" if precision == "fp32" else f"@{precision}")
+        self.tolerance = 1e-3 if precision == "fp32" else 0.03
+        self.options = {**OpenVINO.options, "inference_precision_hint": self.bound["hint"]}
 
     @property
     def bound(self) -> Mapping[str, Any]:
         """As `Runtime.bound`."""
-        return {"device": self.provider, "driver": self._driver}
+        return {"device": self.provider, "driver": self._driver, "hint": self.precision.replace("fp", "f")}

@@ -9,8 +9,8 @@ from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
 from latency_tables.runtimes.onnx_providers import PROVIDERS, OnnxRuntimeOn
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime, OnnxRuntimeInt8
-from latency_tables.runtimes.openvino import OpenVINO, OpenVINOOn
-from latency_tables.runtimes.tensorrt import TensorRT
+from latency_tables.runtimes.openvino import DRIVERS, OpenVINO, OpenVINOOn
+from latency_tables.runtimes.tensorrt import TensorRT, TensorRTHalf, TensorRTInt8
 from latency_tables.runtimes.torch_eager import TorchCompiled, TorchCuda, TorchCudaCompiled, TorchEager
 from search_spaces.errors import UnknownNameError
 from search_spaces.plugins import Registry
@@ -25,12 +25,13 @@ _OURS: tuple[Runtime, ...] = (
     BrowserWasm(),
     BrowserWebGpu(),
     *(OnnxRuntimeOn(provider) for provider in PROVIDERS),
-    OpenVINOOn("GPU", "https://github.com/intel/compute-runtime (`apt install intel-opencl-icd`)"),
-    OpenVINOOn("NPU", "https://github.com/intel/linux-npu-driver"),
+    *(OpenVINOOn(device, driver, precision) for device, driver in DRIVERS.items() for precision in ("fp32", "fp16")),
     TorchCompiled(),
     TorchCuda(),
     TorchCudaCompiled(),
     TensorRT(),
+    TensorRTHalf(),
+    TensorRTInt8(),
 )
 RUNTIMES: Registry[Runtime] = Registry(
     "runtime",
@@ -64,7 +65,7 @@ def name_with_provider(name: str, provider: str) -> str:
     provider = provider.lower()
     if provider in ("", own):
         return name
-    found = [each.partition(":")[2] for each in runtime_names() if each.startswith(f"{name}:")]
+    found = [each.partition(":")[2] for each in runtime_names() if each.startswith(f"{name}:") and "@" not in each]
     if provider not in found:
         raise UnknownNameError(f"provider of runtime {name}", provider, [own, *found])
     return f"{name}:{provider}"

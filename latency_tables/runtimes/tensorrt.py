@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.kernels import ONNX_RUNTIME
+from latency_tables.kernels import ONNX_RUNTIME, ONNX_RUNTIME_INT8
 from latency_tables.runtimes.base import Runtime
 from latency_tables.runtimes.nvidia import ask_gpu, nvidia_facts, nvidia_state
 from latency_tables.runtimes.onnx_file import write_onnx
+from latency_tables.runtimes.reduced_onnx import write_half_onnx, write_symmetric_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,4 +147,35 @@ class TensorRT(Runtime):
     ) -> dict[str, Any]:
         """As `Runtime.write`."""
         write_onnx(network, input_shape, path, batch)
+        return {}
+
+
+class TensorRTHalf(TensorRT):
+    """TensorRT with all numbers in half precision."""
+
+    name = "tensorrt@fp16"
+    precision = "fp16"
+    tolerance = 0.03
+
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
+        """As `Runtime.write`."""
+        write_half_onnx(network, input_shape, path, batch)
+        return {}
+
+
+class TensorRTInt8(TensorRT):
+    """TensorRT with products of 8-bit integers; the rest is fp32."""
+
+    name = "tensorrt@int8"
+    precision = "int8"
+    tolerance = 0.25
+    fusion = ONNX_RUNTIME_INT8
+
+    def write(
+        self, network: nn.Module, input_shape: tuple[int, int, int], path: Path, batch: int = 1
+    ) -> dict[str, Any]:
+        """As `Runtime.write`."""
+        write_symmetric_onnx(network, input_shape, path, batch)
         return {}

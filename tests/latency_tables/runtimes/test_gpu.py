@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from latency_tables import LatencyTable, device_runner
 from latency_tables.build import SampledNetwork, build_table
-from latency_tables.device_runner import DeviceRunner
-from latency_tables.errors import BusyMachineError
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
+from latency_tables.errors import BusyMachineError, ProfileError
 from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.repeats import Protocol
-from latency_tables.runtimes import RuntimeMissingError, get_runtime, name_with_provider
+from latency_tables.runtimes import RuntimeMissingError, get_runtime, name_in_precision, name_with_provider
 from latency_tables.runtimes.onnx_providers import load_on_provider
 from latency_tables.transports import open_transport
-from latency_tables.worker import random_image
+from latency_tables.worker import digest, random_image
 from search_spaces import OpGraph, UnknownNameError
 from tests.support.onnx_networks import network_ops, save_network
 
@@ -88,6 +90,21 @@ def test_a_table_of_a_gpu(gpu: Path, tmp_path: Path) -> None:
     assert len((gpu / "builds").read_text().splitlines()) == 6  # every engine was built once
     kept = tmp_path / "cache" / "tensorrt-10.16.1.timings"
     assert kept.read_text().splitlines() == ["times of one build"] * 6  # each build began with what was kept before
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_types_of_the_file_are_those_of_the_engine(gpu: Path, tmp_path: Path, precision: str) -> None:
+    runtime, path = get_runtime(name_in_precision("tensorrt", precision)), tmp_path / "network.onnx"
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+    with torch.inference_mode():
+        expected = digest(network(torch.from_numpy(random_image([2, 3, 8, 8]))).double().numpy())
+    runtime.write(network, (3, 8, 8), path, batch=2)
+    with open_transport("local") as transport:
+        runner = DeviceRunner(runtime, transport, str(RECORDED / "python"))
+        assert measure(runner, [NetworkFile(path, (2, 3, 8, 8), expected)], BRIEF).measurements[0].ms > 0
+        with pytest.raises(ProfileError, match=f"computes in {precision}, expected fp32"):
+            measure(DeviceRunner(get_runtime("tensorrt"), transport, runner.python), [NetworkFile(path)], BRIEF)
 
 
 def test_rounds_in_which_the_gpu_throttled_are_taken_again(gpu: Path, tmp_path: Path) -> None:
