@@ -160,7 +160,7 @@ class Runtime(ABC):
 
     @property
     def environment(self) -> Path:
-        """The folder of the runtime's own Python environment, which may not exist; providers and precisions share it."""
+        """The folder of the runtime's own Python environment, for all of its providers and precisions."""
         return cache_dir() / "environments" / self.name.partition("@")[0].partition(":")[0]
 
     @property
