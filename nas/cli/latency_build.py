@@ -86,7 +86,10 @@ def build(
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(groups, target, runtime, threads, networks, name, python, program, seed, allow_busy)
     runtimes = [runtime]
-    if not target.startswith("aihub:"):
+    if target.startswith("aihub:"):
+        if precision != "fp32":
+            raise typer.BadParameter(f"`--precision {precision}`: networks are sent to AI Hub in fp32 only")
+    else:
         chosen = runtime or default_runtime(target)
         runtimes = [name_in_precision(chosen, each.strip()) for each in precision.split(",")]
     for size in _sizes(batch):

@@ -98,6 +98,7 @@ def test_a_network_that_the_service_cannot_run_is_named(hub: Path, tmp_path: Pat
         (["aihub:"], {}, 2, "expected a device's name behind the colon"),
         (["aihub:Samsung Galaxy S24", "--runtime", "coreml"], {}, 2, "unknown runtime of AI Hub: `coreml`"),
         (["aihub:Samsung Galaxy S24", "--device", "dsp"], {}, 2, "unknown unit of AI Hub: `dsp`"),
+        (["aihub:Samsung Galaxy S24", "--precision", "int8"], {}, 2, "sent to AI Hub in fp32 only"),
         (["aihub:Samsung Galaxy S24"], {"has_no_token": True}, 5, "qai-hub configure --api_token TOKEN"),
     ],
 )
