@@ -11,7 +11,6 @@ import typer
 
 from nas.cli import display
 from nas.cli.errors import handles_errors
-from nas.cli.front_table import show_fronts
 
 if TYPE_CHECKING:
     from nas.result import SearchResult
@@ -45,6 +44,8 @@ def watch(
 
 
 def _show(run: Path, found: SearchResult | None, has_ended: bool) -> None:
+    from nas.cli.front_table import show_fronts
+
     if sys.stdout.isatty():
         display.output().clear()
     if found is None:
