@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHARES = {"write networks": (0.0, 0.4), "measure networks": (0.4, 0.85), "profile networks": (0.85, 1.0)}
 """Begin and end of each stage as shares of a build's time on a quiet machine; a phone's stages have none."""
 PRECISION = "fp32"
+DEFAULT_GROUPS = "elastic,elastic-mini,vit"
 
 
 @handles_errors
@@ -35,11 +36,12 @@ def build(
         ),
     ] = "local",
     spaces: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Search spaces and other groups of networks to cover, with commas: `broad`, `vit`, `probes`."
+            help="Search spaces and other groups of networks to cover, with commas: `broad`, `vit`, `probes`. Default:"
+            " `elastic,elastic-mini,vit`, and `broad` for ONNX Runtime in fp32 on this machine."
         ),
-    ] = "broad,elastic,elastic-mini,vit",
+    ] = None,
     networks: Annotated[int, typer.Option(min=1, callback=in_range, help="Networks to measure of each group.")] = 24,
     runtime: Annotated[
         str,
@@ -83,6 +85,9 @@ def build(
         runtime = runtime or default_runtime(target)
         is_cloud = target.startswith("aihub:")
         runtime = f"{runtime}:{provider.lower()}" if is_cloud else name_with_provider(runtime, provider)
+    if spaces is None:
+        is_plain = (target, precision) == ("local", PRECISION) and runtime in ("", "onnxruntime")
+        spaces = f"broad,{DEFAULT_GROUPS}" if is_plain else DEFAULT_GROUPS
     groups = tuple(part.strip() for part in spaces.split(",") if part.strip())
     request = BuildRequest(groups, target, runtime, threads, networks, name, python, program, seed, allow_busy)
     runtimes = [runtime]

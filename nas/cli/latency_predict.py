@@ -81,7 +81,7 @@ def _build(target: str, networks: list[NamedNetwork]) -> None:
     except TableMissingError:
         table = None
     with ProgressPrinter() as progress:
-        ensure_groups(missing_groups(table, networks), progress)
+        ensure_groups(missing_groups(table, networks), progress, target.partition("@")[2] or "fp32")
 
 
 def _say_evidence(table: LatencyTable, unknown: list[tuple[Prediction, NamedNetwork]]) -> None:

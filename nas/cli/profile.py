@@ -86,10 +86,12 @@ def _build(model: str, classes: int | None, targets: Sequence[str]) -> None:
     from nas.latency.evidence import require_buildable
     from search_spaces import get_space
 
-    for target in dict.fromkeys(targets) or [LOCAL]:
+    chosen = list(dict.fromkeys(targets)) or [LOCAL]
+    for target in chosen:
         require_buildable(target)
     with ProgressPrinter() as progress:
-        ensure_target(LOCAL, get_space(f"timm:{model.removeprefix('timm:')}", classes), progress)
+        for target in chosen:
+            ensure_target(target, get_space(f"timm:{model.removeprefix('timm:')}", classes), progress)
 
 
 def _worth(model: str, weights: str | None, data: str) -> Worth:

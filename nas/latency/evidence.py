@@ -64,11 +64,16 @@ def require_buildable(target: str) -> None:
     Raises:
         UsageError: It is not this machine.
     """
-    if target != LOCAL:
+    if not _is_local(target):
         raise UsageError(
             f"`--build` measures this machine, which is target `{LOCAL}`; found `{target}`",
             "nas latency build --target ssh:user@host or adb:SERIAL measures another device",
         )
+
+
+def _is_local(target: str) -> bool:
+    """Whether a target is this machine, in whatever precision."""
+    return target.partition("@")[0] == LOCAL
 
 
 def missing_groups(table: LatencyTable | None, networks: Iterable[NamedNetwork]) -> list[str]:
@@ -115,7 +120,7 @@ def remedy(table: LatencyTable, groups: Iterable[str], most_macs: int = LARGEST_
     added = list(dict.fromkeys(groups))
     if not added:
         return "measure the network itself: nas latency check NETWORK"
-    if table.name == LOCAL:
+    if _is_local(table.name):
         request = extended(table, added)
         counts = " and ".join(f"{networks_of(name, request.networks)} networks of `{name}`" for name in added)
         again = ", and once more those that it knows" if len(request.groups) > len(added) else ""
@@ -129,15 +134,15 @@ def remedy(table: LatencyTable, groups: Iterable[str], most_macs: int = LARGEST_
 
 def expected_seconds(targets: Iterable[str], space: SearchSpace) -> float:
     """About how long a search of a space will measure this machine before it begins; 0 where it need not."""
-    group, table = group_of(space), None
-    if LOCAL not in targets:
-        return 0.0
-    with contextlib.suppress(TableMissingError):
-        table = load_target(LOCAL)
-    if table is not None and group in Evidence.of(table).groups and not staleness(table):
-        return 0.0
-    macs = population_cost(space, space.encode([space.largest])).macs[0]
-    return build_seconds(extended(table, [group]), int(macs))
+    group, seconds = group_of(space), 0.0
+    for target in filter(_is_local, targets):
+        table = None
+        with contextlib.suppress(TableMissingError):
+            table = load_target(target)
+        if table is None or group not in Evidence.of(table).groups or staleness(table):
+            macs = population_cost(space, space.encode([space.largest])).macs[0]
+            seconds += build_seconds(extended(table, [group]), int(macs))
+    return seconds
 
 
 def build_seconds(request: BuildRequest, most_macs: int) -> float:
