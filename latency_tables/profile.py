@@ -21,7 +21,7 @@ from latency_tables.kernels import INT8, Kernel, base_class
 from search_spaces.graph import Shape
 
 _TRUNCATION_US = 0.5  # the profiler cuts durations to whole microseconds
-_CHANNEL_BLOCK = 8  # convolutions in the blocked layout pad channels to multiples of this
+_CHANNEL_BLOCK = 16  # convolutions in the blocked layout pad channels to multiples of 8, or of 16 with AVX-512
 
 _KINDS = {
     "Gemm": "linear",

@@ -353,11 +353,11 @@ class Mixer:
     def _heads(self, ops: _Tokens, name: str, source: str, parts: int) -> tuple[str, ...]:
         """The parts of a projection, each ``(heads, tokens, head_width)``."""
         tokens, width = ops.shape(source)
-        rows = (width // parts // self.head_width, tokens, self.head_width)
-        moved = ops.move(f"{name}.heads", source, rows if parts == 1 else (parts, *rows))
-        if parts == 1:
-            return (moved,)
-        return tuple(ops.move(f"{name}.part{part}", moved, rows, "split") for part in range(parts))
+        own = width // parts
+        rows = (own // self.head_width, tokens, self.head_width)
+        # Runtimes split first, whatever the order in the module.
+        split = [ops.move(f"{name}.part{part}", source, (tokens, own), "split") for part in range(parts)]
+        return tuple(ops.move(f"{name}.heads{part}", each, rows) for part, each in enumerate(split))
 
     def _in_windows(self, ops: _Tokens, name: str, source: str, window: int | None = None) -> str:
         window = window or self.window
