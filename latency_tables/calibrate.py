@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,15 @@ LARGE_MACS = Term("MACs of large depthwise windows", frozenset({LARGE_WINDOWS}),
 DEPTHWISE_MACS = Term("depthwise MACs", frozenset({"depthwise_conv", LARGE_WINDOWS}), MACS)
 POINTWISE_MACS = Term("pointwise MACs", frozenset({"pointwise_conv", "linear", "matmul", "other"}), MACS)
 WINDOW_MACS = Term("MACs of larger windows", frozenset({"conv"}), MACS)
+GROUPED_MACS = Term("MACs of grouped convolutions", frozenset({"conv.grouped"}), MACS)
+ATTENTION_BYTES = Term(
+    "bytes of softmax, norms over channels, smooth activations and transposes",
+    frozenset(
+        "softmax layer_norm group_norm activation.gelu activation.silu reshape.transpose reshape.roll".split(),
+    ),
+    BYTES,
+)
+PRODUCT_BYTES = Term("bytes of softmax and of products of activations", frozenset({"matmul", "softmax"}), BYTES)
 
 Form = tuple[Term, ...]
 
@@ -64,13 +74,24 @@ FORMS: Mapping[str, Form] = {
     "roofline, depthwise": (PER_INFERENCE, ALL_MACS, ALL_BYTES, DEPTHWISE_MACS),
     "roofline, depthwise, large windows": (PER_INFERENCE, ALL_MACS, ALL_BYTES, DEPTHWISE_MACS, LARGE_MACS),
     "roofline, windows apart": (PER_INFERENCE, POINTWISE_MACS, WINDOW_MACS, ALL_BYTES),
+    "roofline, attention apart": (PER_INFERENCE, ALL_MACS, ALL_BYTES, PRODUCT_BYTES),
+    "roofline, depthwise, attention apart": (PER_INFERENCE, ALL_MACS, ALL_BYTES, DEPTHWISE_MACS, PRODUCT_BYTES),
+    "roofline, kernels apart": (
+        PER_INFERENCE,
+        POINTWISE_MACS,
+        WINDOW_MACS,
+        GROUPED_MACS,
+        DEPTHWISE_MACS,
+        ALL_BYTES,
+        ATTENTION_BYTES,
+    ),
 }
 """Candidates, written down with an eye on the errors over all shipped devices. Which one a device gets is not decided
 by its own errors: see `latency_tables.calibration_form`."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "attention": ("matmul", "softmax"),
-    "norms": ("layer_norm", "group_norm", "batch_norm"),
+    "norms": ("layer_norm", "group_norm"),
     "smooth activations": ("activation.gelu", "activation.silu", "activation.sigmoid", "activation.tanh"),
     "moves": ("reshape", "concatenate"),
     "large windows": (LARGE_WINDOWS,),
@@ -85,6 +106,7 @@ _LIKELIHOOD_DROP = 2.71  # of -2 log likelihood: a 90 % interval for one number
 _MULTIPLIERS = tuple(2.0 ** (power / 2) for power in range(-6, 13))
 _KNOWN_WITHIN = 2.0
 _FAMILIES_OF_EVIDENCE = 2
+_FAR_OFF = np.log(1.3)  # mean error of left-out networks above which a class that they hold is not known
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class Sample:
 
     Attributes:
         features: The network's features summed by kernel class.
+        network: Key in the shipped file of networks; empty elsewhere.
         use: ``fit``, or ``check`` for a figure taken by another protocol.
     """
 
@@ -103,7 +126,29 @@ class Sample:
     published_macs_m: float | None
     macs: int
     features: Mapping[str, Features]
+    network: str = ""
     use: str = "fit"
+
+    def design(self, form: Form, classes: frozenset[str] | None = None) -> Array:
+        """What each term multiplies in this network, ``[t]``; of some classes only, and then without constants."""
+        row_t = self._designs.get((form, classes))
+        if row_t is None:
+            chosen = [op for op in self.features if classes is None or op in classes]
+            row_t = np.array([self._multiplied(term, chosen, is_whole=classes is None) for term in form])
+            self._designs[form, classes] = row_t
+        return row_t
+
+    def _multiplied(self, term: Term, ops: Sequence[str], is_whole: bool) -> float:
+        if term.features is None:
+            return float(is_whole)
+        priced = [self.features[op] for op in ops if term.prices(op)]
+        return _PER_MILLION * sum(
+            weight * sum(features[place] for features in priced) for place, weight in enumerate(term.features) if weight
+        )
+
+    @cached_property
+    def _designs(self) -> dict[tuple[Form, frozenset[str] | None], Array]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -111,7 +156,8 @@ class Evidence:
     """How far the figures say what a kernel class costs.
 
     Attributes:
-        direct: At least two families contain the class, and its cost is known within a factor of two.
+        direct: At least two families contain the class, its cost is known within a factor of two, and networks with it
+            are predicted without their family; of other classes than those of `GROUPS` the last suffices.
         low: How many times cheaper the class may be than its rates say; high how many times dearer.
     """
 
@@ -246,19 +292,9 @@ def multiplier_interval(samples: Sequence[Sample], form: Form, classes: Iterable
     stay within a 90 % likelihood interval of the best count as possible. Where even the largest one tried is possible,
     the figures set no bound and the largest is returned. Classes that the form does not price have no multiple: (1, 1).
     """
-    measured_s = _measured(samples)
+    whole_st = _design(samples, form)
     part_st = _design(samples, form, frozenset(classes))
-    rest_st = _design(samples, form) - part_st
-    held_s = part_st @ fit_terms(samples, form) / measured_s
-    if not held_s.any():
-        return 1.0, 1.0
-    misfits = []
-    for multiplier in _MULTIPLIERS:
-        wanted_s = 1 - multiplier * held_s
-        misfits.append(((rest_st / measured_s[:, None] @ _solve(rest_st, measured_s, wanted_s) - wanted_s) ** 2).sum())
-    drop = len(samples) * np.log(np.array(misfits) / max(min(misfits), 1e-300))
-    possible = [multiplier for multiplier, loss in zip(_MULTIPLIERS, drop, strict=True) if loss <= _LIKELIHOOD_DROP]
-    return min(*possible, 1.0), max(*possible, 1.0)
+    return _possible_multiples(whole_st, part_st, _measured(samples))
 
 
 def mac_line(macs: Sequence[int], measured_ms: Sequence[float]) -> Callable[[float], float]:
@@ -296,26 +332,47 @@ def _all_evidence(samples: Sequence[Sample], predicted_s: Array, form: Form) -> 
     grouped = {
         op: group for group, members in GROUPS.items() for op in seen if op in members or base_class(op) in members
     }
+    if ATTENTION_BYTES in form:  # they share a number of their own, so that only their sum is known
+        grouped |= {op: "attention" for op in seen & {*(ATTENTION_BYTES.classes or ()), "matmul"}}
     groups: dict[str, set[str]] = {}
     for op in sorted(seen):
         groups.setdefault(grouped.get(op, op), set()).add(op)
+    whole_st, measured_s = _design(samples, form), _measured(samples)
     evidence: dict[str, Evidence] = {}
     for name, classes in groups.items():
         inside_s = np.array([bool(classes & set(sample.features)) for sample in samples])
         families = {sample.family for sample, inside in zip(samples, inside_s, strict=True) if inside}
-        low, high = multiplier_interval(samples, form, classes)
-        has_own_rate = LARGE_MACS in form and LARGE_WINDOWS in classes
+        low, high = _possible_multiples(whole_st, _design(samples, form, frozenset(classes)), measured_s)
+        ratio_s = (measured_s / predicted_s)[inside_s]
+        is_far_off = np.abs(np.log(ratio_s)).mean() > _FAR_OFF
+        has_own_rate = LARGE_MACS in form and LARGE_WINDOWS in classes  # learnt from few families, which disagree
         if len(families) < _FAMILIES_OF_EVIDENCE:
             low, high = min(low, 1 / _KNOWN_WITHIN), max(high, _KNOWN_WITHIN)
-        elif has_own_rate:  # learnt from few families, which disagree about it
-            ratio_s = (_measured(samples) / predicted_s)[inside_s]
+        elif has_own_rate or (is_far_off and name in GROUPS):
             low, high = min(low, float(ratio_s.min())), max(high, float(ratio_s.max()))
-        known = name not in GROUPS or (low >= 1 / _KNOWN_WITHIN and high <= _KNOWN_WITHIN and not has_own_rate)
-        direct = len(families) >= _FAMILIES_OF_EVIDENCE and known
+        if name in GROUPS:
+            is_bounded = low >= 1 / _KNOWN_WITHIN and high <= _KNOWN_WITHIN
+            direct = len(families) >= _FAMILIES_OF_EVIDENCE and is_bounded and not has_own_rate and not is_far_off
+        else:  # of one family: predicted by a fit that has never seen the class
+            direct = len(families) >= _FAMILIES_OF_EVIDENCE or not is_far_off
         evidence |= {op: Evidence(direct, low, high) for op in classes}
     unknown = [item for op, item in evidence.items() if op in grouped] or list(evidence.values())
     evidence["other"] = Evidence(False, min(item.low for item in unknown), max(item.high for item in unknown))
     return evidence
+
+
+def _possible_multiples(whole_st: Array, part_st: Array, measured_s: Array) -> tuple[float, float]:
+    rest_st = whole_st - part_st
+    held_s = part_st @ _solve(whole_st, measured_s) / measured_s
+    if not held_s.any():
+        return 1.0, 1.0
+    misfits = []
+    for multiplier in _MULTIPLIERS:
+        wanted_s = 1 - multiplier * held_s
+        misfits.append(((rest_st / measured_s[:, None] @ _solve(rest_st, measured_s, wanted_s) - wanted_s) ** 2).sum())
+    drop = len(measured_s) * np.log(np.array(misfits) / max(min(misfits), 1e-300))
+    possible = [multiplier for multiplier, loss in zip(_MULTIPLIERS, drop, strict=True) if loss <= _LIKELIHOOD_DROP]
+    return min(*possible, 1.0), max(*possible, 1.0)
 
 
 def _residual_interval(samples: Sequence[Sample], predicted_s: Array, form: Form) -> tuple[float, float]:
@@ -344,13 +401,7 @@ def _class_design(op: str, form: Form) -> Array:
 
 def _design(samples: Sequence[Sample], form: Form, classes: frozenset[str] | None = None) -> Array:
     """What each term multiplies in each network, ``[s, t]``; of some classes only, and then without constants."""
-    constant_t = np.array([float(term.features is None and classes is None) for term in form])
-    design_st = np.tile(constant_t, (len(samples), 1))
-    present = {op for sample in samples for op in sample.features}
-    for op in sorted(present if classes is None else present & classes):
-        features_sf = np.array([sample.features.get(op, (0.0,) * 4) for sample in samples])
-        design_st = design_st + features_sf @ _class_design(op, form)
-    return design_st
+    return np.array([sample.design(form, classes) for sample in samples])
 
 
 def _measured(samples: Sequence[Sample]) -> Array:

@@ -22,7 +22,17 @@ from latency_tables.calibrate import (
     summary,
 )
 from latency_tables.errors import CalibrationError
-from latency_tables.table import Features, Figure, Interval, LatencyTable, Roofline, Validation, ValidationRow
+from latency_tables.kinds import KINDS, network_kind
+from latency_tables.table import (
+    Features,
+    Figure,
+    Interval,
+    KindError,
+    LatencyTable,
+    Roofline,
+    Validation,
+    ValidationRow,
+)
 
 LEAST_FAMILIES = 3
 """An interval is checked on a family that neither the fit nor the interval has seen: one out, two to learn from."""
@@ -63,7 +73,7 @@ def calibrated_table(
             " expected more",
             "add figures of other networks",
         )
-    form, reason = _form_or_line(fitted, form_names)
+    form, reason = form_or_line(fitted, form_names)
     calibration, left = calibrate(fitted, form), leave_out(fitted, form)
     document = {
         **header,
@@ -82,8 +92,8 @@ def calibrated_table(
     return LatencyTable.model_validate(document)
 
 
-def _form_or_line(samples: Sequence[Sample], form_names: Sequence[str]) -> tuple[Form, str]:
-    """The form to use, and the sentence that says why."""
+def form_or_line(samples: Sequence[Sample], form_names: Sequence[str]) -> tuple[Form, str]:
+    """The form that figures get of ranked ones, the line where it is no better, and the sentence that says why."""
     name = next((name for name in form_names if _suffices(samples, FORMS[name])), "line")
     form = FORMS[name]
     if form == MAC_LINE:
@@ -125,7 +135,20 @@ def _validation(samples: Sequence[Sample], left: LeftOut) -> Validation:
     ]
     measured_s = np.array([sample.measured_ms for sample in samples])
     inside_s = (left.low_s <= measured_s) & (measured_s <= left.high_s)
-    return summary(LEFT_OUT, rows).model_copy(update={"interval_coverage": float(inside_s.mean())})
+    kinds_s = np.array([network_kind(sample.features) for sample in samples])
+    by_kind = tuple(
+        KindError(
+            kind=kind,
+            networks=int(rows_s.sum()),
+            families=len({sample.family for sample, is_row in zip(samples, rows_s, strict=True) if is_row}),
+            mean_error=float(np.abs(left.ms_s / measured_s - 1)[rows_s].mean()),
+            mac_line_mean_error=float(np.abs(left.line_s / measured_s - 1)[rows_s].mean()),
+            within_interval=float(inside_s[rows_s].mean()),
+        )
+        for kind in KINDS
+        if (rows_s := kinds_s == kind).any()
+    )
+    return summary(LEFT_OUT, rows).model_copy(update={"interval_coverage": float(inside_s.mean()), "by_kind": by_kind})
 
 
 def _checked(checks: Sequence[Sample], calibration: Calibration, fitted: Sequence[Sample]) -> LeftOut:
@@ -146,7 +169,8 @@ def _figures(samples: Sequence[Sample], left: LeftOut) -> list[Figure]:
             "measured_ms": sample.measured_ms,
             "published_macs_m": sample.published_macs_m,
             "macs": sample.macs,
-            "features": dict(sample.features),
+            "network": sample.network,
+            "features": {} if sample.network else dict(sample.features),
             "use": sample.use,
             "left_out_ms": left.ms_s[row],
             "left_out_low_ms": left.low_s[row],

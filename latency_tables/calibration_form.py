@@ -6,13 +6,15 @@ those of all CPUs decide for a CPU, and those of all accelerators for an acceler
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from latency_tables.calibrate import FORMS, Form, Sample, mean_error
+from latency_tables.calibrate import FORMS, Sample, mean_error
 from latency_tables.errors import CalibrationError
+from latency_tables.published_features import features_of
 from latency_tables.table import LatencyTable
 
 DEFAULT_FORMS = ("roofline", "line")
@@ -46,6 +48,17 @@ class CalibratedDevice:
             samples=samples_of(table),
         )
 
+    @cached_property
+    def errors(self) -> Mapping[str, float]:
+        """The mean error of every form on families left out; infinite where the figures do not suffice."""
+        errors = {}
+        for name, form in FORMS.items():
+            try:
+                errors[name] = mean_error(self.samples, form)
+            except CalibrationError:
+                errors[name] = np.inf
+        return errors
+
     def runs_as(self, other: CalibratedDevice) -> bool:
         """Whether the two run the same kernels; a runtime's name may hold the provider."""
         names = (self.runtime, f"{self.runtime} {self.provider}".strip())
@@ -60,7 +73,7 @@ def ranked_forms(device: CalibratedDevice, known: Iterable[CalibratedDevice]) ->
     deciding = deciding or [other for other in others if other.is_cpu == device.is_cpu]
     if not deciding:
         return DEFAULT_FORMS
-    errors = {name: _error_over_devices(deciding, form) for name, form in FORMS.items()}
+    errors = {name: _error_over_devices(deciding, name) for name in FORMS}
     return tuple(sorted(FORMS, key=lambda name: errors[name]))
 
 
@@ -74,20 +87,17 @@ def samples_of(table: LatencyTable) -> tuple[Sample, ...]:
             measured_ms=figure.measured_ms,
             published_macs_m=figure.published_macs_m,
             macs=figure.macs,
-            features=figure.features,
+            features=figure.features or features_of(figure.network, table.bytes_per_element),
+            network=figure.network,
         )
         for figure in table.figures
         if figure.use == "fit"
     )
 
 
-def _error_over_devices(devices: Sequence[CalibratedDevice], form: Form) -> float:
-    """The mean over runtimes of the mean over their devices; infinite where a device has too few figures."""
+def _error_over_devices(devices: Sequence[CalibratedDevice], form: str) -> float:
+    """The mean over runtimes of the mean over their devices."""
     errors: dict[str, list[float]] = {}
     for device in devices:
-        try:
-            error = mean_error(device.samples, form)
-        except CalibrationError:
-            error = np.inf
-        errors.setdefault(f"{device.runtime} {device.provider}", []).append(error)
+        errors.setdefault(f"{device.runtime} {device.provider}", []).append(device.errors[form])
     return float(np.mean([np.mean(of_runtime) for of_runtime in errors.values()]))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from latency_tables.calibrate import Sample, summed_features
 from latency_tables.errors import CalibrationError
 from latency_tables.kernels import XNNPACK, fuse
+from latency_tables.published_features import in_bytes
 from latency_tables.published_models import PUBLISHED_MODELS, build_published
-from latency_tables.table import BYTES_PER_ELEMENT
+from latency_tables.table import BYTES_PER_ELEMENT, Features
 from search_spaces.csv_table import Column, CsvTable
 from search_spaces.errors import NasError
 from search_spaces.graph import OpGraph
@@ -94,12 +95,26 @@ class RebuiltNetwork:
     """A network behind a figure; ``family`` counts where the figure names none.
 
     Attributes:
+        elements: Launches, MACs, elements read and elements written, summed by kernel class.
         design: As `design_of` gives it; empty where nobody asks.
+        key: Name in the shipped file of networks; empty where it is not there.
     """
 
     family: str
-    graph: OpGraph
+    elements: Mapping[str, Features]
     design: str = ""
+    key: str = ""
+
+    @classmethod
+    def of_graph(cls, family: str, graph: OpGraph, design: str = "", key: str = "") -> RebuiltNetwork:
+        """The network of an op graph."""
+        kernels = [kernel for _, ops in graph.blocks for kernel in fuse(ops, XNNPACK)]
+        return cls(family, summed_features(kernels, 1), design, key)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return int(sum(macs for _, macs, _, _ in self.elements.values()))
 
 
 Rebuild = Callable[[str, int | None], RebuiltNetwork]
@@ -155,19 +170,19 @@ def rebuild_figures(
         except NasError as error:
             left_out.append(f"{row.name}: {error}" + (f" ({error.hint})" if error.hint else ""))
             continue
-        macs_m = network.graph.macs / 1e6
+        macs_m = network.macs / 1e6
         if row.macs_m is not None and abs(macs_m - row.macs_m) > tolerance * row.macs_m + rounding_m:
             left_out.append(f"{row.name}: rebuilt it has {macs_m:.4g}M MACs, published are {row.macs_m:.4g}M")
             continue
-        kernels = [kernel for _, ops in network.graph.blocks for kernel in fuse(ops, XNNPACK)]
         sample = Sample(
             model=row.name,
             family=row.family or network.family,
             source=row.source,
             measured_ms=row.latency_ms,
             published_macs_m=row.macs_m,
-            macs=network.graph.macs,
-            features=summed_features(kernels, BYTES_PER_ELEMENT[precision]),
+            macs=network.macs,
+            features=in_bytes(network.elements, BYTES_PER_ELEMENT[precision]),
+            network=network.key,
         )
         samples.append(sample)
     return samples, left_out
@@ -195,7 +210,7 @@ def rebuild_published(name: str, image_side: int | None = None) -> RebuiltNetwor
     side = image_side or model.image_side
     with torch.device("meta"):
         module = build_published(model)
-        return RebuiltNetwork(model.family, trace(module, (3, side, side)), design_of(module))
+        return RebuiltNetwork.of_graph(model.family, trace(module, (3, side, side)), design_of(module))
 
 
 def design_of(module: nn.Module) -> str:

@@ -76,7 +76,8 @@ class KernelTime:
     """A kernel's time and interval in milliseconds, before the table's scale.
 
     Attributes:
-        how: ``measured`` (stored in the table), ``interpolated`` or ``extrapolated``.
+        how: ``measured`` (stored in the table), ``interpolated``, ``borrowed`` (another device's price) or
+            ``extrapolated``.
     """
 
     ms: float
@@ -135,9 +136,15 @@ class KernelPrices:
         roofline = self._roofline(kernel)
         features: Features = kernel.features(self._bytes_per_element)
         ms = roofline.milliseconds(features)
-        if roofline.direct and roofline.op != "other" and roofline.covers(features):
-            return KernelTime(ms, ms, ms, "interpolated")
-        return KernelTime(ms, ms * roofline.low, ms * roofline.high, "extrapolated")
+        if roofline.op == "other" or not roofline.covers(features):
+            how = "extrapolated"
+        elif roofline.borrowed_from:
+            how = "borrowed"
+        else:
+            how = "interpolated" if roofline.direct else "extrapolated"
+        if how == "interpolated":
+            return KernelTime(ms, ms, ms, how)
+        return KernelTime(ms, ms * roofline.low, ms * roofline.high, how)
 
     def _roofline(self, kernel: Kernel) -> Roofline:
         sized = kernel.op + SMALL if kernel.is_small(self._bytes_per_element) else kernel.op

@@ -129,6 +129,8 @@ class Roofline(_Model):
         n_fit: Number of kernels, or of whole networks, that the fit saw.
         intensity: Fewest and most MACs per byte read that the fit saw; None where nobody wrote it down. A convolution
             on the smallest images does little but read its weights.
+        borrowed_from: Table of another device that the price was taken from; empty where it is the device's own. A
+            borrowed price is evidence, with the factors ``low`` and ``high`` around it.
     """
 
     op: str
@@ -143,6 +145,7 @@ class Roofline(_Model):
     high: float = Field(ge=1, le=MOST)
     n_fit: int = Field(ge=0)
     intensity: tuple[float, float] | None = None
+    borrowed_from: str = ""
 
     @property
     def coefficients(self) -> Features:
@@ -186,6 +189,24 @@ class ValidationRow(_Model):
     mac_line_ms: float
 
 
+class KindError(_Model):
+    """How wrong the table is on networks of one kind, each family predicted without itself.
+
+    Attributes:
+        kind: One of `latency_tables.kinds.KINDS`.
+        mean_error: Mean size of the relative errors.
+        mac_line_mean_error: The same for a straight line through MACs.
+        within_interval: Share of the networks inside intervals that have not seen their family.
+    """
+
+    kind: str
+    networks: int = Field(ge=1)
+    families: int = Field(ge=1)
+    mean_error: float
+    mac_line_mean_error: float
+    within_interval: Share
+
+
 class Validation(_Model):
     """How wrong the table tends to be, on networks held out of the fit.
 
@@ -195,6 +216,7 @@ class Validation(_Model):
         mac_line_rmspe: The same for a straight line through MACs, fitted on the same networks.
         interval_coverage: Share of the networks inside intervals that have not seen them either; None where the table
             does not say.
+        by_kind: The errors by kinds of networks, for calibrated tables.
     """
 
     how: str
@@ -208,13 +230,15 @@ class Validation(_Model):
     mac_line_mean_error: float
     mac_line_rmspe: float
     interval_coverage: Share | None = None
+    by_kind: tuple[KindError, ...] = ()
 
 
 class Figure(_Model):
     """One published whole-network figure.
 
     Attributes:
-        features: The network's features summed by kernel class.
+        network: Key in the shipped file of networks (`latency_tables.published_features`); empty elsewhere.
+        features: The network's features summed by kernel class; empty where ``network`` says them.
         use: ``fit``, or ``check`` for figures of another protocol that the fit must not see.
         left_out_ms: Prediction by the fit that has not seen the network's family (for a check: by the whole fit).
         left_out_low_ms: Low end of that prediction's interval, learnt without the family too.
@@ -227,7 +251,8 @@ class Figure(_Model):
     measured_ms: Positive
     published_macs_m: float | None
     macs: int = Field(gt=0)
-    features: dict[str, Features]
+    network: str = ""
+    features: dict[str, Features] = {}
     use: Literal["fit", "check"]
     left_out_ms: Positive
     left_out_low_ms: Milliseconds | None = None
@@ -390,7 +415,13 @@ class LatencyTable(_Priced):
 
     def save(self, path: Path) -> None:
         """Write the table; an existing file is replaced in one step or left as it was."""
-        text = readable(self.model_dump(mode="json", by_alias=True))
+        data = self.model_dump(mode="json", by_alias=True)
+        # There are thousands of these: what is left at its default is left out.
+        data["rooflines"] = [each.model_dump(mode="json", exclude_defaults=True) for each in self.rooflines]
+        data["figures"] = [each.model_dump(mode="json", exclude_defaults=True) for each in self.figures]
+        if not self.validation.by_kind:
+            del data["validation"]["by_kind"]
+        text = readable(data)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

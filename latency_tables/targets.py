@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def load_target(name: str) -> LatencyTable:
         TableError: The target's file is broken.
     """
     name, _, precision = name.partition("@")
-    tables, unreadable = _tables()
+    tables, unreadable = _tables(name)
     if name in tables:
         table = tables[name][1]
         return table.in_precision(precision or table.precision)
@@ -88,7 +89,7 @@ def load_target(name: str) -> LatencyTable:
             raise error
     if name == LOCAL:
         raise _missing_local()
-    raise UnknownNameError("target", name, {*tables, LOCAL})
+    raise UnknownNameError("target", name, {*_tables()[0], LOCAL})
 
 
 def provenance_line(table: LatencyTable) -> str:
@@ -175,10 +176,13 @@ def _missing_local() -> TableMissingError:
     )
 
 
-def _tables() -> tuple[dict[str, tuple[Path, LatencyTable]], dict[Path, TableError]]:
+def _tables(wanted: str = "") -> tuple[dict[str, tuple[Path, LatencyTable]], dict[Path, TableError]]:
+    """All tables by name and alias, and what is wrong with the others; of one name, without reading those of others."""
     tables: dict[str, tuple[Path, LatencyTable]] = {}
     unreadable: dict[Path, TableError] = {}
     for path in _files():
+        if wanted and not _may_be_named(path, wanted):
+            continue
         try:
             table = LatencyTable.load(path)
         except TableError as error:
@@ -188,6 +192,17 @@ def _tables() -> tuple[dict[str, tuple[Path, LatencyTable]], dict[Path, TableErr
             if name not in tables or _precedence(table) >= _precedence(tables[name][1]):
                 tables[name] = (path, table)
     return tables, unreadable
+
+
+def _may_be_named(path: Path, name: str) -> bool:
+    """Whether a file may hold the table of a target: looking for a name costs little beside checking a table."""
+    if path == user_table_path(name) or path.stem == name:
+        return True
+    try:
+        content = path.read_bytes()
+        return json.dumps(name).encode() in content or name.encode() in content
+    except OSError:
+        return True
 
 
 def _files() -> Iterator[Path]:

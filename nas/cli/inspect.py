@@ -10,6 +10,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json, in_range
+from nas.errors import UsageError
 from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
@@ -107,31 +108,70 @@ def spaces(json: Json = False) -> None:
     display.print_table(["space", "what it is", "published networks", "encodings", "MACs"], rows, left=3)
 
 
+_WIDE = 110
+"""Columns of a terminal on which every target has a line of its own."""
+
+
 @handles_errors
-def targets(json: Json = False) -> None:
-    """List the devices with latency tables, and how wrong these tend to be on networks that they have not seen."""
+def targets(
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="Part of a name, a device, a runtime or a precision.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """List the devices with latency tables, how wrong they tend to be, and for which networks to believe them."""
     from latency_tables import target_names
 
-    infos = target_names()
+    infos = [info for info in target_names() if text.casefold() in _searched(info)]
+    if text and not infos:
+        raise UsageError(
+            f"targets: found none with `{text}`, expected part of a name, a device, a runtime or a precision"
+        )
     if json:
         names = ("name", "alias_of", "kind", "description", "error")
-        display.print_json({"schema": 1, "targets": [{name: getattr(info, name) for name in names} for info in infos]})
+        entries = [{**{name: getattr(info, name) for name in names}, "kinds": _kinds(info)} for info in infos]
+        display.print_json({"schema": 1, "targets": entries})
         return
     shown = {info.alias_of: info for info in reversed(infos) if info.alias_of}  # the short name of every table
     rows = [_target_row(info) for info in infos if shown.get(info.name, shown.get(info.alias_of, info)) is info]
-    display.print_table(["target", "kind", "runs on", "error", "MAC line"], rows, left=3, whole=2)
+    if display.output().width >= _WIDE:
+        display.print_table(["target", "kind", "runs on", "believe it for", "error", "MAC line"], rows, left=4, whole=2)
+        return
+    narrow = [[name, f"{kind}: {runs_on}", belief, error] for name, kind, runs_on, belief, error, _ in rows]
+    display.print_table(["target", "runs on", "believe it for", "error"], narrow, left=3)
+
+
+def _searched(info: TargetInfo) -> str:
+    precision = "" if info.table is None else info.table.precision
+    return f"{info.name} {info.alias_of} {info.description} {precision}".casefold()
+
+
+def _kinds(info: TargetInfo) -> dict[str, dict[str, object]]:
+    """The errors by kind of network, and whether the table may be believed for it."""
+    from latency_tables.kinds import believed_kinds
+
+    if info.table is None:
+        return {}
+    believed = believed_kinds(info.table)
+    return {
+        entry.kind: {**entry.model_dump(exclude={"kind"}), "believed": entry.kind in believed}
+        for entry in info.table.validation.by_kind
+    }
 
 
 def _target_row(info: TargetInfo) -> list[str]:
+    from latency_tables.kinds import describe_belief
+
     table = info.table
     if table is None:
-        return [info.name, info.kind, f"{info.description}: {info.error}", "", ""]
+        return [info.name, info.kind, f"{info.description}: {info.error}", "", "", ""]
     threads = "" if table.threads == 1 else f", {table.threads} threads"
     processor = table.device.processor.partition(" (")[0]
     return [
         info.name,
         info.kind,
         f"{processor}, {table.runtime.name} {table.precision}{threads}",
+        describe_belief(table),
         f"{table.validation.mean_error:.1%}",
         f"{table.validation.mac_line_mean_error:.1%}",
     ]

@@ -49,6 +49,14 @@ def show(
             f"{table.interval.low:+.0%} to {table.interval.high:+.0%} ({table.interval.coverage:.0%} coverage)",
         ],
         *(["interval elsewhere", _elsewhere(table)] for _ in range(provenance.kind == "measured")),
+        *(
+            [
+                f"{entry.kind} networks",
+                f"{entry.mean_error:.1%} on {entry.networks} (MAC line {entry.mac_line_mean_error:.1%}),"
+                f" {entry.within_interval:.0%} within their intervals",
+            ]
+            for entry in validation.by_kind
+        ),
         ["kernels", f"{len(table.kernels)} stored, {len(table.rooflines)} classes priced by a roofline"],
         *(["note", note] for note in provenance.notes),
     ]

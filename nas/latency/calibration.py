@@ -185,7 +185,7 @@ def _rebuild(model: str, image_side: int | None) -> RebuiltNetwork:
         return rebuild_published(model, image_side)
     try:
         network = resolve_network(model, image_side)
-        return RebuiltNetwork("", _deployed_graph(network), _design(network))
+        return RebuiltNetwork.of_graph("", _deployed_graph(network), _design(network))
     except (RuntimeError, AssertionError) as error:
         raise CalibrationError(str(error)) from error
 

@@ -96,7 +96,7 @@ def test_rows_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path) -> N
     def rebuild(model: str, image_side: int | None) -> RebuiltNetwork:
         if model == "unknown":
             raise CalibrationError("nobody knows it", "ask around")
-        return RebuiltNetwork("elastic", graph)
+        return RebuiltNetwork.of_graph("elastic", graph)
 
     text = f"model,latency_ms,macs_m\nright,1,{macs * 1.04}\nbare,2,\nunknown,3,\nwrong,4,{macs * 1.2}\n"
     rows = read_figures(written(tmp_path, text)).rows
@@ -118,7 +118,7 @@ def test_macs_that_a_source_rounds_may_differ_by_the_rounding(
     graph = OpGraph([("all", (Op("a", "linear", (SOURCE,), ((1,),), (1,), macs=1_500_000_000),))], (1,))
     text = "model,latency_ms,macs_m\n" + "".join(f"n{number},1,{published}\n" for number in range(count))
     rows = read_figures(written(tmp_path, text)).rows
-    samples, _ = rebuild_figures(rows, lambda model, side: RebuiltNetwork("f", graph), "int8")
+    samples, _ = rebuild_figures(rows, lambda model, side: RebuiltNetwork.of_graph("f", graph), "int8")
     assert len(samples) == (count if kept else 0)
 
 
