@@ -59,7 +59,11 @@ def build(
     threads: Annotated[int, typer.Option(min=1, callback=in_range, help="Threads that compute.")] = 1,
     batch: Annotated[str, typer.Option(help="Images in a batch; with commas a table for each size.")] = "1",
     precision: Annotated[
-        str, typer.Option(help="Precisions of the networks, with commas: `fp32`; `int8` with ONNX Runtime.")
+        str,
+        typer.Option(
+            help="Precisions of the networks, with commas: `fp32`; `int8` with ONNX Runtime and TensorRT, `fp16` with"
+            " TensorRT and OpenVINO's devices."
+        ),
     ] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
     python: Annotated[str, typer.Option(help="Python on the device that has the runtime.")] = "",
@@ -92,7 +96,7 @@ def build(
     request = BuildRequest(groups, target, runtime, threads, networks, name, python, program, seed, allow_busy)
     runtimes = [runtime]
     if target.startswith("aihub:"):
-        if precision != "fp32":
+        if precision != PRECISION:
             raise typer.BadParameter(f"`--precision {precision}`: networks are sent to AI Hub in fp32 only")
     else:
         chosen = runtime or default_runtime(target)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
-from latency_tables import LatencyTable, device_runner
+from latency_tables import LatencyPredictor, LatencyTable, device_runner, load_target
 from latency_tables.build import SampledNetwork, build_table
 from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
 from latency_tables.errors import BusyMachineError, ProfileError
@@ -19,9 +20,11 @@ from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.repeats import Protocol
 from latency_tables.runtimes import RuntimeMissingError, get_runtime, name_in_precision, name_with_provider
 from latency_tables.runtimes.onnx_providers import load_on_provider
+from latency_tables.targets import user_table_path
 from latency_tables.transports import open_transport
 from latency_tables.worker import digest, random_image
-from search_spaces import OpGraph, UnknownNameError
+from nas.cli.main import app
+from search_spaces import OpGraph, UnknownNameError, get_space
 from tests.support.onnx_networks import network_ops, save_network
 
 RECORDED = Path(__file__).parents[2] / "support" / "recorded_gpu"
@@ -125,6 +128,19 @@ def test_a_gpu_that_always_throttles_is_refused_and_tried_anew(gpu: Path, tmp_pa
     assert "--lock-gpu-clocks" in caught.value.hint
     (gpu / "reasons").write_text(IDLE)
     assert build(tmp_path, journal).provenance.protocol["restarted_rounds"] == 2
+
+
+@pytest.mark.slow
+def test_the_command_builds_a_table_of_two_precisions(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--runtime", "tensorrt", "--python", str(RECORDED / "python"), "--precision", "fp32,fp16"]
+    arguments += ["--spaces", "elastic-mini", "--networks", "6", "--batch", "2", "-q"]
+    result = CliRunner().invoke(app, ["latency", "build", *arguments])
+    assert result.exit_code == 0, result.output
+    table = LatencyTable.load(user_table_path("local-tensorrt-batch-2"))
+    assert (table.batch, table.precisions, table.runtime.name) == (2, ("fp32", "fp16"), "TensorRT")
+    assert load_target("local-tensorrt-batch-2@fp16").precision == "fp16"
+    space = get_space("elastic-mini")
+    assert LatencyPredictor(table).graph(space.lower(space.largest), "elastic-mini").ms > 0
 
 
 def test_without_a_driver_nothing_is_measured(gpu: Path, tmp_path: Path) -> None:
