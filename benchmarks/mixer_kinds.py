@@ -21,11 +21,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import nn
+from onnxruntime.quantization import QuantType, quantize_static
+from torch import Tensor, nn
 
 from latency_tables.runtimes.onnx_file import INPUT_NAME, exported_model
-from nas.exporting.formats.base import ExportedNetwork
-from nas.exporting.formats.reduced import INTEGER
 from search_spaces.mixers_blocks import FEED_FORWARDS, MIXERS, FeedForward, Mixer, low_heads
 from search_spaces.mixers_definitions import MIXERS_SPACE
 from supernets.networks import mixers
@@ -70,7 +69,8 @@ def _blocks(number: int, side: int, width: int, positions: bool) -> Iterator[tup
             high, reduction = width - low if low else 0, side // STAGES[-1][0]
             parts = (kind, "cpe") if positions else (kind,)
             sizes = (side, width, HEAD_WIDTH, parts, reduction, definition.kernel, definition.least, (high, low))
-            yield kind, mixers.Mixer(**asdict(Mixer(*sizes))).eval()
+            mixer = mixers.Mixer(**asdict(Mixer(*sizes))).eval()
+            yield kind, mixer.fold() if kind == "hyena" else mixer
     for kind in FEED_FORWARDS:
         name, _, share = kind.partition("repa")
         hidden = RATIO * width
@@ -84,9 +84,27 @@ def _write(block: nn.Module, side: int, width: int, path: Path) -> dict[str, Pat
     paths = {precision: path.with_suffix(f".{precision}.onnx") for precision in ("fp32", "int8")}
     shape: Any = (side * side, width)
     onnx.save(exported_model(block, shape), str(paths["fp32"]))
-    tokens = torch.randn(8, *shape)
-    INTEGER.write(ExportedNetwork(block, paths["fp32"], tokens, lambda: iter([tokens])), paths["int8"])
+    quantize_static(
+        str(paths["fp32"]),
+        str(paths["int8"]),
+        _Reader(torch.randn(8, 1, *shape)),
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
     return paths
+
+
+class _Reader:
+    """Inputs one by one, as ONNX Runtime asks for them."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._inputs = iter(inputs)
+
+    def get_next(self) -> dict[str, Any] | None:
+        tokens = next(self._inputs, None)
+        return None if tokens is None else {INPUT_NAME: tokens.numpy()}
 
 
 def _measure(paths: dict[str, Path], side: int, width: int, repeats: int) -> dict[str, float]:
