@@ -346,11 +346,13 @@ class _Reader:
 def quiet_converters() -> Iterator[None]:
     """Keep the converters' remarks off the terminal."""
     root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers  # one of them adds its own when it is imported
         root.setLevel(level)

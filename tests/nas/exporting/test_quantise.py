@@ -33,18 +33,18 @@ def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_front_of_files_is_written_measured_and_judged(run: Path) -> None:
-    ran = CliRunner().invoke(app, ["quantise", str(run), "--size", "60kB", "--json", "-q"])
+    ran = CliRunner().invoke(app, ["quantise", str(run), "--size", "600kB", "--json", "-q"])
     assert ran.exit_code == 0, ran.output
     found = json.loads(ran.stdout)
     fp32, *front = found["members"]
     assert fp32["kl"] == 0
     assert set(fp32["counts"]) == {"fp32"}
     chosen = found["members"][found["chosen"]]
-    assert chosen["bytes"] <= 60_000 < fp32["bytes"]
+    assert chosen["bytes"] <= 600_000 < fp32["bytes"]
     assert all(0 < member["kl"] and member["ms"] > 0 for member in front)
     assert all((Path(found["folder"]) / member["file"]).exists() for member in front)
     assert found["test"]["fp32"]["images"] == found["test"]["chosen"]["images"] > 0
-    assert "conv1" in " ".join(found["left_in_fp32"]) or found["left_in_fp32"]
+    assert found["left_in_fp32"]
     ran = CliRunner().invoke(app, ["export", str(run), "--format", "onnx-mixed", "--json"])
     assert ran.exit_code == 0, ran.output
     written = json.loads(ran.stdout)["proof"]["formats"]["onnx-mixed"]
