@@ -5,7 +5,7 @@ Legend of array suffixes: n genotypes, c choices, m networks of a pool.
 
 from __future__ import annotations
 
-import json
+import csv
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from scipy.spatial.distance import cdist
 from trained_vits import TrainedSet, load_trained_sets, lower
 
 from latency_tables import LatencyPredictor, load_target
+from nas.controllers.proposals import distinct
+from nas.evaluation.accuracy_table import AccuracyTable
 from search_spaces import Choice, Genotypes, Op, SearchSpace, Slot, get_space
 
 Floats = npt.NDArray[np.float64]
@@ -175,14 +177,13 @@ def table_world(space: SearchSpace, path: Path) -> World:
     from sklearn.ensemble import GradientBoostingRegressor
     from sklearn.model_selection import cross_val_predict
 
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    genotypes = np.array([line["genotype"] for line in lines], dtype=np.int8)
-    truth_n = np.array([line["quality"] for line in lines])
+    known = AccuracyTable.read(path, space).accuracy
+    genotypes, truth_n = space.encode(list(known)), np.array(list(known.values()))
     model = GradientBoostingRegressor(n_estimators=300, learning_rate=0.05, max_depth=4, random_state=0)
     held_out_n = cross_val_predict(model, genotypes, truth_n, cv=5)
     noise = float(np.std(truth_n - held_out_n))
     explained = 1.0 - noise**2 / float(np.var(truth_n))
-    print(f"{path.name}: {len(lines)} networks, quality {truth_n.min():.4f} to {truth_n.max():.4f}")
+    print(f"{path.name}: {len(known)} networks, quality {truth_n.min():.4f} to {truth_n.max():.4f}")
     print(f"trees explain {explained:.0%} of the variance of held-out networks; noise {noise:.4f}")
     model.fit(genotypes, truth_n)
     memory: dict[bytes, float] = {}
@@ -207,11 +208,13 @@ def write_table(run: Path, path: Path, networks: int) -> None:
     supernet, metadata = load_supernet(supernet_checkpoint(run), "cpu")
     space = get_space(metadata["space"])
     evaluator = SupernetEvaluator(supernet, load_data(metadata["data"]["source"], metadata["data"]["image_side"]))
-    genotypes = space.sample(networks, np.random.default_rng(0))
-    done = len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
-    with path.open("a", encoding="utf-8") as file:
-        for genotype, architecture in zip(genotypes[done:], space.decode(genotypes[done:]), strict=True):
+    drawn = distinct(space.sample(2 * networks, np.random.default_rng(0)))[:networks]
+    done = len(path.read_text(encoding="utf-8").splitlines()) - 1 if path.exists() else -1
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if done < 0:
+            writer.writerow(["architecture", "accuracy", "cross_entropy"])
+        for architecture in space.decode(drawn[max(done, 0) :]):
             result = evaluator.evaluate(architecture, 0)
-            line = {"genotype": genotype.tolist(), "quality": result.objective, **result.scores}
-            file.write(json.dumps(line) + "\n")
+            writer.writerow([architecture.to_json(), result.objective, result.scores["cross_entropy"]])
             file.flush()

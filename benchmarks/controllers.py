@@ -18,8 +18,8 @@ the noise itself.
 ``--proposals`` measures what proposing costs once 1,000 networks of `elastic` have been evaluated.
 
     python benchmarks/controllers.py --trained TRUTH.json [--set NAME ...] [--seeds 10] [--first-seed 0] [--json FILE]
-    python benchmarks/controllers.py --evaluate RUN --networks 2000 --table TABLE.jsonl
-    python benchmarks/controllers.py --table TABLE.jsonl [--space elastic-mini]
+    python benchmarks/controllers.py --evaluate RUN --networks 2000 --table TABLE.csv
+    python benchmarks/controllers.py --table TABLE.csv [--space elastic-mini]
     python benchmarks/controllers.py --proposals
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", metavar="NAME", help="sets and tasks of --trained, such as `pit flowers_kd`"
     )
-    parser.add_argument("--table", type=Path, help="JSON lines of evaluated networks")
+    parser.add_argument("--table", type=Path, help="CSV file of evaluated networks")
     parser.add_argument("--evaluate", type=Path, metavar="RUN", help="evaluate networks of its supernet into --table")
     parser.add_argument("--networks", type=int, default=2000)
     parser.add_argument("--space", default="elastic-mini", help="of the table")

@@ -197,6 +197,24 @@ class LatencyPredictor:
         ms, low, high, outside = self._network(totals[:, None], group)
         return Latency(float(ms[0]), float(low[0]), float(high[0]), self.table.provenance.kind, bool(outside[0]))
 
+    def graphs(self, graphs: Sequence[OpGraph]) -> Latencies:
+        """The latencies of many networks; blocks whose operators are one object in several are priced once.
+
+        Where tensors stay in integers across blocks each network is priced as a whole.
+        """
+        known: dict[int, Sequence[float]] = {}
+        totals = np.zeros((6, len(graphs)))
+        for number, graph in enumerate(graphs):
+            if self._fusion.is_int8:
+                totals[:, number] = self._block(tuple(graph.ops()))
+                continue
+            for _, ops in graph.blocks:
+                if id(ops) not in known:
+                    known[id(ops)] = self._block(ops)
+                totals[:, number] += known[id(ops)]
+        ms, low, high, outside = self._network(totals, "")
+        return Latencies(ms, low, high, self.table.provenance.kind, outside)
+
     def breakdown(self, graph: OpGraph) -> tuple[ClassTime, ...]:
         """The network's time by kernel class, the largest share first; the table's overhead is in none of them."""
         by_class: dict[str, list[tuple[Kernel, KernelTime]]] = {}

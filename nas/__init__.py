@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.finishing.finish import FinishResult, finish
     from nas.growth.grow import scale
     from nas.importing.published import ImportResult, import_supernet
+    from nas.picking.pick import pick
     from nas.result import SearchResult, load_result
     from nas.runs.front import FrontMember
     from nas.searching.preview import Preview, preview
@@ -36,6 +37,7 @@ _HOMES = {
     "import_supernet": "nas.importing.published",
     "load": "nas.exporting.export",
     "load_result": "nas.result",
+    "pick": "nas.picking.pick",
     "preview": "nas.searching.preview",
     "scale": "nas.growth.grow",
     "search": "nas.searching.search",
@@ -57,6 +59,7 @@ __all__ = [
     "import_supernet",
     "load",
     "load_result",
+    "pick",
     "preview",
     "scale",
     "search",

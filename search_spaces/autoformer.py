@@ -18,6 +18,7 @@ import numpy as np
 from search_spaces.architecture import Architecture
 from search_spaces.autoformer_blocks import AutoformerBlock, AutoformerLayer, Head
 from search_spaces.autoformer_definitions import HEAD_WIDTH, AutoformerDefinition
+from search_spaces.errors import ArchitectureError
 from search_spaces.graph import Shape
 from search_spaces.resnas_blocks import PatchEmbed
 from search_spaces.space import BlockSpec, Choice, Genotypes, SearchSpace, Slot
@@ -124,6 +125,36 @@ class AutoformerSpace(SearchSpace):
         """The published networks of this space."""
         smallest = dict(self.smallest.settings)
         return {name: self.from_values({**smallest, **values}) for name, values in self.definition.named.items()}
+
+    def from_text(self, text: str) -> Architecture:
+        """The architecture ``width;depth;heads;ratios``, heads and ratios of the blocks with blanks or commas between.
+
+        Raises:
+            ArchitectureError: It is of another form, or no network of the space.
+        """
+        parts = [part.replace(",", " ").split() for part in text.split(";")]
+        try:
+            (width,), (depth,), heads, ratios = parts
+            values = {**dict(self.smallest.settings), "width": int(width), "depth": int(depth)}
+            for number, (count, ratio) in enumerate(zip(heads, ratios, strict=True)):
+                values[f"blocks.{number}.heads"] = int(count)
+                values[f"blocks.{number}.ratio"] = round(10 * float(ratio))
+            if len(heads) != int(depth):
+                raise ValueError
+        except (ValueError, OverflowError):
+            raise ArchitectureError(
+                f"space `{self.name}`: found `{text[:60]}`, expected `width;depth;heads;ratios` with heads and ratio of"
+                f" each block, for example `{self._text(self.smallest)}`"
+            ) from None
+        return self.from_values(values)
+
+    @staticmethod
+    def _text(architecture: Architecture) -> str:
+        """What `from_text` reads."""
+        blocks = range(architecture["depth"])
+        heads = " ".join(f"{architecture[f'blocks.{number}.heads']}" for number in blocks)
+        ratios = " ".join(f"{architecture[f'blocks.{number}.ratio'] / 10:g}" for number in blocks)
+        return f"{architecture['width']};{architecture['depth']};{heads};{ratios}"
 
 
 class PrenasSpace(AutoformerSpace):

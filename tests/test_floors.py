@@ -29,7 +29,7 @@ FLOORS = (
     {"scores", "latency", "quantisation"},
     {"evaluation"},
     {"executors", "exporting"},
-    {"training", "result", "testing"},
+    {"training", "result", "testing", "picking"},
     {"finishing", "growth", "importing"},
     {"searching"},
     {"__init__"},

@@ -56,7 +56,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_documents_have_commands() -> None:
     shown = {line.split()[0] for _, line in SHOWN}
     names = "correlate data env export finish import inspect latency profile quantise report scale score search spaces"
-    assert shown == {*names.split(), "targets", "train", "watch"}
+    assert shown == {*names.split(), "targets", "train", "watch", "pick"}
     assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
 
@@ -105,3 +105,5 @@ def test_the_first_command_prints_a_front_and_what_to_do_next(tmp_path: Path) ->
     assert "written to runs/elastic-pixel6-1" in result.stderr
     assert "next: nas report" in result.stderr
     assert "calibrated" in result.stderr
+    assert "networks are ranked by capacity, which is size, and not by accuracy" in result.stderr
+    assert "nas pick --target pixel6\n" in result.stderr

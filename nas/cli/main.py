@@ -16,6 +16,7 @@ from nas.cli import (
     inspect,
     latency,
     outcome,
+    pick,
     profile,
     quantise,
     scale,
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("profile", cls=PanelCommand)(profile.profile)
+app.command("pick", cls=PanelCommand)(pick.pick)
 app.command("search", cls=PanelCommand)(search.search)
 app.command("train", cls=PanelCommand)(train.train)
 app.command("import", cls=PanelCommand)(import_file.import_file)

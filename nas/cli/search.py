@@ -69,6 +69,7 @@ def search(
 
 def _show(result: SearchResult) -> None:
     from nas.cli.front_table import show_fronts
+    from nas.report.ranking import by_accuracy, is_untrained, ranked_by
 
     document = result.document
     show_fronts(result)
@@ -79,6 +80,10 @@ def _show(result: SearchResult) -> None:
     if any(latency["extrapolated"] for entry in document["front"] for latency in entry["latency"].values()):
         display.say(display.RANGES)
     _show_verified(document.get("verified"))
+    if is_untrained(result):
+        display.say(f"{ranked_by(result)} By accuracy:")
+        for command in by_accuracy(result):
+            display.say(f"      {command}")
     display.say(f"written to {display.short(result.run)}")
     display.say(f"next: nas report {display.quoted(result.run)}")
     if "verified" in document:

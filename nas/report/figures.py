@@ -95,23 +95,28 @@ def draw_front(front: SearchFront, trials: Sequence[Trial]) -> plotly.graph_obje
     if measured is not None and verified is not None:
         figure.add_trace(_measured(verified, measured, front))
     better = "higher" if lead.is_maximised else "lower"
-    _style(
+    style(
         figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, {better} is better", percent=is_share(name)
     )
     if front.limit_ms is not None:
-        figure.add_vline(
-            x=front.limit_ms,
-            line={"color": COLOURS["limit"], "width": 1.5, "dash": "dash"},
-            annotation={
-                "text": f"limit {front.limit_ms:g} ms",
-                "yref": "paper",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "xanchor": "right",
-                "font": {"color": COLOURS["limit"]},
-            },
-        )
+        mark_limit(figure, front.limit_ms)
     return figure
+
+
+def mark_limit(figure: Any, limit_ms: float) -> None:
+    """Draw a limit on latency into a figure whose horizontal axis is latency."""
+    figure.add_vline(
+        x=limit_ms,
+        line={"color": COLOURS["limit"], "width": 1.5, "dash": "dash"},
+        annotation={
+            "text": f"limit {limit_ms:g} ms",
+            "yref": "paper",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "xanchor": "right",
+            "font": {"color": COLOURS["limit"]},
+        },
+    )
 
 
 def draw_progress(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.graph_objects.Figure, ...]:
@@ -133,7 +138,7 @@ def draw_progress(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.gra
             showlegend=False,
         )
     )
-    _style(volume, "networks evaluated", "hypervolume (share of the box)", height=330)
+    style(volume, "networks evaluated", "hypervolume (share of the box)", height=330)
     course = graph_objects.Figure(_cloud(done, [trial.number for trial in done], front))
     course.add_trace(
         graph_objects.Scatter(
@@ -146,7 +151,7 @@ def draw_progress(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.gra
             hoverinfo="skip",
         )
     )
-    _style(course, "trial number", axis_label(name), percent=is_share(name), height=330)
+    style(course, "trial number", axis_label(name), percent=is_share(name), height=330)
     return volume, course
 
 
@@ -161,7 +166,7 @@ def draw_size(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.graph_o
         members = members_of(front)
         millions = [member.value(size) / 1e6 for member in members]
         figure.add_trace(_marker(members, millions, front, "front", "front", "circle", 8))
-        _style(figure, label, axis_label(name), percent=is_share(name), height=330)
+        style(figure, label, axis_label(name), percent=is_share(name), height=330)
         figures.append(figure)
     return tuple(figures)
 
@@ -203,14 +208,14 @@ def _front_trace(members: Sequence[FrontMember], front: SearchFront) -> Any:
     trace = _marker(members, [record.ms for record in records], front, "front", "front", "circle", 8)
     trace.mode = "lines+markers"
     trace.line = {"color": COLOURS["front"], "width": 2, "shape": "hv"}
-    trace.error_x = _whiskers(records, "front")
+    trace.error_x = whiskers(records, "front")
     trace.name = "front, with interval"
     return trace
 
 
 def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
     trace = _marker([member], [record.ms], front, "measured", "measured on the device", "diamond", 13)
-    trace.error_x = _whiskers([record], "measured")
+    trace.error_x = whiskers([record], "measured")
     shipped = verified_share(front, "search_accuracy")
     if shipped is not None and lead_of(front.objectives).name == ACCURACY:
         trace.y, trace.name = [shipped], "what ships, measured on the device"
@@ -218,7 +223,8 @@ def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
     return trace
 
 
-def _whiskers(records: Sequence[Latency], role: str) -> dict[str, Any]:
+def whiskers(records: Sequence[Latency], role: str) -> dict[str, Any]:
+    """Error bars along the axis of latency, in the colour of a role."""
     return {
         "type": "data",
         "symmetric": False,
@@ -242,7 +248,8 @@ def _hover(entry: Trial | FrontMember, front: SearchFront, *, choices: bool) -> 
     return "<br>".join([f"trial {entry.number}", *filter(None, lines)])
 
 
-def _style(figure: Any, x_label: str, y_label: str, *, percent: bool = False, height: int = 480) -> None:
+def style(figure: Any, x_label: str, y_label: str, *, percent: bool = False, height: int = 480) -> None:
+    """Give a figure its axes, and the look of the page."""
     size = {"size": 13}
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
     figure.update_layout(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,6 +14,7 @@ from nas.report import sections
 from nas.report.checks import checks_section, robustness_section
 from nas.report.kinds import kinds_section
 from nas.report.markup import Figures, escape
+from nas.report.ranking import ranking_section
 from nas.report.reading import ReportData, read_run
 from nas.report.shipping import shipping_section
 
@@ -43,6 +45,7 @@ def render(run: ReportData) -> str:
     body = [
         sections.headline(run),
         sections.recommendation(run),
+        ranking_section(run),
         sections.front_section(run, figures),
         kinds_section(run),
         sections.network_section(run),
@@ -53,10 +56,21 @@ def render(run: ReportData) -> str:
         shipping_section(run),
         sections.sources_section(run),
     ]
+    return assemble(f"Report: {sections.title(run)}", body, figures)
+
+
+def assemble(title: str, body: Sequence[str], figures: Figures) -> str:
+    """A page that holds all it needs.
+
+    Args:
+        title: Plain text.
+        body: Sections as HTML; empty ones are left out.
+        figures: What they draw.
+    """
     plotly = _plotly() if figures.documents else ""
     script = _resource("page.js") if figures.documents else ""
     return Template(_resource("template.html")).substitute(
-        title=escape(f"Report: {sections.title(run)}"),
+        title=escape(title),
         policy=_policy(plotly, script),
         style=_resource("page.css"),
         body="\n".join(filter(None, body)),

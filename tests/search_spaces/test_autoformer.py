@@ -66,3 +66,22 @@ def test_networks_that_were_not_trained_are_moved_to_those_that_were() -> None:
     assert {each["depth"] for each in networks if each["width"] == 240} == {12, 14}
     assert {each["blocks.1.ratio"] for each in networks if each["width"] == 240} == {35, 40}
     assert {each["blocks.0.ratio"] for each in networks} == {40}
+
+
+def test_networks_are_written_in_one_line() -> None:
+    space = get_space("autoformer-tiny")
+    ratios = "3.5 3.5 3.0 3.5 3.0 3.0 4.0 4.0 3.5 4.0 3.5 4.0 3.5"
+    text = f"192;13;{' '.join(['3'] * 10)} 4 3 3;{ratios}"
+    assert space.from_text(text) == space.named["published"]
+    assert space.from_text(text.replace(" ", ",")) == space.named["published"]
+    for broken in (
+        "192;13",
+        text.replace("13;", "12;"),
+        text.replace("192", "wide"),
+        text + ";1",
+        "nan;1;1;1",
+    ):
+        with pytest.raises(ArchitectureError, match="expected `width;depth;heads;ratios`"):
+            space.from_text(broken)
+    with pytest.raises(ArchitectureError, match="`width` is 200, expected one of 192"):
+        space.from_text(text.replace("192", "200"))

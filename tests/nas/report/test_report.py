@@ -149,6 +149,16 @@ def test_page_has_every_section(make_run: MakeRun) -> None:
     assert "calibrated from 22 published figures" in page.text
 
 
+def test_page_of_untrained_networks_says_what_would_rank_by_accuracy(make_run: MakeRun) -> None:
+    run = make_run()
+    page = Page(build_report(run))
+    assert "networks are ranked by length distortion, and not by accuracy" in page.text
+    assert f"nas pick --target {TARGET} --limit 16ms" in page.text
+    (run / "front.json").write_text((run / "front.json").read_text().replace("length_distortion", "accuracy"))
+    (run / "trials.jsonl").write_text((run / "trials.jsonl").read_text().replace("length_distortion", "accuracy"))
+    assert "What would rank by accuracy" not in Page(build_report(run)).text
+
+
 def test_headline_and_recommendation_give_the_numbers(make_run: MakeRun) -> None:
     run = make_run()
     document = json.loads((run / "front.json").read_text())

@@ -1,0 +1,1 @@
+"""Choosing among trained networks whose accuracy others have published, without training anything."""
