@@ -48,7 +48,7 @@ def test_a_front_of_files_is_written_measured_and_judged(run: Path) -> None:
     ran = CliRunner().invoke(app, ["export", str(run), "--format", "onnx-mixed", "--json"])
     assert ran.exit_code == 0, ran.output
     written = json.loads(ran.stdout)["proof"]["formats"]["onnx-mixed"]
-    assert written["bytes"] == chosen["bytes"]
+    assert written["bytes"] == pytest.approx(chosen["bytes"], rel=0.05)
 
 
 @pytest.mark.slow
