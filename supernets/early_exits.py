@@ -271,7 +271,7 @@ def train_exits(
 
 def _loss(logits_BK: Tensor, labels_B: Tensor, taught_BK: Tensor) -> Tensor:
     log_BK = (logits_BK / TEMPERATURE).log_softmax(dim=-1)
-    taught = F.kl_div(log_BK, taught_BK, reduction="mean") * TEMPERATURE**2
+    taught = F.kl_div(log_BK, taught_BK, reduction="sum") * TEMPERATURE**2 / log_BK.numel()
     return LABEL_SHARE * F.cross_entropy(logits_BK, labels_B) + (1 - LABEL_SHARE) * taught
 
 
