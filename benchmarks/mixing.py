@@ -70,6 +70,11 @@ class TiedSpace(MixersSpace):
             for parity in PARITIES
         }
 
+    @property
+    def named(self) -> dict[str, Architecture]:  # type: ignore[override]
+        """None: most have other kinds."""
+        return {}
+
     def repair(self, genotypes: Genotypes) -> Genotypes:
         """With the mixers of the kind."""
         tied = genotypes.copy()

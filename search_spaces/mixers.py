@@ -57,7 +57,9 @@ class MixersSpace(SearchSpace):
         self.description = definition.description
         self.image_side = definition.image_side
         self.classes = classes or definition.classes
-        self.representatives = ("smallest", *self.homogeneous)
+        offered = {kind for stage in definition.stages for kind in stage.mixers}
+        self._offered = tuple(kind for kind in MIXERS if kind in offered)
+        self.representatives = ("smallest", *self._offered)
 
     # -- choices -------------------------------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class MixersSpace(SearchSpace):
         """For each kind of mixer the network that has no other, where stages offer it, and else what stands for it."""
         base = self.definition.homogeneous
         networks = {}
-        for kind in sorted({kind for stage in self.definition.stages for kind in stage.mixers}, key=MIXERS.index):
+        for kind in self._offered:
             candidates = (kind, *SUBSTITUTES.get(kind, ()))
             mixers = [next(each for each in candidates if each in stage.mixers) for stage in self.definition.stages]
             networks[kind] = self._network(replace(base, mixers=tuple((mixer, mixer) for mixer in mixers)))
