@@ -91,7 +91,9 @@ class RuntimeContract(ABC):
             entry = KernelEntry(
                 op=kernel.op, key=kernel.key, features=kernel.features(4), runs=1, networks=1, how="in_situ", **times
             )
-            assert entry.key.startswith(entry.op)
+            kind, at, precision = entry.op.partition("@")
+            assert entry.key.startswith(kind)
+            assert entry.key.endswith(f"{at}{precision}")
         assert sum(kernel.macs for kernel in kernels) == graph.macs
         assert len(kernels) <= sum(1 for _ in graph.ops())
 
