@@ -10,7 +10,6 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json, in_range
-from nas.errors import UsageError
 from nas.objectives.units import format_count
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ def targets(
 ) -> None:
     """List the devices with latency tables, how wrong they tend to be, and for which networks to believe them."""
     from latency_tables import target_names
+    from nas.errors import UsageError
 
     infos = [info for info in target_names() if text.casefold() in _searched(info)]
     if text and not infos:
