@@ -145,5 +145,6 @@ def test_a_caller_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["", "phone", "local:x", "ssh:", "usb:1"])
 def test_unknown_targets_say_what_there_is(target: str) -> None:
-    with pytest.raises(TransportError, match=r"expected `local`, `ssh:user@host\[:port\]` or `adb:SERIAL`"):
+    expected = r"expected `local`, `browser`, `ssh:user@host\[:port\]`, `adb:SERIAL` or `aihub:DEVICE`"
+    with pytest.raises(TransportError, match=expected):
         open_transport(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from supernets import Supernet
 from supernets.errors import DataError
 from supernets.least_squares import DegenerateError
 from supernets.timm_models import calibration_rows, compensation
+from supernets.timm_models.branches import WRITERS
 from supernets.timm_models.compensation import NONE, PREFIX, SEQUENTIAL, Compensator
 from tests.support.timm_networks import images, made, timm_space
 
@@ -90,8 +93,8 @@ def test_blocks_in_front_of_the_first_cut_are_kept(model: str, monkeypatch: pyte
 
 def _scale(state: dict[str, Tensor], name: str) -> Tensor:
     """What a block scales the outputs of a layer by: rounding errors of the stream count for more in front of it."""
-    for writer, scales in compensation.SCALES.items():
-        block = name.removesuffix(f"{writer}.weight")
+    for branch, scales in compensation.SCALES.items():
+        block = re.sub(rf"{branch}\.({'|'.join(WRITERS)})\.weight$", "", name)
         for scale in scales if block != name else ():
             if f"{block}{scale}" in state:
                 return state[f"{block}{scale}"][:, None]
