@@ -32,7 +32,7 @@ def test_training_search_and_delivery(tmp_path: Path) -> None:
 
     result = nas.search(limit_ms=1.0, supernet=trained.run, evaluations=4, output=tmp_path / "run")
     assert result.objective == "accuracy"
-    member, verified = result.pick("knee"), result.document["verified"]
+    member, verified = result.pick(), result.document["verified"]
     assert verified["number"] == member.number
     assert 0 <= verified["test_accuracy"] <= 1
     network = nas.load(result.run / verified["export"])
