@@ -13,8 +13,8 @@ from nas.events import Progress, StageProgress
 from nas.records.trial import Trial
 from search_spaces import SearchSpace
 
-MEMBERS = 12
-REPEATS = 2
+MEMBERS = 8
+REPEATS = 1
 KEY = "length_distortion"
 
 
