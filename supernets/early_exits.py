@@ -250,10 +250,10 @@ def train_exits(
         for x_BCHW, labels_B in images.train_batches(BATCH_SIZE, seed, epoch):
             flows: dict[int, Tensor] = {}
             with torch.no_grad():
-                taught_BK = (chain.run(x_BCHW, flows.__setitem__) / TEMPERATURE).softmax(dim=-1)
+                taught_BK = chain.run(x_BCHW, flows.__setitem__)
             labels_B = labels_B.to(chain.device)
             loss = torch.stack(
-                [_loss(found(flows[number]), labels_B, taught_BK) for (number, _), found in exits.items()]
+                [taught_loss(found(flows[number]), labels_B, taught_BK) for (number, _), found in exits.items()]
             ).sum()
             if not torch.isfinite(loss):
                 raise TrainingError(f"exits: the loss is {loss.item()} at step {step}")
@@ -269,7 +269,9 @@ def train_exits(
     return exits
 
 
-def _loss(logits_BK: Tensor, labels_B: Tensor, taught_BK: Tensor) -> Tensor:
+def taught_loss(logits_BK: Tensor, labels_B: Tensor, teacher_BK: Tensor) -> Tensor:
+    """Cross-entropy with labels, and beside it the distance from a teacher's logits at `TEMPERATURE`."""
+    taught_BK = (teacher_BK / TEMPERATURE).softmax(dim=-1)
     log_BK = (logits_BK / TEMPERATURE).log_softmax(dim=-1)
     taught = F.kl_div(log_BK, taught_BK, reduction="sum") * TEMPERATURE**2 / log_BK.numel()
     return LABEL_SHARE * F.cross_entropy(logits_BK, labels_B) + (1 - LABEL_SHARE) * taught

@@ -30,7 +30,7 @@ FLOORS = (
     {"evaluation"},
     {"executors", "exporting"},
     {"training", "result", "testing", "picking"},
-    {"finishing", "growth", "importing"},
+    {"finishing", "growth", "importing", "splitting"},
     {"searching"},
     {"__init__"},
     {"cli"},

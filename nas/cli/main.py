@@ -22,6 +22,7 @@ from nas.cli import (
     scale,
     score,
     search,
+    split,
     train,
     watch,
 )
@@ -47,6 +48,7 @@ app.command("finish", cls=PanelCommand)(finish.finish)
 app.command("scale", cls=PanelCommand)(scale.scale)
 app.command("export", cls=PanelCommand)(outcome.export)
 app.command("quantise", cls=PanelCommand)(quantise.quantise)
+app.command("split", cls=PanelCommand)(split.split)
 app.command("report", cls=PanelCommand)(outcome.report)
 app.command("watch", cls=PanelCommand)(watch.watch)
 app.add_typer(data.app, name="data")
