@@ -19,6 +19,7 @@ from nas.report.reading import (
     is_point,
     measured_latency,
     members_of,
+    original_point,
     parse_front,
     parse_trials,
     points_of,
@@ -38,6 +39,7 @@ COLOURS = {
     "front": "#2457c5",
     "pick": "#c2410c",
     "measured": "#0f766e",
+    "original": "#7c3aed",
     "limit": "#a3323b",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -94,6 +96,9 @@ def draw_front(front: SearchFront, trials: Sequence[Trial]) -> plotly.graph_obje
     verified = verified_member(front) or pick
     if measured is not None and verified is not None:
         figure.add_trace(_measured(verified, measured, front))
+    original = original_point(front)
+    if original is not None and name == ACCURACY:
+        figure.add_trace(_original(*original))
     better = "higher" if lead.is_maximised else "lower"
     style(
         figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, {better} is better", percent=is_share(name)
@@ -109,7 +114,7 @@ def mark_limit(figure: Any, limit_ms: float) -> None:
         x=limit_ms,
         line={"color": COLOURS["limit"], "width": 1.5, "dash": "dash"},
         annotation={
-            "text": f"limit {limit_ms:g} ms",
+            "text": f"limit {limit_ms:.5g} ms",
             "yref": "paper",
             "y": 1.0,
             "yanchor": "bottom",
@@ -221,6 +226,22 @@ def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
         trace.y, trace.name = [shipped], "what ships, measured on the device"
     trace.hovertext = [f"<b>measured {interval(record)}</b><br>{_hover(member, front, choices=True)}"]
     return trace
+
+
+def _original(record: Latency, accuracy: float) -> Any:
+    import plotly.graph_objects as graph_objects
+
+    return graph_objects.Scatter(
+        x=[record.ms],
+        y=[accuracy],
+        mode="markers",
+        name="the whole model",
+        marker={"color": COLOURS["original"], "size": 12, "symbol": "square"},
+        meta={"role": "original"},
+        error_x=whiskers([record], "original"),
+        hovertext=[f"<b>the whole model: accuracy {accuracy:.2%}</b><br>predicted {interval(record)}"],
+        hoverinfo="text",
+    )
 
 
 def whiskers(records: Sequence[Latency], role: str) -> dict[str, Any]:

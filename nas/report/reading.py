@@ -11,7 +11,7 @@ from typing import Any
 
 from latency_tables.predictor import Latency
 from nas.errors import RunError
-from nas.objectives.objective import Objective, lead_of
+from nas.objectives.objective import ACCURACY, Objective, lead_of
 from nas.records.files import read_json
 from nas.records.network import read_latency
 from nas.records.trial import State, Trial, parse_trial
@@ -85,11 +85,25 @@ def measured_latency(front: SearchFront) -> Latency | None:
     Raises:
         RunError: What stands there is no latency.
     """
-    latencies = section_of(front, "verified").get("latency")
+    return _latency_in(front, "verified")
+
+
+def original_point(front: SearchFront) -> tuple[Latency, float] | None:
+    """Predicted latency on the target and accuracy of the model that networks were cut out of; None without one.
+
+    Raises:
+        RunError: What stands there is no latency.
+    """
+    latency, accuracy = _latency_in(front, "model"), _share_in(front, "model", ACCURACY)
+    return None if latency is None or accuracy is None else (latency, accuracy)
+
+
+def _latency_in(front: SearchFront, section: str) -> Latency | None:
+    latencies = section_of(front, section).get("latency")
     if not isinstance(latencies, dict) or front.target not in latencies:
         return None
     try:
-        return read_latency(latencies, front.target, "verified.latency.")
+        return read_latency(latencies, front.target, f"{section}.latency.")
     except ValueError as error:
         raise RunError(f"`{front.run / FRONT_FILE}`: {error}") from error
 
@@ -102,7 +116,11 @@ def verified_member(front: SearchFront) -> FrontMember | None:
 
 def verified_share(front: SearchFront, name: str) -> float | None:
     """An accuracy in [0, 1] that was found out about what ships; None where the document has none."""
-    share = section_of(front, "verified").get(name)
+    return _share_in(front, "verified", name)
+
+
+def _share_in(front: SearchFront, section: str, name: str) -> float | None:
+    share = section_of(front, section).get(name)
     if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share):
         return None
     return float(share)

@@ -26,7 +26,7 @@ FRONT_HEIGHT, SMALL_HEIGHT = 480, 330
 def headline(run: ReportData) -> str:
     """Title and the result in a sentence."""
     front = run.front
-    limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:g} ms"
+    limit = "" if front.limit_ms is None else f" under a limit of {front.limit_ms:.5g} ms"
     networks = f"{plural(front.evaluated, 'network')} of {space_words(front.space)}"
     sentence = f"The search evaluated {networks} for {front.target}{limit}"
     latencies = [member.latency[front.target].ms for member in members_of(front) if front.target in member.latency]
@@ -56,7 +56,7 @@ def headline(run: ReportData) -> str:
 
 def title(run: ReportData) -> str:
     """The page's title: space, target, bound."""
-    limit = "" if run.front.limit_ms is None else f" within {run.front.limit_ms:g} ms"
+    limit = "" if run.front.limit_ms is None else f" within {run.front.limit_ms:.5g} ms"
     return f"{space_words(run.front.space)} on {run.front.target}{limit}"
 
 

@@ -526,3 +526,8 @@ def test_accuracy_is_written_in_per_cent() -> None:
     figure = front_figure(document)
     assert figure.layout.yaxis.tickformat == ".1%"
     assert figure.layout.yaxis.title.text == "accuracy, higher is better"
+    latency = document["front"][-1]["latency"]
+    document["model"] = {"name": "m", "weights": "w", "license": None, "accuracy": 0.6, "latency": latency}
+    whole = front_figure(document).data[-1]
+    assert (whole.name, *whole.y) == ("the whole model", 0.6)
+    assert whole.x[0] == latency[TARGET]["ms"]
