@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_lines import alternatives, mentioned_commands, parse, shown_commands, unknown_options
+from tests.support.command_lines import (
+    alternatives,
+    command_names,
+    mentioned_commands,
+    parse,
+    shown_commands,
+    unknown_options,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,8 +62,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_documents_have_commands() -> None:
     shown = {line.split()[0] for _, line in SHOWN}
-    names = "correlate data env export finish import inspect latency profile quantise report scale score search spaces"
-    assert shown == {*names.split(), "targets", "train", "watch", "pick"}
+    assert shown == command_names()
     assert len(SHOWN) >= 60
     assert len(QUICK) >= 4
 

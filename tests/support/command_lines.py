@@ -43,6 +43,13 @@ def mentioned_commands(document: str) -> Iterator[str]:
             yield code[start.end() :]
 
 
+def command_names() -> set[str]:
+    """The words that may follow `nas`."""
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    return set(command.commands)
+
+
 def alternatives(line: str) -> Iterator[list[str]]:
     """Its words, once for every choice that `a|b` outside of quotes leaves; an ellipsis is no word."""
     reader = shlex.shlex(line, posix=False)
