@@ -97,19 +97,24 @@ def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
 @handles_errors
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of `nas search`.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="Run folder of another search, to compare with the first.")
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     robust: Annotated[
         bool, typer.Option("--robust", help="Judge what was exported on disturbed test images first.")
     ] = False,
 ) -> None:
-    """Write a run as one self-contained page."""
-    from nas.report import build_report
+    """Write a run as one self-contained page, or two runs beside one another."""
+    from nas.report import build_comparison, build_report
 
+    if robust and other is not None:
+        raise typer.BadParameter("`--robust` goes with one run", param_hint="'--robust'")
     if robust:
         from nas.exporting.robust import note_robustness
 
         note_robustness(run)
-    path = build_report(run)
+    path = build_report(run) if other is None else build_comparison(run, other)
     typer.echo(os.fspath(path))
     if open_page:
         webbrowser.open(path.resolve().as_uri())

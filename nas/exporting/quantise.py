@@ -33,6 +33,7 @@ from nas.quantisation.choose import Candidates, counts, find_candidates
 from nas.quantisation.program import Assignment
 from nas.quantisation.sensitivity import divergence
 from nas.records.files import write_json
+from nas.report.statistics import share_interval
 from supernets.data.image_data import ImageData, Part
 
 DOCUMENT = "quantised.json"
@@ -243,11 +244,8 @@ def _accuracy(path: Path, images: ImageData, prepare: Callable[[Tensor], Tensor]
 
 def _share(logits_BK: Tensor, labels_B: Tensor) -> tuple[float, float, float, int]:
     """Accuracy, the two ends of its 95 % interval (Wilson's), and the number of images."""
-    from scipy.stats import binomtest
-
     right, count = int((logits_BK.argmax(dim=1) == labels_B).sum()), len(labels_B)
-    interval = binomtest(right, count).proportion_ci(method="wilson")
-    return right / count, float(interval.low), float(interval.high), count
+    return right / count, *share_interval(right, count), count
 
 
 def _notes(

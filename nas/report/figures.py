@@ -28,7 +28,7 @@ from nas.report.reading import (
 )
 from nas.report.stages import choices_in_words, describe_choices
 from nas.report.statistics import hypervolume_curve
-from nas.report.words import count, interval, is_share, value, words
+from nas.report.words import count, interval, is_share, plural, value, words
 from nas.runs.front import FrontMember, SearchFront
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "trial": "rgba(96, 103, 112, 0.38)",
     "front": "#2457c5",
+    "other": "#a21caf",
     "pick": "#c2410c",
     "measured": "#0f766e",
     "original": "#7c3aed",
@@ -108,15 +109,52 @@ def draw_front(front: SearchFront, trials: Sequence[Trial]) -> plotly.graph_obje
     return figure
 
 
-def mark_limit(figure: Any, limit_ms: float) -> None:
-    """Draw a limit on latency into a figure whose horizontal axis is latency."""
+def draw_fronts(fronts: Mapping[str, SearchFront]) -> plotly.graph_objects.Figure:
+    """The fronts of two runs in one figure, with what ships from each.
+
+    Args:
+        fronts: What each run found, by the name that it goes by; both for one target and by one leading objective.
+    """
+    import plotly.graph_objects as graph_objects
+
+    figure = graph_objects.Figure()
+    looks = (("front", "circle", "solid"), ("other", "square", "dash"))
+    for (label, front), (role, symbol, dash) in zip(fronts.items(), looks, strict=True):
+        members = [member for member in members_of(front) if is_point(front, member)]
+        pick, name = pick_of(front), html.escape(label)
+        if pick is None:
+            continue
+        line = _front_trace(members, front, role)
+        line.name, line.line.dash, line.marker.symbol = f"{name}: front", dash, symbol
+        star = _marker([pick], [pick.latency[front.target].ms], front, role, f"{name}: recommended", "star", 17)
+        figure.add_traces([line, star])
+        measured = measured_latency(front)
+        if measured is not None:
+            diamond = _measured(verified_member(front) or pick, measured, front, role)
+            diamond.name = f"{name}: measured"
+            figure.add_trace(diamond)
+    front = next(iter(fronts.values()))
+    lead = lead_of(front.objectives)
+    better = "higher" if lead.is_maximised else "lower"
+    label = f"{axis_label(lead.name)}, {better} is better"
+    style(figure, f"predicted latency on {front.target} (ms)", label, percent=is_share(lead.name))
+    limits = {name: front.limit_ms for name, front in fronts.items() if front.limit_ms is not None}
+    if len(set(limits.values())) == 1:
+        limits = {"": next(iter(limits.values()))}
+    for place, (name, limit_ms) in enumerate(limits.items()):
+        mark_limit(figure, limit_ms, html.escape(f"{name}: " if name else ""), y=1.0 - place)
+    return figure
+
+
+def mark_limit(figure: Any, limit_ms: float, prefix: str = "", y: float = 1.0) -> None:
+    """Draw a limit on latency into a figure whose horizontal axis is latency, with its words at height ``y``."""
     figure.add_vline(
         x=limit_ms,
         line={"color": COLOURS["limit"], "width": 1.5, "dash": "dash"},
         annotation={
-            "text": f"limit {limit_ms:.5g} ms",
+            "text": f"{prefix}limit {limit_ms:.5g} ms",
             "yref": "paper",
-            "y": 1.0,
+            "y": y,
             "yanchor": "bottom",
             "xanchor": "right",
             "font": {"color": COLOURS["limit"]},
@@ -132,14 +170,17 @@ def draw_progress(front: SearchFront, done: Sequence[Trial]) -> tuple[plotly.gra
     name = lead.name
     objective_n = np.array([trial.value(name) for trial in done], dtype=np.float64)
     latency_n = np.array([trial.latency[target].ms for trial in done])
+    volume_n = hypervolume_curve(latency_n, objective_n if lead.is_maximised else -objective_n).tolist()
     volume = graph_objects.Figure(
         graph_objects.Scatter(
-            x=np.arange(1, len(done) + 1),
-            y=hypervolume_curve(latency_n, objective_n if lead.is_maximised else -objective_n),
+            x=list(range(1, len(done) + 1)),
+            y=volume_n,
             mode="lines",
+            name="hypervolume",
             line={"color": COLOURS["front"], "width": 2, "shape": "hv"},
             meta={"role": "front"},
-            hovertemplate="after %{x} evaluations: %{y:.3f}<extra></extra>",
+            hovertext=[f"after {plural(spent, 'evaluation')}: {share:.3f}" for spent, share in enumerate(volume_n, 1)],
+            hoverinfo="text",
             showlegend=False,
         )
     )
@@ -208,19 +249,19 @@ def _marker(
     )
 
 
-def _front_trace(members: Sequence[FrontMember], front: SearchFront) -> Any:
+def _front_trace(members: Sequence[FrontMember], front: SearchFront, role: str = "front") -> Any:
     records = [member.latency[front.target] for member in members]
-    trace = _marker(members, [record.ms for record in records], front, "front", "front", "circle", 8)
+    trace = _marker(members, [record.ms for record in records], front, role, "front", "circle", 8)
     trace.mode = "lines+markers"
-    trace.line = {"color": COLOURS["front"], "width": 2, "shape": "hv"}
-    trace.error_x = whiskers(records, "front")
+    trace.line = {"color": COLOURS[role], "width": 2, "shape": "hv"}
+    trace.error_x = whiskers(records, role)
     trace.name = "front, with interval"
     return trace
 
 
-def _measured(member: FrontMember, record: Latency, front: SearchFront) -> Any:
-    trace = _marker([member], [record.ms], front, "measured", "measured on the device", "diamond", 13)
-    trace.error_x = whiskers([record], "measured")
+def _measured(member: FrontMember, record: Latency, front: SearchFront, role: str = "measured") -> Any:
+    trace = _marker([member], [record.ms], front, role, "measured on the device", "diamond", 13)
+    trace.error_x = whiskers([record], role)
     shipped = verified_share(front, "search_accuracy")
     if shipped is not None and lead_of(front.objectives).name == ACCURACY:
         trace.y, trace.name = [shipped], "what ships, measured on the device"
@@ -282,7 +323,7 @@ def style(figure: Any, x_label: str, y_label: str, *, percent: bool = False, hei
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="closest",
         hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
-        legend={"orientation": "h", "x": 0, "y": -0.16 if height > 400 else -0.24, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         xaxis={**axis, "title": {"text": html.escape(x_label), "standoff": 10, "font": size}},
         yaxis={
             **axis,

@@ -30,11 +30,12 @@ class Figures:
     documents: dict[str, str] = field(default_factory=dict)
 
     def place(self, name: str, document: str, label: str, height: int) -> str:
-        """The place for a figure, which a screen reader announces as ``label``."""
+        """The place for a figure, which a screen reader announces as ``label``, and for the point that keys chose."""
         self.documents[name] = document
+        spoken = escape(f"{label}. Arrow keys walk through its points.")
         return (
-            f'<div class="plot" data-figure="{escape(name)}" role="img" aria-label="{escape(label)}"'
-            f' style="--height: {height}px"></div>'
+            f'<div class="plot" data-figure="{escape(name)}" tabindex="0" role="application" aria-label="{spoken}"'
+            f' style="--height: {height}px"></div><p class="spoken" role="status"></p>'
         )
 
 
@@ -84,10 +85,19 @@ def table(columns: Sequence[Column], rows: Sequence[Row], total: Row | None = No
 
 def pairs(entries: Mapping[str, str]) -> str:
     """A two-column table of names and values."""
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in entries.items()
-    )
-    return f'<div class="scroll"><table class="pairs"><tbody>\n{body}\n</tbody></table></div>'
+    return beside((), {name: (value,) for name, value in entries.items()})
+
+
+def beside(columns: Sequence[str], entries: Mapping[str, Sequence[str]]) -> str:
+    """A table of names and their values, one per column, in which long texts are wrapped; ``columns`` may be empty."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(value)}</td>" for value in values)}</tr>'
+        for name, values in entries.items()
+    ]
+    top = f"<thead><tr><td></td>{head}</tr></thead>" if head else ""
+    body = "\n".join(rows)
+    return f'<div class="scroll"><table class="pairs">{top}<tbody>\n{body}\n</tbody></table></div>'
 
 
 def bullets(entries: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 "use strict";
 
-// Draws the embedded figures and repaints them when the reader's colour scheme changes.
+// Draws the embedded figures, repaints them when the reader's colour scheme changes, and lets arrow keys walk through
+// their points.
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const style = getComputedStyle(document.documentElement);
@@ -35,8 +36,36 @@
     }
   }
 
+  const steps = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+
+  // Left and right walk along a series by x, up and down to the next series; the point is shown and spoken.
+  function walk(place) {
+    const series = figures[place.dataset.figure].data
+      .map((trace, curveNumber) => ({ ...trace, curveNumber }))
+      .filter((trace) => trace.hovertext && trace.hovertext.length);
+    for (const each of series) each.order = [...each.x.keys()].sort((a, b) => each.x[a] - each.x[b]);
+    let chosen = Math.max(series.findIndex((trace) => trace.meta.role === "front"), 0);
+    let position = -1;
+    place.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") Plotly.Fx.unhover(place);
+      const step = steps[event.key];
+      if (!step || !series.length) return;
+      event.preventDefault();
+      if (step[0]) [chosen, position] = [(chosen + step[0] + series.length) % series.length, 0];
+      const { order, curveNumber, hovertext, name } = series[chosen];
+      position = Math.min(Math.max(position + step[1], 0), order.length - 1);
+      const pointNumber = order[position];
+      Plotly.Fx.hover(place, [{ curveNumber, pointNumber }]);
+      const text = hovertext[pointNumber].replaceAll("<br>", "; ");
+      const plain = new DOMParser().parseFromString(text, "text/html").body.textContent;
+      place.nextElementSibling.textContent = `${name}, ${position + 1} of ${order.length}: ${plain}`;
+    });
+    place.addEventListener("blur", () => Plotly.Fx.unhover(place));
+  }
+
   if (document.querySelector("[data-figure]")) {
     draw();
+    document.querySelectorAll("[data-figure]").forEach(walk);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   }
 })();

@@ -105,20 +105,24 @@ def front_section(run: ReportData, figures: Figures) -> str:
         "No evaluated network is both faster and better than one on the front. Whiskers are the intervals of the"
         f" predictions; the limit applies to their upper end. {_set_aside(run)}"
     )
-    name, further = words(run.lead.name), _further(run)
+    table = front_table(run) if members_of(front) else ""
+    return markup.section("Front", markup.paragraph(note, "note"), plot, table, *other_fronts(run))
+
+
+def front_table(run: ReportData) -> str:
+    """The networks of the front, a row each."""
+    front, pick = run.front, pick_of(run.front)
     columns = [
         Column("trial"),
         Column(f"latency on {front.target}, ms", True),
         Column("interval, ms", True),
-        Column(name, True),
+        Column(words(run.lead.name), True),
         Column("parameters", True),
         Column("MACs", True),
-        *(Column(words(cost), True) for cost in further),
+        *(Column(words(cost), True) for cost in _further(run)),
         Column("latency is"),
     ]
-    rows = [_front_row(member, run, chosen=member is pick) for member in members_of(front)]
-    table = markup.table(columns, rows) if rows else ""
-    return markup.section("Front", markup.paragraph(note, "note"), plot, table, *other_fronts(run))
+    return markup.table(columns, [_front_row(member, run, chosen=member is pick) for member in members_of(front)])
 
 
 def network_section(run: ReportData) -> str:
@@ -130,7 +134,8 @@ def network_section(run: ReportData) -> str:
     stages = stage_table(pick, _classes(run), front.target)
     if stages is None:
         choices = {words(name): str(setting) for name, setting in pick.architecture.settings}
-        note = f"The space {front.space} is not installed here as the run used it, so only the choices are shown."
+        space = space_words(front.space)
+        note = f"The space {space} is not installed here as the run used it, so only the choices are shown."
         return markup.section(heading, markup.paragraph(note, "note"), markup.pairs(choices))
     channels, *sides = stages.input_shape
     note = f"Input: {channels} x {' x '.join(map(str, sides))}. Depth counts the stage's blocks."
@@ -333,7 +338,7 @@ def _set_aside(run: ReportData) -> str:
 
 
 def _kind(record: Latency) -> str:
-    return f"{record.kind or 'of unknown kind'}{', no number without evidence' if record.extrapolated else ''}"
+    return f"{record.kind or 'of unknown kind'}{', without evidence' if record.extrapolated else ''}"
 
 
 def _classes(run: ReportData) -> int | None:

@@ -49,6 +49,35 @@ def _unit_range(values_n: Floats) -> Floats:
     return scaled
 
 
+def share_interval(right: int, count: int) -> tuple[float, float]:
+    """The two ends of Wilson's 95 % interval of a share of ``count`` images."""
+    from scipy.stats import binomtest
+
+    found = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def difference_interval(first: float, second: float, counts: tuple[int, int]) -> tuple[float, float]:
+    """The two ends of Newcombe's 95 % interval of the second share less the first.
+
+    The images of the two count as different ones. Where they are the same the interval is usually wider than it must
+    be, since networks tend to fail on the same images.
+
+    Args:
+        first: A share in [0, 1].
+        second: Another one.
+        counts: The number of images of each.
+    """
+    (low_1, high_1), (low_2, high_2) = (
+        share_interval(round(share * count), count) for share, count in zip((first, second), counts, strict=True)
+    )
+    difference = second - first
+    return (
+        difference - float(np.hypot(second - low_2, high_1 - first)),
+        difference + float(np.hypot(high_2 - second, first - low_1)),
+    )
+
+
 @dataclass(frozen=True)
 class Correlation:
     """A rank correlation with its 95 % bootstrap interval."""

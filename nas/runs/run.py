@@ -38,6 +38,7 @@ OWN_FILES = (
     "training.json",
     "finish.json",
     "report.html",
+    "comparison.html",
 )
 OWN_FOLDERS = (CHECKPOINTS, "exports", FINISHED, EXITS)
 
