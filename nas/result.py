@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ class SearchResult(SearchFront):
     """The answer of a search, see `nas.runs.front.SearchFront` for what can be read from it."""
 
     def export(
-        self, pick: str | int | None = None, output: Path | str | None = None, data: Path | str | None = None
+        self,
+        pick: str | int | None = None,
+        output: Path | str | None = None,
+        data: Path | str | None = None,
+        formats: Sequence[str] = (),
+        dynamic_batch: bool = False,
     ) -> Path:
         """Write one member as a checkpoint and ONNX file that have been proven to agree; see `nas.exporting.export`.
 
@@ -20,11 +26,14 @@ class SearchResult(SearchFront):
             pick: The member, as in `pick`.
             output: Folder to write; None takes ``exports/<pick>`` in the run folder.
             data: Where the run's images lie now; None for where they lay.
+            formats: What to write beside both, for example ``["onnx-int8"]``.
+            dynamic_batch: Write ONNX files for batches of any size.
         """
         from nas.exporting.verify import export_member
 
         folder = None if output is None else Path(output)
-        return export_member(self, pick, folder, data=None if data is None else str(data)).folder
+        images = None if data is None else str(data)
+        return export_member(self, pick, folder, formats, images, dynamic_batch).folder
 
     def report(self) -> Path:
         """Write ``report.html`` into the run folder, and return its path."""

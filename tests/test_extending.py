@@ -38,6 +38,7 @@ ENTRY_POINTS = {
     "nas.controllers": ("cautious", "cautious_controller:Cautious"),
     "nas.search_spaces": ("more-mixing", "projection_operator:MoreMixingSpace"),
     "nas.losses": ("focal", "focal_loss:focal_loss"),
+    "nas.trackers": ("lines", "lines_tracker:Lines"),
     "nas.importers": ("mixers", "mixing_importer:MIXERS"),
 }
 
@@ -118,11 +119,14 @@ def test_a_score_ranks_networks(tmp_path: Path) -> None:
     assert "largest_gradient" in (tmp_path / "run" / "trials.jsonl").read_text()
 
 
-def test_a_controller_proposes(tmp_path: Path) -> None:
-    document = searched(tmp_path / "run", "--space", "elastic-mini", "--controller", "cautious")
+def test_a_controller_proposes_and_a_tracker_is_told(tmp_path: Path) -> None:
+    document = searched(tmp_path / "run", "--space", "elastic-mini", "--controller", "cautious", "--track", "lines")
     assert tomllib.loads((tmp_path / "run" / "settings.toml").read_text())["controller"] == "cautious"
     assert document["evaluated"] == 6
     assert document["front"]
+    series, step, values = json.loads((tmp_path / "run" / "lines.txt").read_text().splitlines()[-1])
+    assert (series, step) == ("search", 6)
+    assert values["front_size"] == len(document["front"])
 
 
 def test_a_space_with_an_operator_of_its_own_is_searched_and_trained(tmp_path: Path) -> None:

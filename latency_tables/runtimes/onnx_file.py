@@ -61,8 +61,10 @@ def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path, b
     return model
 
 
-def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> Any:
-    """A network as an ONNX model for batches of so many images, by PyTorch's newer exporter, which folds constants.
+def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch: int | None = 1) -> Any:
+    """A network as an ONNX model, by PyTorch's newer exporter, which folds constants.
+
+    The model is for batches of so many images, or of any number where that is None.
 
     The exporter cannot take all fused attention with a mask or a bias of positions apart. Where it fails, that is
     written as the products and the softmax that define it.
@@ -79,14 +81,15 @@ def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch:
             return _export(network, input_shape, batch)
 
 
-def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int) -> Any:
+def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int | None) -> Any:
     import torch
 
     try:
         program = torch.onnx.export(
             network,
-            (torch.zeros(batch, *input_shape),),
+            (torch.zeros(batch or 2, *input_shape),),  # the exporter takes an axis of 1 for a constant
             dynamo=True,
+            dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             verbose=False,
@@ -99,7 +102,10 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int) -
         raise ProfileError(f"the network cannot be exported to ONNX: {first}") from error
     if program is None:
         raise ProfileError("the network cannot be exported to ONNX: the exporter returned nothing")
-    return program.model_proto
+    model = program.model_proto
+    if batch is None and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise ProfileError("the network cannot be exported to ONNX for batches of any size: its layers fix the size")
+    return model
 
 
 def _spell_out_global_pooling(graph: Any) -> None:

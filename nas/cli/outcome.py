@@ -14,6 +14,7 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json
+from nas.errors import UsageError
 from nas.exporting.formats.names import OURS
 
 
@@ -38,17 +39,33 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="Images of the run, where they have moved. Default: where they lay.")
     ] = None,
+    batch: Annotated[
+        str,
+        typer.Option(metavar="1|dynamic", help="Images at once that ONNX files take: 1, or dynamic for any number."),
+    ] = "1",
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="USER/NAME", help="Repository on the Hugging Face hub that the files are put into too."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write. Default: RUN/exports/PICK.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
+    from nas.exporting.push import check_push, push_export
     from nas.exporting.verify import export_run
 
-    exported = export_run(run, pick, output, [] if format is None else format.split(","), data)
+    if batch not in ("1", "dynamic"):
+        raise UsageError(f"`--batch` is `{batch}`, expected `1` or `dynamic`")
+    if push is not None:
+        check_push(push)
+    formats = [] if format is None else format.split(",")
+    exported = export_run(run, pick, output, formats, data, batch == "dynamic")
+    address = None if push is None else push_export(exported.folder, push)
     if json:
-        display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof)})
+        pushed = {} if address is None else {"pushed": address}
+        display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof), **pushed})
         return
     rows = [[path.name, f"{path.stat().st_size / 1e6:.2f} MB"] for path in sorted(exported.folder.iterdir())]
     display.print_table(["file", "size"], rows)
@@ -57,6 +74,10 @@ def export(
         f"proof: stored weights equal the network's; on {exported.proof['images']} images ONNX Runtime differs from"
         f" PyTorch by {difference:.1e} of the logits' range"
     )
+    for entry in exported.proof["formats"].values():
+        if "batches" in entry:
+            sizes = ", ".join(f"{difference:.1e} at {size}" for size, difference in entry["batches"].items())
+            display.say(f"`{entry['file']}` takes any number of images at once; logits differ by {sizes}")
     _show_formats(exported.proof["formats"])
     if "timm_difference" in exported.proof:
         name = json_text(f"local-dir:{display.short(exported.folder)}")
@@ -64,6 +85,10 @@ def export(
     if not exported.is_trained:
         display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
     display.say(f"written to {display.short(exported.folder)}")
+    if address is not None:
+        display.say(f"pushed to {address}")
+        if "timm_difference" in exported.proof:
+            display.say(f"timm loads it: timm.create_model({json_text(f'hf-hub:{push}')}, pretrained=True)")
 
 
 def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:

@@ -48,6 +48,11 @@ TOLERANCE = 1e-6
 happen to lie at equally aligned addresses; kernels may round differently elsewhere. Formats have tolerances of their
 own; what reduced precision costs is measured on images, see `nas.exporting.formats.measured`."""
 
+BATCHES = (1, 7)
+"""Sizes of batches that files are proven at which take any."""
+BATCH_TOLERANCE = 1e-2
+"""The same for the logits of a batch in forms that are not exact by design, from those of its images alone."""
+
 FOLDING_TOLERANCE = 1e-5
 """The same for layers that are folded into others when a network is deployed, whose sums are taken in another order."""
 
@@ -92,6 +97,7 @@ class ExportRequest:
             `nas.exporting.formats.measured.measure_files` does; None leaves that open.
         network: The network itself, in evaluation mode, where its weights are not simply those of the supernet.
         assignment: What each of its layers is to compute in (`nas.exporting.quantise`); None where nobody chose.
+        dynamic_batch: Whether files are to take batches of any size, which they are proven at.
     """
 
     space: SearchSpace
@@ -106,6 +112,7 @@ class ExportRequest:
     measure: Callable[[Path, Mapping[str, str]], Mapping[str, Mapping[str, Any]]] | None = None
     network: nn.Module | None = None
     assignment: Mapping[str, str] | None = None
+    dynamic_batch: bool = False
 
 
 def export_subnet(request: ExportRequest, folder: Path) -> Export:
@@ -118,7 +125,13 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
         RuntimeMissingError: The runtime of a format is not installed.
     """
     for name in request.formats:
-        get_format(name).check(request.space, request.supernet is not None)
+        form = get_format(name)
+        form.check(request.space, request.supernet is not None)
+        if request.dynamic_batch and not form.any_batch:
+            raise UsageError(
+                f"format `{name}` takes one image at a time, expected formats for batches of any size",
+                hint="leave the format out, or export without `--batch`",
+            )
     if folder.exists() and not (folder / CONFIG).exists():
         raise NasError(f"`{folder}` exists and is no exported network", hint="choose another `--output`")
     torch.manual_seed(request.seed)
@@ -226,9 +239,8 @@ def _write(request: ExportRequest, network: nn.Module, proof: dict[str, Any], dr
         shutil.copyfile(checkpoint.module_file, draft / checkpoint.module_file.name)
     stored = load(draft)
     side = int(config["network"]["input_side"])
-    export_onnx(
-        stored, side, draft / ONNX_FILE.file, {"trained": trained, "architecture": request.architecture.to_json()}
-    )
+    about = {"trained": trained, "architecture": request.architecture.to_json()}
+    export_onnx(stored, side, draft / ONNX_FILE.file, about, request.dynamic_batch)
 
     images_BCHW = family_of(request.space).prepare(_images(request).cpu(), side)
     with torch.no_grad():
@@ -269,9 +281,28 @@ def _write_formats(
         found[name] = {**_described(path, form.run(path, images_BCHW), expected_BK), **facts}
         if form.tolerance is not None:
             _check(found[name]["difference"], form.tolerance, f"the file `{form.file}`")
+        if request.dynamic_batch:
+            found[name]["batches"] = _prove_batches(form, path, network, images_BCHW)
     if request.measure is not None and len(found) > 1:
         for name, entry in request.measure(draft, {name: entry["file"] for name, entry in found.items()}).items():
             found[name] |= entry
+    return found
+
+
+@torch.no_grad()
+def _prove_batches(form: FileFormat, path: Path, network: nn.Module, images_BCHW: Tensor) -> dict[str, float]:
+    """How far the logits of whole batches lie from the network's, by the size of the batch.
+
+    Raises:
+        ProofError: Further than they may.
+    """
+    found = {}
+    for size in BATCHES:
+        batch_BCHW = torch.randn(size, *images_BCHW.shape[1:], generator=torch.Generator().manual_seed(size))
+        expected_BK = form.run(path, batch_BCHW) if form.tolerance is None else network(batch_BCHW)
+        difference = _difference(form.run_together(path, batch_BCHW), expected_BK)
+        _check(difference, form.tolerance or BATCH_TOLERANCE, f"the file `{form.file}` on {size} images at once")
+        found[str(size)] = difference
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.exporting.formats.checkpoint import choices_of, is_loaded_by_timm
+from nas.exporting.formats.checkpoint import choices_of
+from nas.exporting.formats.names import ONNX
+from nas.exporting.front_matter import front_matter
 from nas.report.words import worth_text
 from nas.runs.settings import WITHOUT_LABELS
 
@@ -25,13 +27,13 @@ def model_card(config: Mapping[str, Any], proof: Mapping[str, Any], usage: str) 
     """
     side = config["network"]["input_side"]
     parts = [
-        _front_matter(config),
+        front_matter(config),
         _title(config),
         "" if config["trained"] else UNTRAINED,
         _table(config, proof),
         _formats(proof.get("formats", {})),
         "## Use\n",
-        f"Images: RGB, {side} x {side} pixels, batch 1 in the ONNX file. {_preparation(config)}\n",
+        f"Images: RGB, {side} x {side} pixels, batch {_batch(proof)} in the ONNX file. {_preparation(config)}\n",
         _packages(config),
         f"```python\n{usage}```\n",
         'With nas installed: `nas.load("this/folder")`. In ONNX Runtime: input `image`, output `logits`.\n',
@@ -40,16 +42,6 @@ def model_card(config: Mapping[str, Any], proof: Mapping[str, Any], usage: str) 
         *(f"| `{name}` | {value} |" for name, value in choices_of(config).items()),
     ]
     return "\n".join(part for part in parts if part) + "\n"
-
-
-def _front_matter(config: Mapping[str, Any]) -> str:
-    """What model hubs read: the licence of the source weights, and the library that loads the network."""
-    if not is_loaded_by_timm(config):
-        return ""
-    licence = (config.get("source_model") or {}).get("license")
-    task = "image-feature-extraction" if config.get("labels") == WITHOUT_LABELS else "image-classification"
-    lines = ["---", "library_name: timm", f"tags: [{task}, timm]"]
-    return "\n".join([*lines, *([f"license: {licence}"] if licence else []), "---"])
 
 
 def _title(config: Mapping[str, Any]) -> str:
@@ -126,6 +118,10 @@ def _packages(config: Mapping[str, Any]) -> str:
     needed = " ".join(f"'{name}>={release}'" for name, release in config["requires"].items())
     made = " and ".join(f"{name} {release}" for name, release in config["made_with"].items())
     return f"Needs `pip install {needed} safetensors`; made with {made}.\n"
+
+
+def _batch(proof: Mapping[str, Any]) -> str:
+    return "of any size" if "batches" in proof.get("formats", {}).get(ONNX, {}) else "1"
 
 
 def _preparation(config: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from latency_tables.measure import measure_network
 from latency_tables.predictor import Latency
@@ -31,7 +31,7 @@ from nas.exporting.kept import NETWORK, assignment_of
 from nas.networks.onnx import OnnxNetwork
 from nas.networks.resolve import resolve_architecture, resolve_network
 from nas.objectives.objective import ACCURACY, FIDELITY
-from nas.records.files import write_json
+from nas.records.files import read_json, write_json
 from nas.runs.folder import EXITS, FINISHED, RunFolder, original_checkpoint, source_card, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront, load_front
 from nas.runs.places import images_of, shown_place
@@ -51,12 +51,21 @@ TOLERATED_DIFFERENCE = 0.10
 """Measured latency may differ from the predicted by so much before a warning is due."""
 
 
+class _Files(TypedDict):
+    """What is asked of the files, as `nas.exporting.export.ExportRequest` has it."""
+
+    formats: tuple[str, ...]
+    dynamic_batch: bool
+    assignment: Mapping[str, Precision] | None
+
+
 def export_member(
     front: SearchFront,
     pick: str | int | None = None,
     folder: Path | None = None,
     formats: Sequence[str] = (),
     data: str | None = None,
+    dynamic_batch: bool = False,
 ) -> Export:
     """Export one member of the front, with the run's trained weights where it has any, else with random ones.
 
@@ -68,6 +77,7 @@ def export_member(
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`. Accuracy and
             latency of all files are then measured and stand in ``front.json`` under ``formats`` too.
         data: Where the run's images lie now; None for where they lay.
+        dynamic_batch: Write ONNX files for batches of any size.
 
     Raises:
         UnknownNameError: There is no such format.
@@ -80,7 +90,7 @@ def export_member(
         NasError: The folder cannot be written.
     """
     if pick is None and "finished" in front.document.get("verified", {}):
-        return export_run(front.run / FINISHED, None, folder, formats, data)
+        return export_run(front.run / FINISHED, None, folder, formats, data, dynamic_batch)
     pick = front.default_pick if pick is None else pick
     member, run = front.pick(pick), RunFolder(front.run)
     folder = folder or run.path / "exports" / str(pick)
@@ -93,20 +103,26 @@ def export_member(
     }
     if front.source_model is not None:
         card["source_model"] = front.source_model
+    verified = front.document.get("verified", {})
+    if verified.get("number") == member.number and "test_accuracy" in verified:
+        card["test_accuracy"] = verified["test_accuracy"]
     seed = front.seed
-    chosen = parse_formats(formats)
+    files: _Files = {
+        "formats": parse_formats(formats),
+        "dynamic_batch": dynamic_batch,
+        "assignment": assignment_of(run.path, str(pick)),
+    }
     checkpoint = run.find_weights()
     if checkpoint is None:
         space = get_space(member.architecture.space)
-        request = ExportRequest(space, member.architecture, card=card, seed=seed, formats=chosen)
+        request = ExportRequest(space, member.architecture, card=card, seed=seed, **files)
         return export_subnet(request, folder)
     if run.settings.get("labels") == WITHOUT_LABELS:
         card["labels"] = WITHOUT_LABELS
     if front.document.get("model", {}).get("compensation"):
         card["compensation"] = {name: run.settings[name] for name in ("compensation", "compensation_images")}
     source = data or run.settings.get("data")
-    assignment = assignment_of(run.path, str(pick))
-    export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, chosen, assignment)
+    export = _export_trained(checkpoint, member.architecture, source, card, seed, folder, files)
     if len(export.proof["formats"]) > 1:
         known = front.document.get("formats", {})
         entry = {"number": member.number, "files": export.proof["formats"]}
@@ -120,6 +136,7 @@ def export_run(
     folder: Path | None = None,
     formats: Sequence[str] = (),
     data: str | None = None,
+    dynamic_batch: bool = False,
 ) -> Export:
     """Export from a run folder: a member of a search's front, or the network of a training.
 
@@ -129,6 +146,7 @@ def export_run(
         folder: Where to write; None takes ``exports/<pick>`` or ``exports/network`` in the run folder.
         formats: As in `export_member`.
         data: As in `export_member`.
+        dynamic_batch: As in `export_member`.
 
     Raises:
         UsageError: A member is picked of a training, or of a network.
@@ -141,7 +159,7 @@ def export_run(
     if not os.path.isdir(run) and _is_network(str(run)):
         if pick is not None:
             raise UsageError(f"`{run}` is one network, found pick `{pick}`", hint="leave `--pick` out")
-        return export_untrained(str(run), folder, formats)
+        return export_untrained(str(run), folder, formats, dynamic_batch)
     recorded = RunFolder(run)
     if recorded.command is None and (run / CONFIG).exists():
         raise UsageError(f"`{run}` is an exported folder, expected a run", hint="its files are there already")
@@ -151,7 +169,7 @@ def export_run(
             hint=f"ship the segments in `{run / EXITS}`, or finish the network without `exits`",
         )
     if not recorded.is_training:
-        return export_member(load_front(run), pick, folder, formats, data)
+        return export_member(load_front(run), pick, folder, formats, data, dynamic_batch)
     if pick is not None:
         raise UsageError(f"`{run}` holds the training of one network, found pick `{pick}`", hint="leave `--pick` out")
     if recorded.architecture is None:
@@ -159,20 +177,33 @@ def export_run(
             f"`{run}` holds a supernet, expected the training of one network or a search",
             hint=f"search it with `nas search --supernet {shlex.quote(str(run))}`, then export from that run",
         )
-    card, chosen = recorded.settings.get("card") or {}, parse_formats(formats)
+    card = {**(recorded.settings.get("card") or {}), **_tested(run / "finish.json")}
     source, seed = data or recorded.setting("data"), recorded.setting("seed")
     target = folder or run / "exports" / NETWORK
-    checkpoint, assignment = supernet_checkpoint(run), assignment_of(run, target.name)
-    return _export_trained(checkpoint, recorded.architecture, source, card, seed, target, chosen, assignment)
+    files: _Files = {
+        "formats": parse_formats(formats),
+        "dynamic_batch": dynamic_batch,
+        "assignment": assignment_of(run, target.name),
+    }
+    return _export_trained(supernet_checkpoint(run), recorded.architecture, source, card, seed, target, files)
 
 
-def export_untrained(text: str, folder: Path | None = None, formats: Sequence[str] = ()) -> Export:
+def _tested(finished: Path) -> dict[str, float]:
+    """What a finished network is worth on the test part; nothing of other trainings."""
+    verified = read_json(finished).get("verified", {}) if finished.exists() else {}
+    return {name: verified[name] for name in ("test_accuracy",) if name in verified}
+
+
+def export_untrained(
+    text: str, folder: Path | None = None, formats: Sequence[str] = (), dynamic_batch: bool = False
+) -> Export:
     """Export a network of a space with random weights, to look at it or to measure it.
 
     Args:
         text: The network, for example ``resnas/small``, as `nas.networks.resolve.resolve_network` understands it.
         folder: Where to write; None takes ``exports/<name>``, for example ``exports/resnas-small``.
         formats: What to write beside checkpoint and ONNX file, see `nas.exporting.formats.registry`.
+        dynamic_batch: As in `export_member`.
 
     Raises:
         UsageError: The network belongs to no space.
@@ -183,7 +214,8 @@ def export_untrained(text: str, folder: Path | None = None, formats: Sequence[st
     network = resolve_network(text)
     architecture = network.architecture or resolve_architecture(text)
     name = "-".join(re.findall(r"[\w.]+", network.name))
-    request = ExportRequest(get_space(architecture.space), architecture, formats=parse_formats(formats))
+    chosen = parse_formats(formats)
+    request = ExportRequest(get_space(architecture.space), architecture, formats=chosen, dynamic_batch=dynamic_batch)
     return export_subnet(request, folder or Path("exports") / name)
 
 
@@ -204,22 +236,21 @@ def _export_trained(
     card: Mapping[str, Any],
     seed: int,
     folder: Path,
-    formats: tuple[str, ...] = (),
-    assignment: Mapping[str, Precision] | None = None,
+    files: _Files,
 ) -> Export:
     supernet, metadata = load_supernet(checkpoint)
     if "imported" in metadata:
         card = {"source_model": source_card(metadata["imported"]), **card}
         if data is None:
-            return _export_without_images(supernet, architecture, metadata["data"], card, folder, formats)
+            return _export_without_images(supernet, architecture, metadata["data"], card, folder, files)
     images = images_of(checkpoint, metadata, data)
     sample_BCHW, _ = next(iter(images.batches("search", PROOF_IMAGES)))
-    asked, uses_labels = Compensation.of(card.get("compensation", {})), card.get("labels") != WITHOUT_LABELS
+    wanted, uses_labels = Compensation.of(card.get("compensation", {})), card.get("labels") != WITHOUT_LABELS
     network = None
     if not uses_labels:
-        network = chosen_without_labels(supernet, images, architecture, seed, asked).network
-    elif asked is not None:
-        network = asked.chosen(supernet, images, architecture, seed).network
+        network = chosen_without_labels(supernet, images, architecture, seed, wanted).network
+    elif wanted is not None:
+        network = wanted.chosen(supernet, images, architecture, seed).network
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
@@ -235,8 +266,7 @@ def _export_trained(
         },
         card={**card, "data": {**images.describe(), "source": shown_place(images.source)}},
         seed=seed,
-        formats=formats,
-        assignment=assignment,
+        **files,
         measure=_measuring(images, supernet.space, architecture, None if uses_labels else supernet),
     )
     return export_subnet(request, folder)
@@ -248,15 +278,13 @@ def _export_without_images(
     described: Mapping[str, Any],
     card: Mapping[str, Any],
     folder: Path,
-    formats: tuple[str, ...],
+    files: _Files,
 ) -> Export:
     """Export imported weights as they are, statistics of BatchNorm included."""
-    for name in formats:
+    for name in files["formats"]:
         get_format(name).check(supernet.space, is_trained=False)  # there is nothing to calibrate on
     image = {name: described[name] for name in ("mean", "std", "class_names", "crop_share") if described.get(name)}
-    return export_subnet(
-        ExportRequest(supernet.space, architecture, supernet, image=image, card=card, formats=formats), folder
-    )
+    return export_subnet(ExportRequest(supernet.space, architecture, supernet, image=image, card=card, **files), folder)
 
 
 def _measuring(
@@ -271,7 +299,7 @@ def _measuring(
     def measure(folder: Path, files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         from nas.exporting.formats.measured import Images, accuracy, measure_files
 
-        part = f"search part of `{images.source}`"
+        part = f"search part of `{shown_place(images.source)}`"
         figure, judge = ("accuracy", accuracy) if model is None else (FIDELITY, mean_cosine)
         seen = (
             (family.prepare(x_BCHW, side), labels_B if model is None else model.network(x_BCHW).detach())

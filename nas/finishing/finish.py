@@ -27,6 +27,7 @@ from nas.runs.settings import Given, folder_to_resume, verb
 from nas.runs.settings_file import write_settings
 from nas.runs.torch_device import choose_device
 from nas.training.heeding import is_heeded, without_teachers
+from nas.training.tracking import check_trackers, tracked
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def finish(given: Given) -> FinishResult:
 
     Raises:
         UsageError: What is given does not name one network, makes no sense together, or is not known.
-        UnknownNameError: There is no such network or recipe.
+        UnknownNameError: There is no such network, recipe or tracker.
+        MissingDependencyError: The package of a tracker is not installed.
         SearchSpaceError: The space's networks are for images of one size, or have no stochastic depth.
         RunError: A run folder cannot be used.
         DataError: The images cannot be used, or are not those of the inherited weights.
@@ -141,6 +143,7 @@ def finish(given: Given) -> FinishResult:
         raise UsageError("both `epochs` and `budget_seconds` are given, expected one of them")
     if given.get("start") not in (None, "inherited", "scratch"):
         raise UsageError(f"`start` is {given['start']!r}, expected `inherited` or `scratch`")
+    check_trackers(given.get("track", ()))
     folder = folder_to_resume(given)
     recorded = None if folder is None else recorded_settings(folder)
     from supernets.training.distributed import join_process_group
@@ -179,7 +182,11 @@ class _Finish:
         document = plan.document()
         if folder is None:
             folder = next_run_folder(re.sub(r"[^\w.-]+", "-", plan.space.name) + "-finish")
-        with Run(folder, document, seed=plan.training.seed, resume=settings.resume, force=settings.force) as run:
+        every = plan.training.log_every_steps
+        with (
+            Run(folder, document, seed=plan.training.seed, resume=settings.resume, force=settings.force) as run,
+            tracked(settings.track, run.path, settings.recorded(), self.progress, every) as self.progress,
+        ):
             if run.is_resumed:
                 for name in ("digest", "soup_digests"):
                     check_same(run.path, name, run.settings.get(name, document[name]), document[name])

@@ -15,7 +15,13 @@ from latency_tables.runtimes.onnx_file import INPUT_NAME, OUTPUT_NAME, exported_
 from nas.errors import NasError
 
 
-def export_onnx(network: nn.Module, input_side: int, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+def export_onnx(
+    network: nn.Module,
+    input_side: int,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    dynamic_batch: bool = False,
+) -> None:
     """Write ``network`` as an ONNX file with a fixed input ``image`` of shape ``(1, 3, input_side, input_side)``.
 
     Args:
@@ -23,6 +29,7 @@ def export_onnx(network: nn.Module, input_side: int, path: Path, metadata: Mappi
         input_side: Side of the image in pixels.
         path: The file to write, weights included.
         metadata: Text to store in the file.
+        dynamic_batch: Leave the number of images open instead.
 
     Raises:
         NasError: PyTorch cannot export the network.
@@ -31,9 +38,9 @@ def export_onnx(network: nn.Module, input_side: int, path: Path, metadata: Mappi
 
     try:
         with quiet_exporters():
-            model = exported_model(network, (3, input_side, input_side))
+            model = exported_model(network, (3, input_side, input_side), None if dynamic_batch else 1)
     except ProfileError as error:
-        raise NasError(str(error)) from error
+        raise NasError(str(error), "export it without `--batch`" if dynamic_batch else "") from error
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
@@ -62,5 +69,11 @@ class OnnxNetwork:
 
     def __call__(self, images_BCHW: torch.Tensor) -> npt.NDArray[np.float32]:
         """Logits ``(B, classes)`` of normalised images at the network's input side."""
-        rows = [self._session.run([OUTPUT_NAME], {INPUT_NAME: image[None].numpy()})[0] for image in images_BCHW.cpu()]
-        return np.concatenate(rows)
+        return np.concatenate([self.together(image_CHW[None]) for image_CHW in images_BCHW])
+
+    def together(self, images_BCHW: torch.Tensor) -> npt.NDArray[np.float32]:
+        """As a call, of all images at once; the file's batch must be as large, or open."""
+        logits_BK: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images_BCHW.cpu().numpy()})[
+            0
+        ]
+        return logits_BK

@@ -25,6 +25,8 @@ Given = dict[str, Any]
 """Settings by name, as far as somebody gave them: a keyword, an option, or a line of a file; never None."""
 WITHOUT_LABELS = "none"
 """What the setting ``labels`` says where the classes of images are not looked at."""
+TRACK = "Trackers to report to as well, with commas: wandb, mlflow, trackio or tensorboard."
+"""What the setting `track` of several verbs is."""
 Kind = Literal["plain", "argument", "limits", "assignments", "device"]
 """How a setting is read: as it stands, from a position, as texts with names in them, or as a device of PyTorch's."""
 

@@ -57,6 +57,7 @@ from nas.training.pretrained import (
     keep_original,
 )
 from nas.training.session import train_in_run
+from nas.training.tracking import check_trackers, tracked
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 
@@ -89,9 +90,11 @@ def search(given: Given) -> SearchResult:
         InfeasibleError: No network of the space stays within the limit; nothing is written.
         UnsatisfiableError: None is within all bounds; nothing is written.
         RunError: The run folder cannot be used.
-        UnknownNameError: There is no such space, target, score or controller.
+        UnknownNameError: There is no such space, target, score, controller or tracker.
+        MissingDependencyError: The package of a tracker is not installed.
         DataError: The images cannot be used.
     """
+    check_trackers(given.get("track", ()))
     if given.get("options"):
         given = {**given, "options": recordable(checked_options(given["options"]))}
     folder = folder_to_resume(given)
@@ -167,7 +170,11 @@ class _Search:
             **identity_of(question.images),
             **learned,
         }
-        with Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run:
+        with (
+            Run(folder, document, seed=settings.seed, resume=settings.resume, force=settings.force) as run,
+            tracked(settings.track, run.path, settings.to_repeat(), self.progress, 10) as self.progress,
+        ):
+            settings = self.settings = replace(settings, progress=self.progress)
             if run.is_resumed:
                 self._take_up(run, question)
             elif time_plan.is_cut_short(usual := self._divide_time(0.0, exports=exports)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.objectives.units import BUDGET, COUNT, LATENCY, SHARE
-from nas.runs.settings import WITHOUT_LABELS, RunSettings, Setting
+from nas.runs.settings import TRACK, WITHOUT_LABELS, RunSettings, Setting
 
 if TYPE_CHECKING:
     from nas.objectives.bounds import Limit
@@ -45,6 +45,9 @@ class SearchSettings(RunSettings, Question):
     """The settings of `nas search`."""
 
     _: KW_ONLY
+    track: Annotated[list[str], Setting(TRACK, "Output", "none", metavar="NAMES", is_recorded=False)] = field(
+        default_factory=list
+    )
     limits: Annotated[
         dict[str, float],
         Setting(

@@ -55,6 +55,23 @@ class ExportFormatContract(ABC):
             largest = (found_BK - expected_BK).abs().max() / (expected_BK.max() - expected_BK.min())
             assert float(largest) <= 1e-4
 
+    def test_batches_of_any_size_are_taken_where_it_says_so(self, tmp_path: Path) -> None:
+        """Images at once give what each gives alone."""
+        form, space = self.make_format(), self.make_space()
+        if not isinstance(form, FileFormat) or not form.any_batch:
+            return
+        try:
+            form.check(space, True)
+        except MissingDependencyError as error:
+            pytest.skip(f"{error}; {error.hint}")
+        network = _exported(space, tmp_path, dynamic_batch=True)
+        path = tmp_path / form.file
+        form.write(network, path)
+        images_BCHW = network.images_BCHW[:3]
+        alone_BK, together_BK = form.run(path, images_BCHW), form.run_together(path, images_BCHW)
+        largest = (together_BK - alone_BK).abs().max() / (alone_BK.max() - alone_BK.min())
+        assert float(largest) <= (1e-4 if form.tolerance is not None else 1e-2)
+
     def test_what_does_not_suit_is_refused_with_a_hint(self) -> None:
         """Before anything is written: weights are random, so that there are no images to calibrate on."""
         refusal: NasError | None = None
@@ -73,8 +90,8 @@ class ExportFormatContract(ABC):
         assert caught.value.hint == 'pip install "no-such-package>=3"'
 
 
-def _exported(space: SearchSpace, folder: Path) -> ExportedNetwork:
-    network, onnx, images_BCHW = _network(space)
+def _exported(space: SearchSpace, folder: Path, dynamic_batch: bool = False) -> ExportedNetwork:
+    network, onnx, images_BCHW = _network(space, dynamic_batch)
     path = folder / ONNX_FILE.file
     path.write_bytes(onnx)
     layers = weighted_layers(network, images_BCHW[:1])
@@ -82,8 +99,8 @@ def _exported(space: SearchSpace, folder: Path) -> ExportedNetwork:
     return ExportedNetwork(network, path, images_BCHW, lambda: [images_BCHW], assignment)
 
 
-@lru_cache(maxsize=1)
-def _network(space: SearchSpace) -> tuple[nn.Module, bytes, Tensor]:
+@lru_cache(maxsize=2)
+def _network(space: SearchSpace, dynamic_batch: bool) -> tuple[nn.Module, bytes, Tensor]:
     """The smallest network of a space, its ONNX file and images at its side."""
     torch.manual_seed(0)
     network = build_network(space, space.smallest).eval()
@@ -91,5 +108,5 @@ def _network(space: SearchSpace) -> tuple[nn.Module, bytes, Tensor]:
     images_BCHW = torch.randn(4, 3, space.image_side, space.image_side, generator=torch.Generator().manual_seed(2))
     with TemporaryDirectory(prefix="nas-contract-") as folder:
         path = Path(folder) / ONNX_FILE.file
-        export_onnx(network, side, path)
+        export_onnx(network, side, path, dynamic_batch=dynamic_batch)
         return network, path.read_bytes(), family_of(space).prepare(images_BCHW, side)

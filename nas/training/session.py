@@ -33,8 +33,7 @@ from nas.training.request import (
     trainer_settings,
 )
 from nas.training.settings import TrainSettings
-from nas.training.tensorboard import FOLDER as TENSORBOARD_FOLDER
-from nas.training.tensorboard import EventWriter
+from nas.training.tracking import tracked
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
@@ -149,10 +148,10 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
         if run.is_resumed:
             check_images(images, run.settings)
             run.note_places(settings.recorded())
-        write_settings(run.path, "train", settings.to_repeat())
-        if settings.tensorboard:
-            events = run.path / CHECKPOINTS / TENSORBOARD_FOLDER
-            progress = stack.enter_context(EventWriter(events, progress, training.log_every_steps))
+        asked = settings.to_repeat()
+        write_settings(run.path, "train", asked)
+        names = [*settings.track, *(["tensorboard"] if settings.tensorboard else [])]
+        progress = stack.enter_context(tracked(names, run.path, asked, progress, training.log_every_steps))
         group.broadcast(asdict(_Plan(settings.recorded(), str(run.path), run.is_resumed)))
         work = _Work(run.path, run.is_resumed, settings.space, images, training, found.architecture)
         result, _ = _train(work, group, progress, settings.validate)

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.objectives.units import DURATION
-from nas.runs.settings import Given, RunSettings, Setting, read_recorded
+from nas.runs.settings import TRACK, Given, RunSettings, Setting, read_recorded
 
 if TYPE_CHECKING:
     from search_spaces import Architecture
@@ -20,6 +20,9 @@ TRAINED, TRAINING, PLACE, OUTPUT = "What is trained", "Training", "Where it runs
 class TrainingRun(RunSettings):
     """Settings of every verb that is one training."""
 
+    track: Annotated[list[str], Setting(TRACK, OUTPUT, "none", metavar="NAMES", is_recorded=False)] = field(
+        default_factory=list
+    )
     epochs: Annotated[
         int | None,
         Setting(

@@ -10,7 +10,7 @@ from nas.runs.settings import Given, verb
 from nas.training.request import run_settings
 from nas.training.session import TrainResult, train_together
 from nas.training.settings import TrainSettings
-from nas.training.tensorboard import check_installed
+from nas.training.tracking import check_trackers
 
 
 @verb(TrainSettings)
@@ -27,17 +27,16 @@ def train(given: Given) -> TrainResult:
         UsageError: Both ``epochs`` and ``budget_seconds`` are given, there is nothing to resume, ``arch`` is no
             network of a space or not of ``space``, ``arch`` comes with a ``policy`` that would train others, an option
             is not known, or ``workers`` come without ``launcher``.
-        UnknownNameError: There is no such space, network, policy or recipe.
+        UnknownNameError: There is no such space, network, policy, recipe or tracker.
         SearchSpaceError: ``progressive``, and the space has no patch embedding whose stride can change; or its networks
             have no stochastic depth, or are for images of one size.
         TrainingError: A setting is out of range, or does not suit the space.
         RunError: The folder cannot be used.
         DataError: The images cannot be used.
-        MissingDependencyError: ``tensorboard`` or ``launcher``, and the package is not installed.
+        MissingDependencyError: ``track``, ``tensorboard`` or ``launcher``, and the package is not installed.
         WorkerLostError: One of several processes is gone.
     """
-    if given.get("tensorboard"):
-        check_installed()
+    check_trackers([*given.get("track", ()), *(["tensorboard"] if given.get("tensorboard") else [])])
     return _launch(given) if {"launcher", "workers"} & given.keys() else train_together(given)
 
 

@@ -43,7 +43,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``(B, in_channels, side, side)`` to tokens ``(B, N, width)``."""
         patches_BPC = self.conv(x_BCHW).flatten(2).transpose(1, 2)
-        class_B1C = self.class_token.expand(len(patches_BPC), -1, -1)
+        class_B1C = self.class_token.expand(patches_BPC.shape[0], -1, -1)
         return torch.cat([class_B1C, patches_BPC], dim=1) + self.position_embedding
 
 
@@ -102,7 +102,7 @@ class Attention(nn.Module):
 
     def _of_keys(self, q_BGND: Tensor) -> Tensor:
         """What positions add to the scores ``(B, G, N, N)``."""
-        batch, heads, side, patches = len(q_BGND), self.heads, self.side, self.side**2
+        batch, heads, side, patches = q_BGND.shape[0], self.heads, self.side, self.side**2
         rows_YyD, columns_XxD = self.key_positions.between_patches()
         q_BGYXD = q_BGND[:, :, 1:].reshape(batch, heads, side, side, self.head_width)
         row_BGYXy = q_BGYXD @ rows_YyD.transpose(1, 2)
@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
     def _of_values(self, weight_BGNN: Tensor) -> Tensor:
         """What positions add to the weighted values ``(B, G, N, D)``."""
-        batch, heads, side = len(weight_BGNN), self.heads, self.side
+        batch, heads, side = weight_BGNN.shape[0], self.heads, self.side
         rows_YyD, columns_XxD = self.value_positions.between_patches()
         weight_BGYXyx = weight_BGNN[:, :, 1:, 1:].reshape(batch, heads, side, side, side, side)
         row_BGYXD = weight_BGYXyx.sum(dim=-1) @ rows_YyD

@@ -44,7 +44,7 @@ REDUCING = frozenset({"sra", "pooled"})
 
 def _on_map(layer: Callable[[Tensor], Tensor], x_BNC: Tensor, side: int) -> Tensor:
     """Tokens through a layer of maps; the map may come out smaller."""
-    y_BCHW = layer(x_BNC.transpose(1, 2).reshape(len(x_BNC), -1, side, side))
+    y_BCHW = layer(x_BNC.transpose(1, 2).reshape(x_BNC.shape[0], -1, side, side))
     return y_BCHW.flatten(2).transpose(1, 2)
 
 
@@ -313,7 +313,7 @@ class Mixer(nn.Module):
         return self._joined(logits_BGNN.softmax(dim=-1) @ v_BGND)
 
     def _hyena(self, x_BNC: Tensor, is_back: bool = False) -> Tensor:
-        map_B3CHW = self.short(self.vkq(x_BNC).transpose(1, 2).reshape(len(x_BNC), -1, self.side, self.side))
+        map_B3CHW = self.short(self.vkq(x_BNC).transpose(1, 2).reshape(x_BNC.shape[0], -1, self.side, self.side))
         v_BCHW, gate_BCHW, out_BCHW = map_B3CHW.chunk(3, dim=1)
         v_BCHW = v_BCHW * gate_BCHW
         kernel_C1HW = self.kernel if "folded" in self.parts else self.filter()
@@ -352,7 +352,7 @@ class Mixer(nn.Module):
 
     def _rolled(self, x_BNC: Tensor, shift: int) -> Tensor:
         """The map of tokens moved down and right by ``shift``, what leaves it coming in on the other side."""
-        map_BHWC = x_BNC.reshape(len(x_BNC), self.side, self.side, -1)
+        map_BHWC = x_BNC.reshape(x_BNC.shape[0], self.side, self.side, -1)
         return map_BHWC.roll((shift, shift), dims=(1, 2)).flatten(1, 2)
 
 

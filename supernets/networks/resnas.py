@@ -77,7 +77,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``(B, in_channels, side, side)`` to tokens ``(B, N, width)``."""
         patches_BPC = self.conv(x_BCHW).flatten(2).transpose(1, 2)
-        class_BTC = self.class_token.expand(len(patches_BPC), -1, -1)
+        class_BTC = self.class_token.expand(patches_BPC.shape[0], -1, -1)
         return torch.cat([class_BTC, patches_BPC], dim=1) + self.position_embedding
 
 
@@ -145,7 +145,7 @@ class TransformerLayer(nn.Module):
         if not self.training or self.drop_path == 0.0:
             return branch_BNC
         kept = 1.0 - self.drop_path
-        kept_B11 = branch_BNC.new_empty(len(branch_BNC), 1, 1).bernoulli_(kept)
+        kept_B11 = branch_BNC.new_empty(branch_BNC.shape[0], 1, 1).bernoulli_(kept)
         return branch_BNC * kept_B11 / kept
 
 
@@ -173,7 +173,7 @@ class Reduction(nn.Module):
 
     def _apart(self, x_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """The class tokens, and the patches as a map."""
-        map_BCHW = x_BNC[:, self.class_tokens :].transpose(1, 2).reshape(len(x_BNC), -1, self.side, self.side)
+        map_BCHW = x_BNC[:, self.class_tokens :].transpose(1, 2).reshape(x_BNC.shape[0], -1, self.side, self.side)
         return x_BNC[:, : self.class_tokens], map_BCHW
 
 

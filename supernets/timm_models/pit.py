@@ -136,7 +136,7 @@ def _of_tokens(pool: nn.Module, side: int, class_tokens: int) -> nn.Module:
 def _class_of_tokens(base: type[nn.Module]) -> type[nn.Module]:
     def forward(self: Any, x_BNC: Tensor) -> Tensor:
         tokens_BTC, grid_BNC = x_BNC[:, : self.class_tokens], x_BNC[:, self.class_tokens :]
-        map_BCHW = grid_BNC.transpose(1, 2).reshape(len(x_BNC), -1, self.grid_side, self.grid_side)
+        map_BCHW = grid_BNC.transpose(1, 2).reshape(x_BNC.shape[0], -1, self.grid_side, self.grid_side)
         map_BCHW, tokens_BTC = base.forward(self, map_BCHW, tokens_BTC)
         return torch.cat((tokens_BTC, map_BCHW.flatten(2).transpose(1, 2)), dim=1)
 

@@ -43,10 +43,12 @@ class ExportFormat:
     Attributes:
         name: What users type.
         packages: Python modules that writing or running needs here, each with what ``pip install`` gets it by.
+        any_batch: Whether it takes batches of any size where the ONNX file is written for those.
     """
 
     name: str
     packages: Mapping[str, str] = {}
+    any_batch = False
 
     def check(self, space: SearchSpace, is_trained: bool) -> None:
         """Make sure that a network can be written, before anything is.
@@ -103,3 +105,11 @@ class FileFormat(ExportFormat, ABC):
         Raises:
             NasError: The file cannot be run.
         """
+
+    def run_together(self, path: Path, images_BCHW: Tensor) -> Tensor:
+        """As `run`, of all images in one batch; a format with `any_batch` has its own way.
+
+        Raises:
+            NasError: The file cannot be run.
+        """
+        return self.run(path, images_BCHW)

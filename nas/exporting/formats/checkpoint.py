@@ -51,6 +51,7 @@ class TimmFolder(ExportFormat):
     """``timm``: what every export of a network inside a timm model is."""
 
     name = "timm"
+    any_batch = True
 
     def check(self, space: SearchSpace, is_trained: bool) -> None:
         """Refuse networks of other spaces."""
@@ -66,6 +67,7 @@ class CheckpointFormat(ExportFormat):
     """``checkpoint``: weights and what builds the network, which every export holds."""
 
     name = "checkpoint"
+    any_batch = True
 
 
 def make_checkpoint(

@@ -23,6 +23,7 @@ class OnnxFile(FileFormat):
     file = "model.onnx"
     tolerance: float | None = 1e-3
     runtime = "onnxruntime"
+    any_batch = True
 
     def write(self, network: ExportedNetwork, path: Path) -> Mapping[str, Any]:
         """Nothing further."""
@@ -31,6 +32,10 @@ class OnnxFile(FileFormat):
     def run(self, path: Path, images_BCHW: Tensor) -> Tensor:
         """Logits ``(B, K)`` in ONNX Runtime."""
         return torch.from_numpy(OnnxNetwork(path)(images_BCHW))
+
+    def run_together(self, path: Path, images_BCHW: Tensor) -> Tensor:
+        """Logits ``(B, K)`` in ONNX Runtime, of all images at once."""
+        return torch.from_numpy(OnnxNetwork(path).together(images_BCHW))
 
 
 ONNX_FILE = OnnxFile()

@@ -61,6 +61,7 @@ class QuantisedOnnx(OnnxFile):
     """
 
     tolerance = None
+    any_batch = False  # it is chosen by its latency for one image, and integers of a batch share their ranges
 
     def __init__(self, name: str, file: str, *precisions: Precision) -> None:
         self.name, self.file, self.precisions = name, file, precisions

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nas.errors import NasError, RunError
+from nas.errors import NasError, RunError, UsageError
 from nas.exporting.export import Export, ExportRequest, ProofError, export_subnet, load
 from nas.networks.onnx import OnnxNetwork
 from search_spaces import get_space
@@ -102,6 +103,30 @@ def test_a_disagreement_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ProofError, match=r"`model\.onnx` gives logits that differ"):
         export_subnet(ExportRequest(SPACE, ARCHITECTURE), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_of_any_size_are_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    request = ExportRequest(SPACE, SPACE.smallest, dynamic_batch=True)
+    export = export_subnet(request, tmp_path / "out")
+    assert max(export.proof["formats"]["onnx"]["batches"].values()) < 1e-4
+    assert list(export.proof["formats"]["onnx"]["batches"]) == ["1", "7"]
+    assert "batch of any size in the ONNX file" in (export.folder / "README.md").read_text(encoding="utf-8")
+    session, network = onnxruntime.InferenceSession(export.onnx), load(export.folder)
+    for size in (1, 3, 7):
+        images_BCHW = torch.randn(size, 3, 16, 16)
+        (found_BK,) = session.run(None, {"image": images_BCHW.numpy()})
+        with torch.no_grad():
+            assert np.allclose(found_BK, network(images_BCHW).numpy(), atol=1e-5)
+    honest = OnnxNetwork.together
+    monkeypatch.setattr(OnnxNetwork, "together", lambda self, x: honest(self, x) * (1.1 if len(x) > 1 else 1))
+    with pytest.raises(ProofError, match=r"`model\.onnx` on 7 images at once gives logits that differ"):
+        export_subnet(request, tmp_path / "wrong")
+    for form in ("onnx-int8-dynamic", "onnx-w4"):
+        with pytest.raises(UsageError, match=f"format `{form}` takes one image at a time"):
+            export_subnet(replace(request, formats=(form,), supernet=Supernet(SPACE)), tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_failed_export_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
 from nas.exporting.model_card import model_card
 
 PROOF: dict[str, Any] = {"onnx_difference": 1.25e-7, "images": 8}
@@ -27,7 +29,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 def test_random_weights_are_said_to_be_random() -> None:
     card = model_card(config(), PROOF, USAGE)
-    assert card.startswith("# A network of the search space `elastic-mini`\n> [!WARNING]\n")
+    assert "---\n# A network of the search space `elastic-mini`\n> [!WARNING]\n" in card
     assert "| parameters | 1.235 M |\n| MACs | 89.01 M |\n| weights | random |\n" in card
     assert "| ONNX against PyTorch | 1.2e-07 of the logits' range, 8 images |" in card
     assert "Images: RGB, 32 x 32 pixels, batch 1 in the ONNX file. Load at 32 x 32.\n" in card
@@ -59,17 +61,38 @@ def test_trained_weights_have_data_latency_and_its_kind() -> None:
 
 
 def test_timm_networks_tell_hubs_the_library_and_the_licence() -> None:
-    source = {"name": "vit_tiny_patch16_224", "weights": "from the hub", "license": "apache-2.0"}
-    timm = config(pretrained_cfg={}, subnet={"choices": {"depth": 3}}, source_model=source)
+    name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    source = {"name": name, "weights": "pretrained", "license": "Apache-2.0"}
+    known: dict[str, Any] = {"data": {"source": "photos"}, "objectives": {"accuracy": 0.5}, "test_accuracy": 0.75}
+    timm = config(pretrained_cfg={}, subnet={"choices": {"depth": 3}}, source_model=source, **known)
     card = model_card(timm, PROOF, USAGE)
     front, _, rest = card.removeprefix("---\n").partition("---\n")
-    assert front.splitlines() == ["library_name: timm", "tags: [image-classification, timm]", "license: apache-2.0"]
+    facts = yaml.safe_load(front)
+    (model,) = facts.pop("model-index")
+    assert facts == {
+        "base_model": f"timm/{name}",
+        "library_name": "timm",
+        "license": "apache-2.0",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm"],
+    }
+    (result,) = model["results"]
+    assert (result["dataset"]["name"], result["dataset"]["split"]) == ("photos", "test")
+    assert (result["metrics"][0]["type"], result["metrics"][0]["value"]) == ("accuracy", 0.75)
     assert rest.startswith("# A network inside the timm model `vit_tiny_patch16_224`\n")
-    assert "| source model | `vit_tiny_patch16_224`, weights: from the hub |" in rest
+    assert f"| source model | `{name}`, weights: pretrained |" in rest
     assert rest.endswith("| `depth` | 3 |\n")
     unknown = model_card({**timm, "source_model": {**source, "license": None}}, PROOF, USAGE)
     assert "license:" not in unknown
+    assert yaml.safe_load(_front_of({**timm, "source_model": {**source, "license": "our own"}}))["license"] == "other"
+    own = yaml.safe_load(_front_of({**timm, "source_model": {**source, "weights": "theirs.pth"}}))
+    assert "base_model" not in own
+    assert "model-index" not in yaml.safe_load(_front_of(config()))
     assert "| licence of the source weights | not known here; ask whoever gave the weights |" in unknown
+
+
+def _front_of(known: dict[str, Any]) -> str:
+    return model_card(known, PROOF, USAGE).split("---\n")[1]
 
 
 def test_several_formats_are_compared() -> None:
