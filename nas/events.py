@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ COMPENSATION_SHARE = 0.1
 """Share of such a budget for what makes up for what was cut out of the network that was chosen."""
 CUT_SHORT = 0.75
 """Share of its usual time below which a training is worth a warning."""
+
+STARTING = "starting"
+"""The stage before the first that is told of: settings, images and weights are read."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ class TimePlan:
             return cls(None, rest)
         return cls(rest - SEARCH_SHARE * total, SEARCH_SHARE * total)
 
+    @property
+    def stages(self) -> dict[str, float]:
+        """The parts as stages, but for those that time does not bound or that there are not."""
+        parts = {"training of all networks": self.training_seconds, "search": self.search_seconds}
+        parts["training of the chosen one"] = self.winner_seconds
+        return {name: seconds for name, seconds in parts.items() if seconds is not None}
+
     def is_cut_short(self, usual: TimePlan) -> bool:
         """Whether training gets much less than in a plan with nothing spent before."""
         if self.training_seconds is None or usual.training_seconds is None:
@@ -63,11 +74,34 @@ class TimePlan:
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """What a run is going to do, told before anything that takes long.
+
+    Attributes:
+        stages: The seconds that each stage gets of the budget, or is expected to take, by name in their order; None
+            where neither is known.
+    """
+
+    stages: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class StagesTook:
+    """What each stage of a run took, told at its end.
+
+    Attributes:
+        seconds: Seconds of each stage of this session, by name in their order.
+    """
+
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class StageStarted:
     """A part of the run begins.
 
     Attributes:
-        name: ``table``, ``training``, ``search``, ``export``.
+        name: What is done, for example ``training``, ``search`` or ``export``.
         seconds: Its share of the budget; None where it has none.
     """
 
@@ -175,3 +209,48 @@ Progress = Callable[[object], None]
 
 def ignore(event: object) -> None:
     """A `Progress` that shows nothing."""
+
+
+class StageClock:
+    """A `Progress` that passes events on, and measures what lies between the beginnings of stages.
+
+    A verb that another verb runs has a clock too. What it plans and took is not passed on by the outer clock, which
+    measures the same stages.
+
+    Args:
+        progress: Receiver of the events; None for nobody.
+
+    Attributes:
+        seconds: Seconds of the stages that have ended, by name; one that began twice has the sum.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress or ignore
+        self._plan: StagePlan | None = None
+        self._stage, self._since = STARTING, time.monotonic()
+
+    def plan(self, stages: Mapping[str, float | None]) -> None:
+        """Tell of the stages that are to come, when the first of them begins: what fails before that has no plan."""
+        self._plan = StagePlan(stages)
+
+    def __call__(self, event: object) -> None:
+        """Pass an event on."""
+        if isinstance(event, StagePlan | StagesTook):
+            return
+        if isinstance(event, StageStarted):
+            self._close(event.name)
+            if self._plan is not None:
+                self._progress(self._plan)
+            self._plan = None
+        self._progress(event)
+
+    def end(self) -> None:
+        """End the last stage, and tell what each took."""
+        self._close(STARTING)
+        self._progress(StagesTook(dict(self.seconds)))
+
+    def _close(self, following: str) -> None:
+        now = time.monotonic()
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = following, now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from nas.events import (
         Notice,
         SearchStarted,
+        StagePlan,
         StageProgress,
         StageStarted,
+        StagesTook,
         TimePlan,
         TrainingCutShort,
         TrialFinished,
@@ -74,14 +77,16 @@ class ProgressPrinter:
     def _on_Notice(self, event: Notice) -> None:
         self._say(event.text)
 
+    def _on_StagePlan(self, event: StagePlan) -> None:
+        self._say(f"plan: {_stages_text(event.stages)}")
+
     def _on_TimePlan(self, event: TimePlan) -> None:
-        parts = {
-            "train all networks": event.training_seconds,
-            "judge networks": event.search_seconds,
-            "train the chosen one": event.winner_seconds,
-        }
-        text = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in parts.items() if seconds is not None)
-        self._say(f"plan: {text}")
+        self._say(f"left: {_stages_text(event.stages)}")
+
+    def _on_StagesTook(self, event: StagesTook) -> None:
+        told = {name: spent for name, spent in event.seconds.items() if round(spent) > 0}
+        if told:
+            self._say(f"took: {_stages_text(told)}; {format_duration(sum(event.seconds.values()))} in all")
 
     def _on_TrainingCutShort(self, event: TrainingCutShort) -> None:
         seconds, usual = (format_duration(plan.training_seconds or 0.0) for plan in (event.plan, event.usual))
@@ -159,6 +164,10 @@ class ProgressPrinter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _stages_text(stages: Mapping[str, float | None]) -> str:
+    return ", ".join(name if spent is None else f"{name} {format_duration(spent)}" for name, spent in stages.items())
 
 
 def _make_bar() -> Progress:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import FP32, BalancedEvaluator
-from nas.events import Progress, StageStarted, ignore
+from nas.events import Progress, StageClock, StageStarted
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
 from nas.finishing.quantised import compute_in, wanted_precisions
@@ -165,7 +165,8 @@ class _Finish:
 
     def __init__(self, plan: FinishPlan, group: ProcessGroup) -> None:
         self.plan, self.group, self.device = plan, group, group.device
-        self.progress: Progress = plan.settings.progress or ignore
+        self.clock = StageClock(plan.settings.progress)
+        self.progress: Progress = self.clock
         self.accuracy: dict[str, float | None] = {"inherited": None}
         settings = plan.settings
         self.wanted: Wanted = FP32
@@ -176,6 +177,7 @@ class _Finish:
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
+        self.clock.plan(self._stages())
         plan, network = self.plan, self._network()
         teacher = self._teacher()
         settings, folder = plan.settings, plan.settings.folder
@@ -196,6 +198,8 @@ class _Finish:
             self.group.broadcast({"run": str(run.path), "is_resumed": run.is_resumed, "document": document})
             result = self._finish(run, network, teacher)
             write_json(run.path / RESULT, result.to_dict())
+            self.clock.end()
+            run.note_stages(self.clock.seconds)
         self.group.broadcast(result.to_dict())
         return result
 
@@ -207,6 +211,13 @@ class _Finish:
         if told["trains"]:
             self._train(folder, is_resumed, network, teacher if told["heeded"] else None, None)
         return FinishResult.from_dict(self.group.broadcast(None))
+
+    def _stages(self) -> dict[str, float | None]:
+        """What is going to be done, in order; training where fewer bits do not keep enough."""
+        training = self.plan.training
+        epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
+        after = ["averaging", *([] if self.plan.exits is None else ["exits"]), "export"]
+        return {f"training{epochs}": training.budget_seconds, **dict.fromkeys(after)}
 
     def _network(self) -> Supernet:
         from supernets.supernet import Supernet

@@ -196,6 +196,15 @@ class Run:
         places = {name: settings[name] for name in PLACES if settings.get(name) is not None}
         self.update_settings({FOLDER: os.path.abspath(self.path), **places})
 
+    def note_stages(self, seconds: Mapping[str, float]) -> None:
+        """Record with the environment of this session what each of its stages took."""
+        self._lock.check()
+        path = self.path / "environment.json"
+        document = read_json(path)
+        session = document["resumed"][-1] if self.is_resumed else document
+        session["stages"] = {name: round(spent, 1) for name, spent in seconds.items()}
+        write_json(path, document)
+
     # -- opening -------------------------------------------------------------------------------------------------
 
     def _prepare(self, resume: bool, force: bool) -> bool:

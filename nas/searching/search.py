@@ -14,14 +14,13 @@ from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator
 from nas.evaluation.fidelity import trained_evaluator
-from nas.events import Notice, Progress, StageStarted, TimePlan, TrainingCutShort, ignore
+from nas.events import EXPORT_SHARE, Progress, StageClock, StageStarted, TimePlan, TrainingCutShort
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.latency.evidence import expected_seconds
 from nas.objectives.bounds import Bounds
 from nas.objectives.objective import Objective, make_objectives
 from nas.objectives.quantities import Quantity
-from nas.objectives.units import format_duration
 from nas.records.files import write_json
 from nas.records.trial import State
 from nas.result import SearchResult
@@ -61,6 +60,7 @@ from nas.training.tracking import check_trackers, tracked
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 
+MEASURING = "measure this machine"
 UNTRAINED_SECONDS = 120.0
 """Time to judge networks where nothing is trained and no number of them is given."""
 
@@ -130,8 +130,9 @@ class _Search:
     """One call of `search`."""
 
     def __init__(self, settings: SearchSettings) -> None:
-        self.settings = settings
-        self.progress: Progress = settings.progress or ignore
+        self.clock = StageClock(settings.progress)
+        self.progress: Progress = self.clock
+        self.settings = settings = replace(settings, progress=self.progress)
         self._compensated: tuple[Supernet, Compensator] | None = None
         if settings.device is not None:
             choose_device(settings.device)  # one that is not there is found out before anything is done
@@ -139,6 +140,8 @@ class _Search:
     def __call__(self) -> SearchResult:
         make_controller = get_controller(self.settings.controller)
         own, folder = None, self.settings.folder
+        if not (self.settings.resume and folder is not None and recorded_settings(folder)):
+            self.clock.plan(self._stages())
         if self.settings.model is not None:
             device = choose_device(self.settings.device)
             assert self.settings.data is not None
@@ -214,6 +217,8 @@ class _Search:
 
                 document = ship_winner(result, settings, run.settings.get("winner_seconds"), question.images)
                 result = SearchResult(result.run, document)
+            self.clock.end()
+            run.note_stages(self.clock.seconds)
         return result
 
     def _question(self, own: PretrainedStart | None = None) -> _Question:
@@ -240,10 +245,8 @@ class _Search:
         if training is not None:
             check_training(training, space)
         untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
-        if settings.budget_seconds and (expected := expected_seconds(settings.targets, space)):
-            shares = f"{format_duration(expected)} of the {format_duration(settings.budget_seconds)}"
-            self.progress(Notice(f"this machine is measured first, which takes about {shares}; of the rest:"))
-            self.progress(self._divide_time(expected, exports=images is not None))
+        if expected_seconds(settings.targets, space):
+            self.progress(StageStarted(MEASURING))
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
         if settings.limit_share is not None and settings.limit_ms is None:
@@ -302,6 +305,26 @@ class _Search:
             return TimePlan(None, UNTRAINED_SECONDS if self.settings.evaluations is None else None)
         trains, finishes = self.settings.trains, self.settings.finishes
         return TimePlan.of(total, spent, trains=trains, exports=exports, finishes=finishes)
+
+    def _stages(self) -> dict[str, float | None]:
+        """What is going to be done, in order, with the time that it gets or is expected to take."""
+        settings, stages = self.settings, dict[str, float | None]()
+        exports = settings.data is not None or settings.supernet is not None
+        if settings.model is not None:
+            stages["prepare the model"] = None
+        measuring = expected_seconds(settings.targets, get_space(settings.space))
+        if measuring:
+            stages[MEASURING] = measuring
+        divided = self._divide_time(measuring, exports=exports)
+        if settings.trains:
+            stages["training of all networks"] = divided.training_seconds
+        counted = "" if settings.evaluations is None else f" of {settings.evaluations:,} networks"
+        stages[f"search{counted}"] = divided.search_seconds
+        if settings.finishes:
+            stages["training of the chosen one"] = divided.winner_seconds
+        if exports:
+            stages["export"] = EXPORT_SHARE * settings.budget_seconds if settings.budget_seconds else None
+        return stages
 
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""

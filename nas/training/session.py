@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.evaluation.accuracy import commonest_accuracy
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.events import Progress, StageStarted, ignore
+from nas.events import Progress, StageClock, StageStarted, ignore
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS
 from nas.runs.places import check_images, identity_of
@@ -130,6 +130,8 @@ class _Plan:
 
 def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in the process that writes."""
+    clock = StageClock(progress)
+    progress = clock
     found = find_space(settings)
     training = trainer_settings(settings)
     # What cannot be trained fails here, before anything is written.
@@ -139,6 +141,8 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
     check_named_teachers(training)
     check_random_weights(training)
     images = load_images(settings, found, training)
+    epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
+    clock.plan({f"training{epochs}": training.budget_seconds})
     folder = settings.folder or next_run_folder(settings.folder_name)
     document = {"command": "train", **settings.recorded(), **identity_of(images)}
     with (
@@ -156,6 +160,8 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
         work = _Work(run.path, run.is_resumed, settings.space, images, training, found.architecture)
         result, _ = _train(work, group, progress, settings.validate)
         write_json(run.path / "training.json", result.to_dict())
+        clock.end()
+        run.note_stages(clock.seconds)
     return result
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import nas
 from nas.cli.progress import ProgressPrinter
-from nas.events import TimePlan, TrainingCutShort
+from nas.events import StageClock, StageStarted, TimePlan, TrainingCutShort
 
 USUAL = TimePlan.of(600.0, 0.0, trains=True, exports=True)
 
@@ -73,3 +73,30 @@ def test_a_table_that_takes_the_time_of_training_is_told_of(
     assert told.plan.training_seconds == pytest.approx(10.4, abs=5.0)
     ProgressPrinter()(told)
     assert "instead of 50s are left to training" in capsys.readouterr().err
+
+
+def test_stages_are_planned_before_the_first_and_timed_to_the_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("nas.events.time.monotonic", lambda: now[0])
+    clock = StageClock(ProgressPrinter())
+    clock.plan({"training": 60.0, "export": None})
+    assert capsys.readouterr().err == "", "nothing has begun that could take long"
+    inner = StageClock(clock)
+    inner.plan({"another plan": None})
+    for name, seconds in (("training", 3.0), ("export", 61.2), ("training", 0.1), ("check", 5.0)):
+        now[0] += seconds
+        inner(StageStarted(name))
+    now[0] += 0.4
+    inner.end()
+    clock.end()
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "plan: training 1m00s, export",
+        *("training", "export", "training", "check"),
+        "took: starting 3s, training 1m06s; 1m10s in all",
+    ]
+    assert (
+        clock.seconds == inner.seconds == pytest.approx({"starting": 3, "training": 66.2, "export": 0.1, "check": 0.4})
+    )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import nas
 from nas.errors import UsageError
-from nas.events import StageStarted, TimePlan
+from nas.events import StagePlan, StageStarted, StagesTook, TimePlan
 from nas.exporting.robust import note_robustness
 from nas.report import build_report
 from nas.runs.folder import FINISHED
@@ -41,6 +41,12 @@ def test_the_chosen_network_is_finished_and_shipped(question: dict[str, Any], tm
     assert plan.winner_seconds
     stages = [event.name for event in told if isinstance(event, StageStarted)]
     assert stages.index("search") < stages.index("training") < stages.index("export")
+    [ahead] = [event.stages for event in told if isinstance(event, StagePlan)]
+    assert list(ahead) == ["prepare the model", "search of 2 networks", "training of the chosen one", "export"]
+    [took] = [event.seconds for event in told if isinstance(event, StagesTook)]
+    recorded = json.loads((result.run / "environment.json").read_text(encoding="utf-8"))["stages"]
+    assert recorded == {name: round(seconds, 1) for name, seconds in took.items()}
+    assert set(stages) <= recorded.keys()
 
     document, verified = result.document, result.document["verified"]
     assert verified["pick"] == result.default_pick == "best"
