@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,12 @@ def _traced(network: nn.Module, input_shape: tuple[int, int, int], path: Path, b
     return model
 
 
-def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch: int | None = 1) -> Any:
+def exported_model(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    batch: int | None = 1,
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+) -> Any:
     """A network as an ONNX model, by PyTorch's newer exporter, which folds constants.
 
     The model is for batches of so many images, or of any number where that is None.
@@ -75,13 +80,15 @@ def exported_model(network: nn.Module, input_shape: tuple[int, int, int], batch:
     from latency_tables.runtimes.spelt_attention import SpeltAttention
 
     try:
-        return _export(network, input_shape, batch)
+        return _export(network, input_shape, batch, outputs)
     except ProfileError:
         with SpeltAttention():
-            return _export(network, input_shape, batch)
+            return _export(network, input_shape, batch, outputs)
 
 
-def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int | None) -> Any:
+def _export(
+    network: nn.Module, input_shape: tuple[int, int, int], batch: int | None, outputs: Sequence[str]
+) -> Any:
     import torch
 
     try:
@@ -91,7 +98,7 @@ def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int | 
             dynamo=True,
             dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=list(outputs),
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ def export_onnx(
     path: Path,
     metadata: Mapping[str, str] | None = None,
     dynamic_batch: bool = False,
+    outputs: Sequence[str] = (OUTPUT_NAME,),
 ) -> None:
     """Write ``network`` as an ONNX file with a fixed input ``image`` of shape ``(1, 3, input_side, input_side)``.
 
@@ -30,6 +31,7 @@ def export_onnx(
         path: The file to write, weights included.
         metadata: Text to store in the file.
         dynamic_batch: Leave the number of images open instead.
+        outputs: Names of what it gives.
 
     Raises:
         NasError: PyTorch cannot export the network.
@@ -38,7 +40,8 @@ def export_onnx(
 
     try:
         with quiet_exporters():
-            model = exported_model(network, (3, input_side, input_side), None if dynamic_batch else 1)
+            batch = None if dynamic_batch else 1
+            model = exported_model(network, (3, input_side, input_side), batch, outputs)
     except ProfileError as error:
         raise NasError(str(error), "export it without `--batch`" if dynamic_batch else "") from error
     for key, value in (metadata or {}).items():
@@ -77,3 +80,8 @@ class OnnxNetwork:
             0
         ]
         return logits_BK
+
+    def outputs(self, images_BCHW: torch.Tensor, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """What the file gives by these names for the same images, each ``(B, ...)``."""
+        rows = [self._session.run(list(names), {INPUT_NAME: image[None].numpy()}) for image in images_BCHW.cpu()]
+        return [np.concatenate(column) for column in zip(*rows, strict=True)]

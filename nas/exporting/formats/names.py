@@ -14,6 +14,7 @@ OURS = {
     "onnx-mixed": "nas.exporting.formats.quantised:MIXED",
     "onnx-w4": "nas.exporting.formats.quantised:FOUR_BITS",
     "onnx-w2": "nas.exporting.formats.quantised:TWO_BITS",
+    "features": "nas.exporting.formats.features:FEATURES",
     "litert": "nas.exporting.formats.programs:LITERT",
     "executorch": "nas.exporting.formats.programs:EXECUTORCH",
 }
