@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +22,32 @@ if TYPE_CHECKING:
     from search_spaces import Architecture
 
 
+Along = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="Direction: size, or scales for a run with one trained network, which then sees larger images in tiles."
+        " Default: size.",
+    ),
+]
+Data = Annotated[str | None, typer.Option(help="Images of the run, where they have moved. Default: where they lay.")]
+OF_A_GROWTH = ("ties", "repeats", "seed", "resume", "force")
+"""Settings that scales of the input have no use for."""
+
+
 @handles_errors
 @takes_settings(ScaleSettings)
-def scale(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
-    """Grow a network into a family of larger ones, without training."""
+def scale(given: Given, *, along: Along = None, data: Data = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Grow a network into a family of larger ones, without training; or a trained one along the scales of its input."""
     if "network" not in given and "resume" not in given:
         raise typer.BadParameter("`--from NETWORK` is missing, for example `--from asvit/seed`")
+    if along not in (None, "size", "scales"):
+        raise typer.BadParameter(f"`--along {along}`, expected size or scales")
+    if along == "scales":
+        _scale_inputs(given, data, json, quiet)
+        return
+    if data is not None:
+        raise typer.BadParameter("`--data` without `--along scales`: growth needs no images")
     import nas
 
     given.setdefault("workers", available_processors())
@@ -39,6 +60,41 @@ def scale(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
     if result.is_interrupted:
         display.say(f"interrupted; go on with: nas scale --resume {display.quoted(result.run)}")
         raise typer.Exit(INTERRUPTED)
+
+
+def _scale_inputs(given: Given, data: str | None, json: bool, quiet: bool) -> None:
+    for name in OF_A_GROWTH:
+        if name in given:
+            raise typer.BadParameter(f"`--{name}` beside `--along scales`, expected one of them")
+    from nas.growth.input_scales import scale_inputs
+
+    output = given.get("output")
+    up_to, target = (given.get(name, default) for name, default in (("up_to", "80M"), ("target", "pixel6")))
+    with ProgressPrinter(quiet) as progress:
+        found = scale_inputs(Path(given["network"]), up_to, target, data=data, output=output, progress=progress)
+    record = found.record
+    if json:
+        display.print_json({**record, "folder": str(found.folder)})
+        return
+    within = [entry for entry in record["scales"] if entry["is_within"]]
+    rows = [
+        [
+            "-".join(map(str, entry["scales"])) + (" (written)" if entry is within[record["chosen"]] else ""),
+            f"{entry['side']}",
+            *display.size_text(entry["params"], entry["macs"]),
+            f"{entry['peak_bytes'] / 1e6:.3g} MB",
+            display.latency_text(entry["latency"]) if entry["latency"]["low_ms"] is not None else display.NO_EVIDENCE,
+            f"{entry['search_accuracy']:.2%}" if entry["is_within"] else "over the limit",
+        ]
+        for entry in record["scales"]
+    ]
+    columns = ["scales", "px", "params", "MACs", "activations", f"latency {record['target']}", "on the search part"]
+    display.print_table(columns, rows)
+    display.say(record["source"])
+    display.say(
+        f"{record['test_accuracy']:.2%} of {record['test_images']} test images in ONNX Runtime; written to"
+        f" {display.short(found.folder)}"
+    )
 
 
 def available_processors() -> int:

@@ -1,0 +1,97 @@
+"""A network at several scales of its input: tiles, costs, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import nas
+from latency_tables.predictor import LatencyPredictor
+from latency_tables.targets import load_target
+from latency_tables.trace import trace
+from nas.cli.main import app
+from nas.errors import UsageError
+from nas.growth.input_scales import SCALES, _costs, scale_inputs
+from nas.growth.limit import parse_limit
+from search_spaces import SingleSpace
+from supernets import Supernet
+from supernets.fusion import without_classifier
+from supernets.networks.input_scales import InputScales, merged, tiles_of
+from tests.support.timm_networks import TINY, timm_space
+from tests.support.timm_networks import made as made_supernet
+
+
+@pytest.fixture(scope="module")
+def alone() -> Supernet:
+    """The smallest network of a small model, alone."""
+    space = timm_space(made_supernet(TINY))
+    return Supernet(SingleSpace(space, space.smallest)).eval()
+
+
+def test_tiles_are_merged_as_they_were_cut() -> None:
+    x_BCHW = torch.arange(2 * 3 * 12 * 12.0).reshape(2, 3, 12, 12)
+    tiles = tiles_of(x_BCHW, 4)
+    assert len(tiles) == 9
+    assert torch.equal(tiles[1], x_BCHW[:, :, :4, 4:8])
+    assert torch.equal(merged(tiles), x_BCHW)
+
+
+def test_one_scale_is_the_network_itself_and_others_stand_beside_it(alone: Supernet) -> None:
+    network = alone.network.eval()
+    side = alone.space.input_shape(dict(alone.space.largest.settings))[-1]
+    backbone = without_classifier(network, alone.space)
+    x_BCHW = torch.randn(2, 3, 2 * side, 2 * side)
+    with torch.no_grad():
+        width = backbone(x_BCHW[:, :, :side, :side]).shape[1]
+        one = InputScales(backbone, side, (1,), nn.Linear(width, 10))
+        assert torch.equal(one.features(x_BCHW[:, :, :side, :side]), backbone(x_BCHW[:, :, :side, :side]))
+        two = InputScales(backbone, side, (1, 2), nn.Linear(2 * width, 10)).features(x_BCHW)
+        assert torch.equal(two[:, :width], backbone(nn.functional.avg_pool2d(x_BCHW, 2)))
+        tiles = torch.stack([backbone(tile) for tile in tiles_of(x_BCHW, side)])
+        assert torch.allclose(two[:, width:], tiles.mean(dim=0))
+
+
+def test_multiply_accumulates_are_those_of_all_tiles(alone: Supernet) -> None:
+    predictor, limit = LatencyPredictor(load_target("pixel6")), parse_limit("1G")
+    side = alone.space.input_shape(dict(alone.space.largest.settings))[-1]
+    backbone = without_classifier(alone.network, alone.space)
+    macs = trace(backbone, (3, side, side)).macs
+    found = [_costs(alone, scales, predictor, limit) for scales in SCALES]
+    for scales, (entry, scaled) in zip(SCALES, found, strict=True):
+        classifier = scaled.classifier
+        own = classifier.in_features * classifier.out_features
+        assert entry["macs"] == sum(scale**2 for scale in scales) * macs + own
+        assert entry["side"] == scales[-1] * side
+    assert found[2][0]["params"] - found[0][0]["params"] == 2 * 10 * found[0][1].classifier.in_features
+    assert found[2][0]["high_ms"] > found[1][0]["high_ms"] > found[0][0]["high_ms"]
+
+
+def test_what_has_no_trained_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no single trained network"):
+        scale_inputs(tmp_path, "80M", "pixel6")
+    for words, message in (
+        (["--along", "scales", "--seed", "1"], "`--seed` beside `--along scales`"),
+        (["--along", "width"], "expected size or scales"),
+        (["--data", "digits"], "`--data` without `--along scales`"),
+    ):
+        result = CliRunner().invoke(app, ["scale", "--from", str(tmp_path), *words])
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_a_trained_network_is_written_at_the_best_scales(tmp_path: Path) -> None:
+    run = nas.train(arch="elastic-mini/middle", data="digits", epochs=5, output=tmp_path / "run").run
+    found = scale_inputs(run, "80M", "pixel6")
+    record = json.loads((found.folder / "scales.json").read_text(encoding="utf-8"))
+    assert record == json.loads(json.dumps(found.record))
+    assert [entry["scales"] for entry in record["scales"]] == [list(scales) for scales in SCALES]
+    within = [entry["search_accuracy"] for entry in record["scales"] if entry["is_within"]]
+    assert within[record["chosen"]] == max(within)
+    assert record["test_accuracy"] > 0.5
+    assert (found.folder / "model.onnx").exists()
