@@ -9,6 +9,7 @@ import sys
 import typer
 
 from nas.cli import (
+    adapt,
     correlate,
     data,
     finish,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command("profile", cls=PanelCommand)(profile.profile)
 app.command("pick", cls=PanelCommand)(pick.pick)
+app.command("adapt", cls=PanelCommand)(adapt.adapt)
 app.command("search", cls=PanelCommand)(search.search)
 app.command("train", cls=PanelCommand)(train.train)
 app.command("import", cls=PanelCommand)(import_file.import_file)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from supernets.timm_models.chain import create
 from supernets.timm_models.export import from_timm_names
 from supernets.timm_models.own_weights import read_into
 from supernets.timm_models.weight_files import CONFIG_FILE, PREPROCESSOR_FILE, beside, find_weights
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 PRETRAINED = "pretrained"
 
@@ -164,6 +167,36 @@ def _loaded(
             ) from error
     model = create(reference, None, classes)
     return model, *read_into(model, weights, class_names)
+
+
+def load_backbone(
+    name: str, weights: str | Path
+) -> tuple[VisionTransformer, TimmReference, tuple[Sequence[float], Sequence[float]], str | None]:
+    """A plain vision transformer of timm without a classifier, for images of any side that its patches divide.
+
+    Args:
+        name: As of `load_original`.
+        weights: As of `load_original`.
+
+    Returns:
+        The model, its name and arguments, means and standard deviations of colours, and the license of the weights.
+
+    Raises:
+        TrainingError: It is no plain vision transformer with a class token.
+        UnknownNameError, TimmModelError, CheckpointError: As `load_original`.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    from supernets.training.self_distillation import projections_of
+
+    reference = TimmReference.parse(name)
+    with torch.device("meta"):
+        projections_of(create(reference, None, 0))
+    arguments = {**dict(reference.arguments), "dynamic_img_size": True}
+    model, _, _ = _loaded(TimmReference(reference.name, tuple(sorted(arguments.items()))), weights, 0, None)
+    assert isinstance(model, VisionTransformer), "what has such projections"
+    facts = _facts(reference, weights)
+    return model, reference, (facts["mean"], facts["std"]), facts.get("license")
 
 
 @torch.no_grad()
