@@ -86,9 +86,7 @@ def exported_model(
             return _export(network, input_shape, batch, outputs)
 
 
-def _export(
-    network: nn.Module, input_shape: tuple[int, int, int], batch: int | None, outputs: Sequence[str]
-) -> Any:
+def _export(network: nn.Module, input_shape: tuple[int, int, int], batch: int | None, outputs: Sequence[str]) -> Any:
     import torch
 
     try:
