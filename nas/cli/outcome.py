@@ -55,6 +55,7 @@ def export(
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
     from nas.exporting.push import check_push, push_export
     from nas.exporting.verify import export_run
+    from nas.records.files import bytes_of
 
     if batch not in ("1", "dynamic"):
         raise UsageError(f"`--batch` is `{batch}`, expected `1` or `dynamic`")
@@ -67,7 +68,7 @@ def export(
         pushed = {} if address is None else {"pushed": address}
         display.print_json({"schema": 1, "folder": str(exported.folder), "proof": dict(exported.proof), **pushed})
         return
-    rows = [[path.name, f"{path.stat().st_size / 1e6:.2f} MB"] for path in sorted(exported.folder.iterdir())]
+    rows = [[path.name, f"{bytes_of(path) / 1e6:.2f} MB"] for path in sorted(exported.folder.iterdir())]
     display.print_table(["file", "size"], rows)
     difference = exported.proof["onnx_difference"]
     display.say(

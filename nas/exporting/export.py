@@ -36,7 +36,7 @@ from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.exporting.formats.registry import get_format
 from nas.exporting.model_card import model_card
 from nas.networks.onnx import export_onnx
-from nas.records.files import read_json, write_failed
+from nas.records.files import bytes_of, read_json, write_failed
 from search_spaces import Architecture, SearchSpace, get_space
 from search_spaces.files import SET_ASIDE, temporary_name
 from supernets import Supernet, build_network, family_of, reestimate_batch_norm
@@ -278,7 +278,7 @@ def _write_formats(
             continue
         path = draft / form.file
         facts = form.write(source, path)
-        found[name] = {**_described(path, form.run(path, images_BCHW), expected_BK), **facts}
+        found[name] = {**_described(form, draft, form.run(path, images_BCHW), expected_BK), **facts}
         if form.tolerance is not None:
             _check(found[name]["difference"], form.tolerance, f"the file `{form.file}`")
         if request.dynamic_batch:
@@ -306,12 +306,12 @@ def _prove_batches(form: FileFormat, path: Path, network: nn.Module, images_BCHW
     return found
 
 
-def _described(path: Path, logits_BK: Tensor, expected_BK: Tensor) -> dict[str, Any]:
+def _described(form: FileFormat, folder: Path, logits_BK: Tensor, expected_BK: Tensor) -> dict[str, Any]:
     agree = (logits_BK.argmax(dim=1) == expected_BK.argmax(dim=1)).float().mean()
     difference = _difference(logits_BK, expected_BK)
     return {
-        "file": path.name,
-        "bytes": path.stat().st_size,
+        "file": form.file,
+        "bytes": sum(bytes_of(folder / name) for name in (form.file, *form.beside)),
         "difference": difference,
         "top1_agreement": float(agree),
     }

@@ -55,6 +55,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+
+
 def write_failed(path: Path, error: OSError, hint: str = _GO_ON) -> NasError:
     """The error to raise where writing ``path`` failed."""
     return NasError(f"`{path}` cannot be written: {error.strerror or error}", hint=hint)

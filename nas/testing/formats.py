@@ -84,6 +84,13 @@ class ExportFormatContract(ABC):
     def test_a_missing_package_is_named_with_the_line_that_installs_it(self) -> None:
         """Whatever else the format needs."""
         form = self.make_format()
+        form.packages = {}
+        try:
+            form.check(self.make_space(), True)
+        except MissingDependencyError as error:
+            pytest.skip(f"{error}; {error.hint}")
+        except NasError:
+            pass  # what else it refuses comes behind what is missing
         form.packages = {"no_such_module": "no-such-package>=3"}
         with pytest.raises(MissingDependencyError, match="`no_such_module` is not installed") as caught:
             form.check(self.make_space(), True)

@@ -72,7 +72,8 @@ class FileFormat(ExportFormat, ABC):
     """A form with a file of its own, which is run on images before the export counts.
 
     Attributes:
-        file: Name of the file in the exported folder.
+        file: Name of the file, or of the folder that stands for one, in the exported folder.
+        beside: Names of further files that it needs beside it.
         tolerance: Largest difference of a logit from the network's, as a share of the logits' range; None where the
             form is not exact by design, so that its accuracy has to tell.
         runtime: Name of the runtime (`latency_tables.runtimes`) that loads the file and is measured here; None where
@@ -80,6 +81,7 @@ class FileFormat(ExportFormat, ABC):
     """
 
     file: str
+    beside: tuple[str, ...] = ()
     tolerance: float | None = None
     runtime: str | None = None
 

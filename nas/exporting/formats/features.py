@@ -97,6 +97,7 @@ class FeatureFile(OnnxFile):
 
     name = "features"
     file = "model.features.onnx"
+    any_batch = False
 
     def write(self, network: ExportedNetwork, path: Path) -> Mapping[str, Any]:
         """Write the file, and compare its maps with those in PyTorch.

@@ -15,6 +15,9 @@ OURS = {
     "onnx-w4": "nas.exporting.formats.quantised:FOUR_BITS",
     "onnx-w2": "nas.exporting.formats.quantised:TWO_BITS",
     "features": "nas.exporting.formats.features:FEATURES",
+    "openvino": "nas.exporting.formats.openvino:OPENVINO",
+    "openvino-int8": "nas.exporting.formats.openvino:OPENVINO_INT8",
+    "coreml": "nas.exporting.formats.coreml:COREML",
     "litert": "nas.exporting.formats.programs:LITERT",
     "executorch": "nas.exporting.formats.programs:EXECUTORCH",
 }
