@@ -112,12 +112,13 @@ def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
             display.say(f"warning: the latency of `{name}` was not measured: {entry['not_measured']}")
         if "verdict" in entry:
             display.say(f"{name}: {entry['verdict']}")
-        if "ways" in entry:
-            share, kl = entry["integer_macs"], entry.get("kl", entry["kl_calibration"])
-            display.say(
-                f"{name}: written as `{entry['placement']}`, {share:.0%} of the multiply-accumulates in integers,"
-                f" {len(entry['left_in_fp32'])} layers in fp32, KL {kl:.1e}"
-            )
+        if "kl_calibration" in entry:
+            known = [f"written as `{entry['placement']}`"] if "placement" in entry else []
+            if "integer_macs" in entry:
+                known.append(f"{entry['integer_macs']:.0%} of the multiply-accumulates in integers")
+                known.append(f"{len(entry['left_in_fp32'])} layers in fp32")
+            known.append(f"KL {entry.get('kl', entry['kl_calibration']):.1e}")
+            display.say(f"{name}: {', '.join(known)}")
 
 
 @handles_errors

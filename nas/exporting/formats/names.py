@@ -19,6 +19,7 @@ OURS = {
     "openvino-int8": "nas.exporting.formats.openvino:OPENVINO_INT8",
     "coreml": "nas.exporting.formats.coreml:COREML",
     "litert": "nas.exporting.formats.programs:LITERT",
+    "litert-int8": "nas.exporting.formats.programs:LITERT_INT8",
     "executorch": "nas.exporting.formats.programs:EXECUTORCH",
 }
 """Where each format stands, as an entry point names it, so that its module is imported when it is used."""

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from latency_tables.runtimes import get_runtime
 from latency_tables.runtimes.base import Runtime
+from latency_tables.runtimes.program import convert_program
 from nas.errors import NasError
 from nas.exporting.formats.base import ExportedNetwork, FileFormat
+from nas.exporting.formats.quantised import JUDGED_IMAGES, first_images
+from nas.quantisation.sensitivity import divergence
 from search_spaces import SearchSpace
 
 _RUNNER = Path(__file__).with_name("run_elsewhere.py")
@@ -33,7 +36,7 @@ class RuntimeFormat(FileFormat):
     """
 
     runtime: str
-    tolerance = 1e-3
+    tolerance: float | None = 1e-3
 
     def __init__(self, runtime: str, file: str) -> None:
         self.name = self.runtime = runtime
@@ -66,6 +69,53 @@ class RuntimeFormat(FileFormat):
         return run_images(get_runtime(self.runtime), path, images_BCHW)
 
 
+class LiteRTInt8(RuntimeFormat):
+    """``litert-int8``: weights in 8 bits, and activations in 8 bits whose ranges are found at every run.
+
+    What has a kernel for that in XNNPACK is in integers: linear layers and convolutions.
+    """
+
+    tolerance = None
+
+    def __init__(self) -> None:
+        super().__init__("litert", "model.int8.tflite")
+        self.name = "litert-int8"
+
+    def write(self, network: ExportedNetwork, path: Path) -> Mapping[str, Any]:
+        """Convert the network, and quantise the file, in LiteRT's environment.
+
+        Returns:
+            ``runtime`` and ``kl_calibration``, the mean divergence from fp32 on training images, in nats.
+
+        Raises:
+            ProfileError: The network cannot be converted.
+        """
+        runtime, images_BCHW = get_runtime(self.runtime), first_images(network, JUDGED_IMAGES)
+        _, colours, height, width = images_BCHW.shape
+        convert_program(runtime, convert_int8, network.module, (colours, height, width), path)
+        with torch.no_grad():
+            expected_BK = network.module(images_BCHW)
+        kl = max(divergence(expected_BK, self.run(path, images_BCHW)), 0.0)
+        return {"runtime": f"{runtime.title}, {runtime.provider}", "kl_calibration": kl}
+
+
+def convert_int8(program: Any, path: str) -> dict[str, Any]:
+    """Write a TensorFlow Lite file with weights in 8 bits; runs in LiteRT's environment."""
+    import os
+
+    import litert_torch
+    from ai_edge_quantizer import quantizer, recipe
+
+    (inputs, _) = program.example_inputs
+    whole = path + ".fp32.tflite"
+    litert_torch.convert(program.module(), inputs).export(whole)
+    made = quantizer.Quantizer(whole, recipe.dynamic_wi8_afp32()).quantize()
+    os.remove(whole)
+    with open(path, "wb") as file:
+        file.write(made.quantized_model)
+    return {}
+
+
 def run_images(runtime: Runtime, path: Path, images_BCHW: Tensor) -> Tensor:
     """Logits ``(B, K)`` of a runtime's file, one image at a time, computed in that runtime's environment.
 
@@ -89,4 +139,5 @@ def run_images(runtime: Runtime, path: Path, images_BCHW: Tensor) -> Tensor:
 
 
 LITERT = RuntimeFormat("litert", "model.tflite")
+LITERT_INT8 = LiteRTInt8()
 EXECUTORCH = RuntimeFormat("executorch", "model.pte")

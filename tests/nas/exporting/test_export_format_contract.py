@@ -11,7 +11,7 @@ from nas.exporting.formats.registry import format_names, get_format
 from nas.testing import ExportFormatContract
 from search_spaces import SearchSpace, get_space
 
-OWN_ENVIRONMENT = ("litert", "executorch")
+OWN_ENVIRONMENT = ("litert", "litert-int8", "executorch")
 
 
 def registered(name: str) -> type[ExportFormatContract]:
