@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.printable import printable
-from nas.objectives.units import format_count
+from nas.objectives.units import format_count, three_digits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,17 +176,18 @@ def _layers_present(settings: Mapping[str, int]) -> list[str]:
 
 def latency_text(latency: Mapping[str, Any]) -> str:
     """`8.12 ms [6.9, 9.8]`; without evidence only a range, and where the table was measured not even that."""
-    low, high = f"{latency['low_ms']:.3g}", f"{latency['high_ms']:.3g}"
+    low, high = three_digits(latency["low_ms"]), three_digits(latency["high_ms"])
     if latency["extrapolated"]:
         return NO_EVIDENCE if latency["kind"] == "measured" else f"{low} to {high} ms"
-    return f"{latency['ms']:.3g} ms [{low}, {high}]"
+    return f"{three_digits(latency['ms'])} ms [{low}, {high}]"
 
 
 def latency_numbers(latency: Latency) -> tuple[str, str]:
     """Milliseconds and the interval around them, as two cells; see `latency_text`."""
     if latency.is_declined:
         return NO_EVIDENCE, ""
-    return "" if latency.extrapolated else f"{latency.ms:.3g}", f"{latency.low_ms:.3g} to {latency.high_ms:.3g}"
+    between = f"{three_digits(latency.low_ms)} to {three_digits(latency.high_ms)}"
+    return "" if latency.extrapolated else three_digits(latency.ms), between
 
 
 def size_text(params: int, macs: int) -> tuple[str, str]:

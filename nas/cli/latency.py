@@ -13,6 +13,7 @@ from nas.cli.latency_build import build
 from nas.cli.latency_calibrate import calibrate
 from nas.cli.latency_check import check
 from nas.cli.latency_predict import predict
+from nas.objectives.units import three_digits
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
@@ -64,8 +65,8 @@ def show(
     rows = [
         [
             row.network,
-            f"{row.measured_ms:.3g}",
-            f"{row.predicted_ms:.3g}",
+            three_digits(row.measured_ms),
+            three_digits(row.predicted_ms),
             f"{row.predicted_ms / row.measured_ms - 1:+.1%}",
         ]
         for row in validation.rows

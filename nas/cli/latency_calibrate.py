@@ -12,6 +12,7 @@ from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json, Quiet
 from nas.cli.progress import ProgressPrinter
+from nas.objectives.units import three_digits
 
 
 @handles_errors
@@ -56,8 +57,8 @@ def calibrate(
         [
             figure.model,
             figure.family,
-            f"{figure.measured_ms:.3g}",
-            f"{figure.left_out_ms:.3g}",
+            three_digits(figure.measured_ms),
+            three_digits(figure.left_out_ms),
             f"{figure.left_out_ms / figure.measured_ms - 1:+.1%}",
             f"{figure.mac_line_left_out_ms / figure.measured_ms - 1:+.1%}",
         ]

@@ -11,6 +11,7 @@ from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json, Quiet, in_range
 from nas.cli.progress import ProgressPrinter
+from nas.objectives.units import three_digits
 
 if TYPE_CHECKING:
     from nas.latency.check import CheckResult
@@ -89,7 +90,7 @@ def _show(result: CheckResult) -> None:
         [
             network.name,
             network.reason or ("unknown" if network in outside else ""),
-            f"{network.measured_ms:.3g}",
+            three_digits(network.measured_ms),
             *display.latency_numbers(network.prediction.latency),
             "" if network.is_declined else f"{network.error:+.1%}",
         ]

@@ -10,7 +10,7 @@ from nas.cli import display
 from nas.cli.errors import FAILED, handles_errors
 from nas.cli.options import Build, Json, in_range
 from nas.cli.progress import ProgressPrinter
-from nas.objectives.units import format_count
+from nas.objectives.units import format_count, three_digits
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
@@ -117,7 +117,7 @@ def _show_kernels(prediction: Prediction) -> None:
             entry.op,
             str(entry.launches),
             format_count(entry.macs),
-            f"{entry.ms:.3g}",
+            three_digits(entry.ms),
             f"{entry.share:.1%}",
             f"{entry.extrapolated_ms / entry.ms:.0%}" if entry.ms else "0%",
         ]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.targets import load_target, target_names
 from nas.errors import EvaluationError, NasError
-from nas.objectives.units import COUNT, LATENCY, SIZE, Measure
+from nas.objectives.units import COUNT, LATENCY, ROUNDS_TO_ONE, SIZE, Measure, three_digits
 from nas.records.network import latency_name, target_of
 from search_spaces import (
     SOURCE,
@@ -97,11 +97,11 @@ class Quantity:
     def text(self, value: float) -> str:
         """A value for people, for example ``64 MB``, ``12.0M`` or ``3.1 ms``."""
         if self.unit not in ("", "B"):
-            return f"{value:.3g} {self.unit}"
+            return f"{three_digits(value)} {self.unit}"
         gap = " " if self.unit else ""
         for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= size:
-                return f"{value / size:.3g}{gap}{prefix}{self.unit}"
+            if abs(value) >= ROUNDS_TO_ONE * size:
+                return f"{three_digits(value / size)}{gap}{prefix}{self.unit}"
         return f"{value:g}{gap}{self.unit}"
 
 

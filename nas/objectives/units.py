@@ -106,9 +106,18 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+ROUNDS_TO_ONE = 0.9995
+"""What three significant digits make one of."""
+
+
 def format_count(value: float) -> str:
     """`12016968` to `12.0M`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+        if value >= ROUNDS_TO_ONE * size:
+            return f"{three_digits(value / size)}{unit}"
     return f"{value:g}"
+
+
+def three_digits(value: float) -> str:
+    """``value`` with three significant digits or all in front of the point, never with an exponent for being large."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

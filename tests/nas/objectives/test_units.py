@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from nas.errors import UsageError
-from nas.objectives.units import COUNT, DURATION, LATENCY, NUMBER, SHARE, SIZE, Measure, format_count, format_duration
+from nas.objectives.units import (
+    COUNT,
+    DURATION,
+    LATENCY,
+    NUMBER,
+    SHARE,
+    SIZE,
+    Measure,
+    format_count,
+    format_duration,
+    three_digits,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +74,15 @@ def test_durations_that_are_printed_are_read(seconds: int) -> None:
 def test_values_without_a_meaning_are_refused(measure: Measure, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         measure.parse(text)
+
+
+def test_large_numbers_have_no_exponents() -> None:
+    shown = [format_count(count) for count in (999_400_000, 999_600_000, 1_234_567_890_123)]
+    assert shown == ["999M", "1G", "1235G"]
+    assert [three_digits(ms) for ms in (0.0012345, 12.345, 999.6, 1234.5, 12345)] == [
+        "0.00123",
+        "12.3",
+        "1000",
+        "1234",
+        "12345",
+    ]
