@@ -110,7 +110,8 @@ class ProgressPrinter:
 
     def _on_Validation(self, event: Validation) -> None:
         found = ", ".join(f"{name} {share:.2%}" for name, share in event.accuracy.items())
-        self._say(f"  after {event.epoch:.4g} epochs: {found}")
+        epochs = "1 epoch" if event.epoch == 1 else f"{event.epoch:.4g} epochs"
+        self._say(f"  after {epochs}: {found}")
 
     def _on_Preparation(self, event: Preparation) -> None:
         share = event.done / event.total

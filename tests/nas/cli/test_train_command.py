@@ -24,7 +24,7 @@ def test_a_recipe_with_options_is_trained_validated_and_resumed(images: Path, tm
     found = run("--data", str(images), "-o", folder, *chosen, "--validate", "smallest,largest", "--json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["steps"] == 14
-    assert "after 1 epochs: smallest" in found.stderr
+    assert "after 1 epoch: smallest" in found.stderr
     metadata = read_checkpoint(tmp_path / "run" / "checkpoints" / "supernet.safetensors").metadata
     asked = metadata["settings"]
     assert (asked["policy"], asked["batch_size"], asked["teachers"], asked["clipping"]) == (
