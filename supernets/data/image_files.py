@@ -30,6 +30,7 @@ from supernets.data.known_classes import held_out_halves
 from supernets.data.label_map import find_map, mapped
 from supernets.data.picture_check import Checked, check_pictures
 from supernets.data.stored_images import StoredData, mirrored
+from supernets.data.web_dataset import holds_shards, load_shards
 from supernets.errors import DataError
 
 CHECKED_WHOLE = 20_000
@@ -138,14 +139,15 @@ class FolderSource:
 
     The folders of parts may be spelt in other ways, see `supernets.data.folder_layout`. Where there is no ``val``, or
     no ``test``, the missing one of `search` and `test` is taken from ``train``, except that a lone ``val`` is the test
-    part, as published results use it. A `supernets.data.image_data.DataSource`.
+    part, as published results use it. A folder may also hold shards, see `supernets.data.web_dataset`. A
+    `supernets.data.image_data.DataSource`.
     """
 
     expected = "a folder of images"
 
     def understands(self, text: str) -> bool:
         """Whether there is a file or folder of this path; `load` refuses a file."""
-        return Path(text).exists()
+        return Path(text).exists() or holds_shards(text)
 
     def load(self, text: str, options: LoadOptions) -> StoredData:
         """The images of the folder, but for those that cannot be read, which its remarks name.
@@ -153,6 +155,8 @@ class FolderSource:
         Raises:
             DataError: The folder holds nothing to train on, or too much of it cannot be read.
         """
+        if holds_shards(text):
+            return load_shards(text, options)
         found = find_images(text)
         parts = found.divided(options.seed, options.trained_elsewhere)
         checked = found.checked(parts)

@@ -60,8 +60,8 @@ def load_data(
     Args:
         source: ``digits`` (1,797 scanned digits that come with scikit-learn), ``glyphs`` (13,860 distorted characters,
             see `supernets.data.glyphs`), a folder of images (a sub-folder per class, or such folders under ``train``,
-            ``val`` and ``test``), a dataset of timm.data such as ``torch/cifar10`` or ``hfds/uoft-cs/cifar10``, or
-            what a registered source understands.
+            ``val`` and ``test``), a folder of WebDataset's shards (also ``wds/FOLDER``), a dataset of timm.data such as
+            ``torch/cifar10`` or ``hfds/uoft-cs/cifar10``, or what a registered source understands.
         image_side: Side of the images in pixels.
         seed: Seed of the division. Runs with different training seeds should keep the default, so that what one trained
             on is never what another is tested on.
