@@ -79,7 +79,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         if series not in self._writers:
-            folder = self.run / CHECKPOINTS / FOLDER if series == TRAINING else self.run / FOLDER / series
+            folder = self.run / CHECKPOINTS / FOLDER / ("" if series == TRAINING else series)
             self._writers[series] = SummaryWriter(str(folder), purge_step=step)
         for name, value in values.items():
             self._writers[series].add_scalar(name, value, step)
@@ -100,7 +100,11 @@ class WeightsAndBiases(Tracker):
         import wandb
 
         super().__init__(run, settings)
-        self._session = wandb.init(project=PROJECT, name=run.name, group=run.name, dir=str(run), config=dict(settings))
+        folder = run / CHECKPOINTS  # what a new run in this folder takes away
+        folder.mkdir(parents=True, exist_ok=True)
+        self._session = wandb.init(
+            project=PROJECT, name=run.name, group=run.name, dir=str(folder), config=dict(settings)
+        )
         for series in (TRAINING, SEARCH):
             self._session.define_metric(f"{series}/*", step_metric=f"{series}/step")
 
