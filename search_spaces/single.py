@@ -23,7 +23,7 @@ class SingleSpace(SearchSpace):
 
     def __init__(self, base: SearchSpace, architecture: Architecture) -> None:
         self._base = base
-        self.architecture = architecture
+        self.architecture = architecture = base.updated(architecture)
         self.name = base.name
         self.version = base.version
         self.description = f"one network of {base.name}"
@@ -56,6 +56,10 @@ class SingleSpace(SearchSpace):
     def coarse_blocks(self, architecture: Architecture, patch_stride: int) -> Iterator[tuple[str, BlockSpec]]:
         """The blocks with the same weights on patches that are ``patch_stride`` times as far apart."""
         return self._base.coarse_blocks(architecture, patch_stride)
+
+    def updated(self, architecture: Architecture) -> Architecture:
+        """The same network as this version of ``base`` describes it."""
+        return self._base.updated(architecture)
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(channels, side, side)`` of the image that the network computes on."""

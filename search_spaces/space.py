@@ -116,6 +116,8 @@ class SearchSpace(ABC):
 
     name: str
     version: int = 1
+    older_version: int | None = None
+    """The version before whose networks and weights are still the space's, see `updated`; None where none is."""
     description: str = ""
     image_side: int
     """Side in pixels at which images are loaded, for training and for accuracy."""
@@ -250,6 +252,10 @@ class SearchSpace(ABC):
             genotypes[row] = self._indices(architecture)
         return genotypes
 
+    def updated(self, architecture: Architecture) -> Architecture:
+        """The same network as this version of the space describes it; what is of no older version is given back."""
+        return architecture
+
     def parse(self, data: Mapping[str, object]) -> Architecture:
         """Read and check an architecture of this space from its JSON form, which may have labels in place of codes.
 
@@ -292,6 +298,7 @@ class SearchSpace(ABC):
         return self.choices[self.columns[name]].code(value)
 
     def _indices(self, architecture: Architecture) -> list[int]:
+        architecture = self.updated(architecture)
         if (architecture.space, architecture.version) != (self.name, self.version):
             raise ArchitectureError(
                 f"architecture belongs to space `{architecture.space}` version {architecture.version}, expected"

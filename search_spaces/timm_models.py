@@ -36,7 +36,9 @@ NO_ARGUMENTS = {
 }
 """Arguments of ``timm.create_model`` that make no sense here, and why."""
 COLOURS = "in_chans"
-SIDE, PATCH, DEPTH, WIDTH = "input.side", "input.patch", "depth", "embed"
+SIDE, PATCH, TOKENS, DEPTH, WIDTH = "input.side", "input.patch", "tokens.r", "depth", "embed"
+MERGED, MERGING = "merged", "tokens."
+"""Axis of the patches that are merged into another each time, and what the names of the parts that do so begin with."""
 PATCH_ARGUMENT = "patch_size"
 LEAST_GRID = 2
 """Fewest patches along a side of the image."""
@@ -161,7 +163,12 @@ class TimmBlock:
 
     def ops(self) -> tuple[Op, ...]:
         """The part's operators, from the registered lowering."""
-        return _lowered(self)
+        return () if self.does_nothing else _lowered(self)
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the part is one that merges tokens, and merges none."""
+        return self.part.startswith(MERGING) and not dict(self.sizes)[MERGED]
 
 
 Lowering = Callable[[TimmBlock], tuple[Op, ...]]
@@ -210,6 +217,7 @@ class Outline:
         parts: From input to output.
         fixed: What is not searchable, and why, in words.
         family: Name of the adapter.
+        most_merged: Largest value of the choice of merged tokens by side of the image, on the model's own patches.
     """
 
     reference: TimmReference
@@ -218,7 +226,7 @@ class Outline:
     classes: int
     fixed: tuple[str, ...] = ()
     family: str = ""
-    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    most_merged: Mapping[int, int] = field(default_factory=dict)
 
 
 class TimmSpace(SearchSpace):
@@ -226,13 +234,15 @@ class TimmSpace(SearchSpace):
 
     A depth of d keeps the d most important of the removable blocks, in the model's own order. Sizes of blocks that are
     left out are put to the largest value, so that equal networks are equal genotypes. Patches that do not divide the
-    side of the image are put to the next smaller ones that do, at last to the model's own.
+    side of the image are put to the next smaller ones that do, at last to the model's own. Tokens are merged on the
+    model's own patches alone, and no more of them than there are.
 
     Args:
         outline: What is searchable in the model.
     """
 
-    version = 3  # 1 had no widths of heads, 2 no sides of patches
+    version = 4  # 1 had no widths of heads, 2 no sides of patches, 3 no merged tokens
+    older_version = 3
 
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
@@ -245,7 +255,7 @@ class TimmSpace(SearchSpace):
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """Input side, side of patches, widths, depths, then the sizes of every block."""
+        """Input side, side of patches, merged tokens, widths, depths, then the sizes of every block."""
         return self.outline.choices
 
     @cached_property
@@ -261,9 +271,11 @@ class TimmSpace(SearchSpace):
         )
 
     def block(self, slot: str, values: Mapping[str, int]) -> TimmBlock | None:
-        """The part in ``slot``; None where the depth leaves it out, or patches do not divide the side."""
+        """The part in ``slot``; None where the depth leaves it out, or patches or merging do not fit the side."""
         part = self._parts[slot]
-        if not self._fits(values[SIDE], values.get(PATCH, self._own_patch)):
+        values = {PATCH: self._own_patch, TOKENS: 0, **values}  # versions before had neither
+        side, patch = values[SIDE], values[PATCH]
+        if not self._fits(side, patch) or not self._can_merge(side, patch, values[TOKENS]):
             return None
         if part.removable and self._rank[slot] >= values[part.removable]:
             return None
@@ -275,17 +287,33 @@ class TimmSpace(SearchSpace):
         own, patch = self.outline.reference, values.get(PATCH, self._own_patch)
         return own if patch == self._own_patch else own.on_patches(patch)
 
+    def updated(self, architecture: Architecture) -> Architecture:
+        """The same network in this version; one of the version before merges no tokens."""
+        if (architecture.space, architecture.version) != (self.name, self.older_version):
+            return architecture
+        settings = dict(architecture.settings)
+        if self._merged:
+            settings.setdefault(TOKENS, 0)
+        return Architecture(self.name, self.version, tuple(settings.items()))
+
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(3, side, side)`` of the image that the network computes on."""
         return (3, values[SIDE], values[SIDE])
 
     def repair(self, genotypes: Genotypes) -> Genotypes:
-        """Put the sizes of blocks that the depth leaves out to the largest value, and patches to some that fit."""
+        """Put sizes of blocks that the depth leaves out to the largest value, patches and merging to what fits."""
         repaired: Genotypes = genotypes.copy()
+        sides = self.choices[self.columns[SIDE]].values
         for number, patch in enumerate(self._patches[:-1]):
-            unfit = [not self._fits(side, patch) for side in self.choices[self.columns[SIDE]].values]
+            unfit = [not self._fits(side, patch) for side in sides]
             wrong = np.array(unfit)[repaired[:, self.columns[SIDE]]] & (repaired[:, self.columns[PATCH]] == number)
             repaired[wrong, self.columns[PATCH]] += 1
+        for number, merged in enumerate(self._merged[:-1]):
+            unfit = [not self._can_merge(side, self._own_patch, merged) for side in sides]
+            wrong = np.array(unfit)[repaired[:, self.columns[SIDE]]]
+            if self._patches:
+                wrong |= self.values(repaired, PATCH) != self._own_patch
+            repaired[wrong & (repaired[:, self.columns[TOKENS]] == number), self.columns[TOKENS]] += 1
         for part in self.outline.parts:
             own = [choice for choice in dict(part.axes).values() if choice.startswith(f"{part.name}.")]
             if part.removable and own:
@@ -320,12 +348,21 @@ class TimmSpace(SearchSpace):
         return self.choices[self.columns[PATCH]].values if PATCH in self.columns else ()
 
     @property
+    def _merged(self) -> tuple[int, ...]:
+        """Numbers of merged tokens, descending to none; none where they are not searched."""
+        return self.choices[self.columns[TOKENS]].values if TOKENS in self.columns else ()
+
+    @property
     def _own_patch(self) -> int:
         return self._patches[-1] if self._patches else 0
 
     def _fits(self, side: int, patch: int) -> bool:
         """Whether patches divide the side of an image, or are the model's own."""
         return patch == self._own_patch or is_divided(side, patch)
+
+    def _can_merge(self, side: int, patch: int, merged: int) -> bool:
+        """Whether there are tokens enough for merging so many."""
+        return not merged or (patch == self._own_patch and merged <= self.outline.most_merged.get(side, 0))
 
     def _ranks(self) -> Iterator[tuple[str, int]]:
         """The rank of every removable part: how many parts of its depth choice are more important."""

@@ -18,7 +18,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor
 
-from search_spaces import SearchSpace, SearchSpaceError, SingleSpace, get_space
+from search_spaces import Architecture, SearchSpace, SearchSpaceError, SingleSpace, get_space
 from search_spaces.files import replacing
 from search_spaces.json_file import check_fields, parse_json
 from supernets.errors import CheckpointError
@@ -147,7 +147,7 @@ def restore_weights(checkpoint: Checkpoint, supernet: Supernet) -> None:
     _check_network(checkpoint, space)
     found = (metadata["space"], metadata["version"], metadata["classes"])
     expected = (space.name, space.version, space.classes)
-    if found != expected:
+    if found not in (expected, (space.name, space.base.older_version, space.classes)):
         raise CheckpointError(
             f"checkpoint `{checkpoint.path}`: found space `{found[0]}` version {found[1]} with {found[2]} classes,"
             f" expected `{expected[0]}` version {expected[1]} with {expected[2]}",
@@ -214,6 +214,8 @@ def space_of(metadata: CheckpointMetadata) -> SearchSpace:
 
 def _check_network(checkpoint: Checkpoint, space: SearchSpace) -> None:
     found = checkpoint.metadata.get("architecture")
+    if found is not None and space.architecture:
+        found = space.base.updated(Architecture.from_dict(found)).to_dict()
     expected = space.architecture.to_dict() if space.architecture else None
     if found != expected:
         described = ["a supernet" if network is None else f"the network {network}" for network in (found, expected)]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Architecture
+from search_spaces.timm_models import MERGING, TimmBlock
 from supernets.data.image_data import ImageData
 from supernets.errors import TrainingError
 from supernets.supernet import Supernet
@@ -179,7 +180,8 @@ class ExitChain:
         self.space, self.family = supernet.space, supernet.family
         self.side = self.space.input_shape(dict(architecture.settings))[-1]
         self.network = supernet.extract(architecture).eval().requires_grad_(False)
-        self.blocks = list(self.space.blocks(architecture))
+        blocks = self.space.blocks(architecture)
+        self.blocks = [(name, spec) for name, spec in blocks if not (isinstance(spec, TimmBlock) and spec.does_nothing)]
         self.device = supernet.device
         self.shapes: list[tuple[int, ...]] = []
         x = torch.zeros(1, 3, self.side, self.side, device=self.device)
@@ -187,7 +189,9 @@ class ExitChain:
             for name, _ in self.blocks:
                 x = self.network.get_submodule(name)(x)
                 self.shapes.append(tuple(x.shape[1:]))
-        maps = {number: PatchMap.of(shape, self.side) for number, shape in enumerate(self.shapes[:-1])}
+        merging = [number for number, (name, _) in enumerate(self.blocks) if name.startswith(MERGING)]
+        kept_apart = self.shapes[: merging[0] if merging else -1]
+        maps = {number: PatchMap.of(shape, self.side) for number, shape in enumerate(kept_apart)}
         found = [number for number, patch_map in maps.items() if number and patch_map is not None]
         if not found:
             raise TrainingError(

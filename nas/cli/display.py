@@ -154,6 +154,7 @@ def describe(architecture: Architecture) -> str:
     settings = dict(architecture.settings)
     parts = [f"{settings['input.side']} px"] if "input.side" in settings else []
     parts += [f"patch {settings['input.patch']}"] if "input.patch" in settings else []
+    parts += [f"{settings['tokens.r']} tokens merged at a time"] if settings.get("tokens.r") else []
     for kind in ("width", "embed", "depth"):
         values = [str(value) for name, value in settings.items() if name.rpartition(".")[2] == kind]
         if kind == "depth" and not values:

@@ -148,7 +148,7 @@ def _lowered(space: TimmSpace, architecture: Architecture) -> OpGraph:
     for name, block in space.blocks(architecture):
         assert isinstance(block, TimmBlock)
         if block not in known:
-            known[block] = _traced(block)
+            known[block] = () if block.does_nothing else _traced(block)
         blocks.append((name, known[block]))
     return OpGraph(blocks, space.input_shape(dict(architecture.settings)))
 
@@ -171,4 +171,4 @@ def _axes(space: TimmSpace) -> Iterator[Axis]:
         if len(choice.values) > 1:
             kinds.setdefault(choice.name.rpartition(".")[2], []).append(choice.values)
     for name, values in kinds.items():
-        yield Axis("image side" if name == "side" else name, len(values), values[0])
+        yield Axis({"side": "image side", "r": "merged tokens"}.get(name, name), len(values), values[0])

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from search_spaces.graph import Op
-from search_spaces.timm_models import TimmBlock, TimmReference, TimmSpace, register_lowering
+from search_spaces.timm_models import MERGED, MERGING, TimmBlock, TimmReference, TimmSpace, register_lowering
 from search_spaces.timm_models_ops import SizedOps
 
 if TYPE_CHECKING:
@@ -34,39 +34,40 @@ def timm_space(text: str, classes: int | None = None) -> TimmSpace:
 
 def block_ops(block: TimmBlock) -> tuple[Op, ...]:
     """The operators of one part, from traces of the same part at its least and largest sizes."""
-    from supernets.timm_models import chain_of
+    sizes = dict(block.sizes)
+    merged = sizes.pop(MERGED, 0)
+    return _sized_ops(block.model, block.part, block.side, block.classes, merged)(tuple(sizes.values()))
 
-    part = chain_of(block.model, block.side, block.classes).computed_as[block.part]
-    return _sized_ops(block.model, part, block.side, block.classes)(tuple(size for _, size in block.sizes))
 
-
-_by_form: dict[tuple[str, tuple[int, ...]], SizedOps] = {}
+_by_form: dict[tuple[str, tuple[int, ...], int], SizedOps] = {}
 """Parts that compute the same on as many tokens have the same operators, whatever images and patches these are from."""
 
 
 @lru_cache(maxsize=1024)
-def _sized_ops(model: str, part: str, side: int, classes: int) -> SizedOps:
+def _sized_ops(model: str, part: str, side: int, classes: int, merged: int) -> SizedOps:
     from supernets.timm_models import chain_of
+    from supernets.timm_models.merging import merged_shape
 
     chain = chain_of(model, side, classes)
-    form = chain.forms[part], chain.full_flows[part]
+    flow = merged_shape(chain.full_flows[part], chain.parts[part].merges, merged)
+    form = chain.forms[part], flow, merged if part.startswith(MERGING) else min(merged, 1)
     if form not in _by_form:
-        own_side = chain_of(model, None, classes).side
+        own = chain_of(model, None, classes).side, merged if part.startswith(MERGING) else 0
         # How the numbers depend on the sizes is the same on every grid.
-        known = None if side == own_side else _sized_ops(model, part, own_side, classes).degree
-        _by_form.setdefault(form, _traced(chain, model, part, known))
+        known = None if (side, merged) == own else _sized_ops(model, part, own[0], classes, own[1]).degree
+        _by_form.setdefault(form, _traced(chain, model, part, known, merged))
     return _by_form[form]
 
 
-def _traced(chain: Chain, model: str, part: str, degree: int | None) -> SizedOps:
+def _traced(chain: Chain, model: str, part: str, degree: int | None, merged: int) -> SizedOps:
     from latency_tables.trace import trace
     from supernets.timm_models.tables import HEAD, HEAD_WIDTH
 
     found = chain.parts[part]
-    axes = list(found.elastic)
+    axes = [axis for axis in found.elastic if axis != MERGED]
 
     def ops_at(sizes: tuple[int, ...]) -> tuple[Op, ...]:
-        named = dict(zip(axes, sizes, strict=True))
+        named = dict(zip(axes, sizes, strict=True)) | ({MERGED: merged} if merged else {})
         module = found.table.resize(copy.deepcopy(found.table.module), named).to("meta")
         return trace(module, chain.flow_shape(part, named), f"{model}: {part}").blocks[0][1]
 

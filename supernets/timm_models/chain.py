@@ -6,7 +6,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import nn
 from search_spaces import UnknownNameError
 from search_spaces.space import Choice
 from search_spaces.timm_models import (
+    MERGED,
     PATCH,
     SIDE,
+    TOKENS,
     Outline,
     PartOutline,
     TimmModelError,
@@ -31,6 +33,7 @@ from supernets.timm_models.efficientformer import EfficientFormerAdapter
 from supernets.timm_models.efficientformer_v2 import EfficientFormerV2Adapter
 from supernets.timm_models.eva import EvaAdapter
 from supernets.timm_models.levit import LevitAdapter
+from supernets.timm_models.merging import merged_shape, most_merged, unmerging
 from supernets.timm_models.mobilenet import MobileNetAdapter
 from supernets.timm_models.parts import Adapter, Part
 from supernets.timm_models.pit import PitAdapter
@@ -91,7 +94,8 @@ class Chain:
         """Shape of what flows into a part of these sizes, batch dimension left out."""
         part = self.parts[name]
         full = self.full_flows[name]
-        return make_narrowing(part.flow, full, part.table.sizes, part.table.active(sizes)).shape
+        shape = make_narrowing(part.flow, full, part.table.sizes, part.table.active(sizes)).shape
+        return merged_shape(shape, part.merges, sizes.get(MERGED, 0))
 
     @property
     def full_flows(self) -> Mapping[str, tuple[int, ...]]:
@@ -100,14 +104,8 @@ class Chain:
 
     @property
     def forms(self) -> Mapping[str, str]:
-        """Text for every part, equal for those that compute the same of the same, training aside."""
+        """Text for every part, equal for those that compute the same of as many tokens, training aside."""
         return _forms(self)
-
-    @property
-    def computed_as(self) -> Mapping[str, str]:
-        """For every part the first one that computes the same, but for what is dropped in training."""
-        first: dict[str, str] = {}
-        return {name: first.setdefault(form, name) for name, form in self.forms.items()}
 
 
 def create(reference: TimmReference, side: int | None, classes: int | None, **arguments: Any) -> nn.Module:
@@ -226,6 +224,9 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
     patches = _patches(reference, chain, sides)
     choices = {SIDE: sides} | ({PATCH: patches} if patches else {})
     parts = list(chain.parts.values())
+    merges = parts[-1].merges
+    if merges:
+        choices[TOKENS] = parts[-1].elastic[MERGED].values
     own: dict[str, tuple[int, ...]] = {}
     for part in parts:
         for elastic in part.elastic.values():
@@ -245,7 +246,8 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
     elif PATCH_SIDE not in chain.parts["stem"].table.sizes:
         fixed = ("patches: more than one convolution makes them", *fixed)
     listed = tuple(Choice(name, values) for name, values in choices.items())
-    return Outline(reference, listed, tuple(outlines), chain.classes, fixed, chain.family)
+    most = {side: most_merged((side // chain.stride) ** 2, merges) for side in sides if merges}
+    return Outline(reference, listed, tuple(outlines), chain.classes, fixed, chain.family, most)
 
 
 def _check_runs(reference: TimmReference, chain: Chain) -> None:
@@ -368,7 +370,12 @@ def _on_meta(module: nn.Module) -> nn.Module:
 
 @lru_cache(maxsize=64)
 def _forms(chain: Chain) -> dict[str, str]:
-    return {name: _fingerprint(part, _without_dropping(part.table.module)) for name, part in chain.parts.items()}
+    forms = {}
+    for name, part in chain.parts.items():
+        elastic = {axis: found for axis, found in part.elastic.items() if axis != MERGED}
+        module = unmerging(_without_dropping(part.table.module))
+        forms[name] = _fingerprint(replace(part, elastic=elastic), module)
+    return forms
 
 
 def _without_dropping(module: nn.Module) -> nn.Module:

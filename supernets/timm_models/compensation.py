@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture
-from search_spaces.timm_models import PATCH, SIDE, TimmBlock, TimmSpace
+from search_spaces.timm_models import PATCH, SIDE, TOKENS, TimmBlock, TimmSpace
 from supernets.errors import DataError
 from supernets.least_squares import ALPHA, DegenerateError, ridge_change
 from supernets.narrowing import make_narrowing
@@ -94,7 +94,7 @@ class _State:
 
 
 class Compensator:
-    """Makes the networks of a timm model's supernet, compensated.
+    """Makes the networks of a timm model's supernet, compensated; those that merge tokens are solved without merging.
 
     Args:
         supernet: Trained weights, whose largest network is what all others are to be like.
@@ -135,6 +135,9 @@ class Compensator:
         """
         network = self._supernet.extract(architecture).eval()
         if self.variant == NONE or architecture == self._supernet.space.largest:
+            return network
+        if dict(architecture.settings).get(TOKENS):
+            network.load_state_dict(self(replace(architecture, settings=_unmerged(architecture))).state_dict())
             return network
         if self.variant == PREFIX:
             self._predictions.fold_into(network, architecture)
@@ -306,6 +309,10 @@ class Compensator:
             found.middle.setdefault(name, []).append(self._rows.drawn(middle, number))
         found.entering.setdefault(name, []).append(self._rows.drawn(x, number))
         return output
+
+
+def _unmerged(architecture: Architecture) -> tuple[tuple[str, int], ...]:
+    return tuple((name, 0 if name == TOKENS else value) for name, value in architecture.settings)
 
 
 def _adds_to_stream(part: nn.Module, reading: Reading) -> bool:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture
-from search_spaces.timm_models import SIDE, TimmBlock, TimmModelError, TimmReference, TimmSpace
+from search_spaces.timm_models import MERGED, SIDE, TOKENS, TimmBlock, TimmModelError, TimmReference, TimmSpace
 from supernets.family import build_network
 from supernets.timm_models.chain import arguments_of, chain_of, create
+from supernets.timm_models.merging import Merging
 
 SHELLS = ("stem", "head")
 
@@ -70,6 +71,8 @@ def subnet_config(space: TimmSpace, architecture: Architecture) -> dict[str, Any
     constants: dict[str, int] = {}
     for name, spec in _blocks(space, architecture):
         table = chain.parts[name].table
+        if isinstance(table.module, Merging):
+            continue
         narrowed = table.resize(copy.deepcopy(table.module), dict(spec.sizes))
         root = "" if name in SHELLS else names.get(name, name)
         for path, module in narrowed.named_modules():
@@ -82,7 +85,9 @@ def subnet_config(space: TimmSpace, architecture: Architecture) -> dict[str, Any
                 old, new = full._buffers.get(key), module._buffers.get(key)
                 if old is not None and new is not None and old.shape != new.shape:
                     constants[f"{where}.{key}"] = new.shape[0]
+    merging = _merging(space, architecture)
     return {
+        **({"merging": merging} if merging else {}),
         "model": reference.name,
         "arguments": _arguments(space, values) | {"num_classes": space.classes},
         "keep": keep,
@@ -99,9 +104,15 @@ def plain_timm_config(space: TimmSpace, architecture: Architecture) -> dict[str,
     all tensors must have the network's names and shapes.
     """
     values = dict(architecture.settings)
+    if values.get(TOKENS):
+        return None
     reference = space.outline.reference
     kept = space.kept_blocks(architecture)
-    blocks = [dict(spec.sizes) for name, spec in _blocks(space, architecture) if name in kept]
+    blocks = [
+        {axis: size for axis, size in spec.sizes if axis != MERGED}
+        for name, spec in _blocks(space, architecture)
+        if name in kept
+    ]
     if architecture == space.largest:
         whole = arguments_of(reference, None)
         return {"architecture": reference.name, "model_args": whole, "num_classes": space.classes}
@@ -122,6 +133,19 @@ def plain_timm_config(space: TimmSpace, architecture: Architecture) -> dict[str,
         if _shapes(reference, arguments, space.classes) == wanted:
             return {"architecture": reference.name, "model_args": arguments, "num_classes": space.classes}
     return None
+
+
+def _merging(space: TimmSpace, architecture: Architecture) -> dict[str, Any] | None:
+    """Arguments of ``timm_subnet.MergingBlocks``; None where no tokens are merged."""
+    before: list[int] = []
+    prefix = merged = blocks = 0
+    for name, spec in _blocks(space, architecture):
+        module = chain_of(spec.model, spec.side, spec.classes).parts[name].table.module
+        if isinstance(module, Merging):
+            before.append(blocks)
+            prefix, merged = module.prefix, dict(spec.sizes)[MERGED]
+        blocks += name not in SHELLS and not isinstance(module, Merging)
+    return {"before": before, "merged": merged, "prefix": prefix} if merged else None
 
 
 def _blocks(space: TimmSpace, architecture: Architecture) -> Iterator[tuple[str, TimmBlock]]:
@@ -148,7 +172,7 @@ def _sizes_in(module: nn.Module) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(module).items()
-        if not name.startswith("_") and isinstance(value, (int, float, tuple)) and name != "training"
+        if not name.startswith("_") and isinstance(value, (int, float, tuple)) and name not in ("training", MERGED)
     }
 
 

@@ -45,6 +45,7 @@ class Part:
         elastic: What can be searched, by axis.
         flow: Axis description of the tensor that flows in, batch dimension left out.
         removable: Name of the depth choice that may leave the part out; empty where none may.
+        merges: How many times tokens are merged in front of the part, where they are.
         own_path: Path of the part's tensors in the model; empty for shells, whose tensors have the model's own names.
         notes: What is not elastic about the model, in words.
     """
@@ -55,6 +56,7 @@ class Part:
     flow: str
     removable: str = ""
     own_path: str = ""
+    merges: int = 0
     notes: tuple[str, ...] = ()
 
 

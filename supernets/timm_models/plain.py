@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from search_spaces.timm_models import DEPTH
+from search_spaces.timm_models import DEPTH, MERGED, MERGING
+from supernets.timm_models.merging import Merging, may_be_merged, merged_values, places_of
 from supernets.timm_models.parts import (
     Elastic,
     Part,
@@ -59,6 +60,7 @@ def plain_chain(
     stem: AxesTable | None = None,
     head: AxesTable | None = None,
     notes: Sequence[str] = (),
+    merges: bool = False,
 ) -> list[Part]:
     """The parts of a model of one width.
 
@@ -68,6 +70,7 @@ def plain_chain(
         stem: Table of the stem; None for the usual one.
         head: Table of the head; None for the usual one.
         notes: What is not elastic, in words.
+        merges: Whether tokens can be merged in front of some blocks, whose attention takes a mask.
     """
     stem = stem or describe_stem(model)
     head = head or describe_head(model)
@@ -77,18 +80,31 @@ def plain_chain(
     step = max([by for of, by in ties if of == EMBED], default=0)
     widths = Elastic(EMBED, width_values(width, step or of_head, finest=step or 8))
     parts = [Part("stem", stem, {EMBED: widths}, ". . .")]
+    places = places_of(len(blocks)) if merges else ()
+    patches, done = int(model.patch_embed.num_patches) if places else 0, 0
+    merged = merged_values(patches, len(places))
     for index, table in enumerate(blocks):
         name = f"blocks.{index}"
         elastic = {EMBED: widths}
+        if index in places:
+            merging = AxesTable(Merging(done, int(model.num_prefix_tokens)), sizes={EMBED: width})
+            both = {EMBED: widths, MERGED: may_be_merged(merging, done, merged)}
+            parts.append(Part(f"{MERGING}{done}", merging, both, ". embed", merges=done))
+            done += 1
+        if done:
+            elastic[MERGED] = may_be_merged(table, done, merged)
         if "head" in table.sizes and "head" not in table.ties:
             elastic["head"] = Elastic(f"{name}.heads", count_values(table.sizes["head"]))
         if "hidden" in table.sizes:
             elastic["hidden"] = Elastic(f"{name}.hidden", hidden_values(table.sizes["hidden"]))
         elastic |= narrow_heads(name, table)
-        parts.append(Part(name, table, elastic, ". embed", removable=DEPTH, own_path=name))
+        parts.append(Part(name, table, elastic, ". embed", removable=DEPTH, own_path=name, merges=done))
     tied = (HEADS_FOLLOW,) if step and blocks[0].ties else ()
     notes = (*notes, *tied, *dict.fromkeys(note for table in blocks for note in table.notes))
-    parts.append(Part("head", head, {EMBED: widths}, ". embed", notes=notes))
+    last = {EMBED: widths}
+    if done:
+        last[MERGED] = may_be_merged(head, done, merged, is_head=True)
+    parts.append(Part("head", head, last, ". embed", notes=notes, merges=done))
     for part in parts:
         part.table.check()
     return parts

@@ -30,7 +30,7 @@ class VisionTransformerAdapter(Adapter):
         Raises:
             NotElastic: The model has parts without named axes.
         """
-        return plain_chain(model, [describe_block(block) for block in model.blocks])
+        return plain_chain(model, [describe_block(block) for block in model.blocks], merges=True)
 
 
 def describe_block(block: nn.Module) -> AxesTable:

@@ -111,7 +111,7 @@ def test_families_that_older_releases_compute_otherwise_need_a_later_one(
 @pytest.mark.parametrize(("side", "patch"), [(24, 8), (32, 16)])
 def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, side: int, patch: int, tmp_path: Path) -> None:
     space = supernet.space
-    values = dict(space.middle.settings) | {"input.side": side, "input.patch": patch}
+    values = dict(space.middle.settings) | {"input.side": side, "input.patch": patch, "tokens.r": 0}
     values |= {choice.name: choice.values[-1] for choice in space.choices if choice.name.endswith(".rank")}
     architecture = space.from_values(values)
     export = exported(supernet, architecture, tmp_path / "knee", ("timm",))
