@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nas.runs.front import SearchFront, read_front
+
+if TYPE_CHECKING:
+    import plotly.graph_objects
 
 
 class SearchResult(SearchFront):
@@ -41,11 +44,12 @@ class SearchResult(SearchFront):
 
         return build_report(self.run)
 
-    def plot(self) -> Any:
-        """The front as a plotly figure."""
-        from nas.report import front_figure
+    def plot(self) -> plotly.graph_objects.Figure:
+        """The front, and behind it all networks that were evaluated, as a plotly figure."""
+        from nas.report.figures import draw_front
+        from nas.report.reading import read_trials
 
-        return front_figure(dict(self.document))
+        return draw_front(self, read_trials(self.run / "trials.jsonl", self.space))
 
     def __repr__(self) -> str:
         return f"SearchResult(run={str(self.run)!r}, front={len(self.front)} networks, evaluated={self.evaluated})"

@@ -1,4 +1,4 @@
-"""The example runs, from training to the exported file, on a small budget."""
+"""The examples run, from training to the exported file, on a small budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,3 +23,24 @@ def test_end_to_end(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "run" / "search" / "exports" / "knee").iterdir()}
     assert {"model.onnx", "model.safetensors", "config.json"} <= names
     assert (tmp_path / "run" / "search" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell runs, and what is stored in the file is what such a run shows."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    path = ROOT / "examples" / "own_model.ipynb"
+    assert path.stat().st_size < 100_000
+    notebook = nbformat.read(path, as_version=4)
+    stored = [output.output_type for cell in notebook.cells for output in cell.get("outputs", ())]
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    client = nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert [output.output_type for output in outputs if output.get("name") != "stderr"] == stored
+    [figure] = [output.data for output in outputs if output.output_type == "display_data"]
+    assert figure["application/vnd.plotly.v1+json"]["data"]
+    right, rest = outputs[-1].text.split("%")
+    assert rest == " of 360 pictures\n"
+    assert float(right) > 50

@@ -142,7 +142,7 @@ def read_run(path: Path) -> ReportData:
     return ReportData(
         path=path,
         front=front,
-        trials=_read_trials(path / "trials.jsonl", front.space),
+        trials=read_trials(path / "trials.jsonl", front.space),
         settings=settings,
         environment=read_json(path / "environment.json") if (path / "environment.json").is_file() else {},
     )
@@ -194,7 +194,12 @@ def _no_front(path: Path, command: str | None) -> RunError:
     return RunError(f"run folder `{path}`: no `{FRONT_FILE}` in it", hint)
 
 
-def _read_trials(path: Path, space: str) -> tuple[Trial, ...]:
+def read_trials(path: Path, space: str) -> tuple[Trial, ...]:
+    """Read and check ``trials.jsonl``; none where there is no such file.
+
+    Raises:
+        RunError: It is not what a run writes.
+    """
     if not path.is_file():
         return ()
     try:

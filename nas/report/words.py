@@ -72,6 +72,8 @@ def plural(number: int, noun: str) -> str:
 
 def _significant(number: float) -> str:
     magnitude = abs(number)
+    if 0 < magnitude < 1:
+        return f"{number:#.3g}"
     return f"{number:.2f}" if magnitude < 10 else f"{number:.1f}" if magnitude < 100 else f"{number:.0f}"
 
 

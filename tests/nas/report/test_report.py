@@ -15,6 +15,8 @@ import pytest
 from latency_tables.predictor import Latency
 from nas.errors import RunError
 from nas.report import build_report, front_figure
+from nas.report.words import milliseconds
+from nas.result import load_result
 from nas.runs.front import FrontMember
 from search_spaces import get_space
 from tests.support.report_runs import TARGET, front_document, make_trials, write_run
@@ -445,6 +447,19 @@ def test_figure_for_notebooks() -> None:
     assert figure.layout.shapes[0].x0 == 16.0
     assert "T4: width" in front.hovertext[0]
     assert [trace.meta["role"] for trace in front_figure(document).data] == ["front", "pick"]
+
+
+def test_latencies_have_three_digits_however_small() -> None:
+    assert [
+        milliseconds(ms) for ms in (0.0, 0.0964, 0.4, 1.234, 12.34, 123.4)
+    ] == "0.00 0.0964 0.400 1.23 12.3 123".split()
+
+
+def test_a_result_is_plotted_with_all_that_was_evaluated(make_run: MakeRun) -> None:
+    result = load_result(make_run(30))
+    figure = result.plot()
+    assert [trace.meta["role"] for trace in figure.data] == ["trial", "front", "pick"]
+    assert len(figure.data[0].x) == result.evaluated
 
 
 def test_accuracy_is_written_in_per_cent() -> None:
