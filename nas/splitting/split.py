@@ -41,6 +41,7 @@ from nas.splitting.devices import Link, Member, latency_ms, parse_devices, parse
 from nas.splitting.partition import Floats, partition, sizes_by_speed
 from nas.splitting.settings import SplitSettings
 from nas.training.fine_tuning import pretrained_rate
+from nas.training.heeding import is_heeded
 from search_spaces import Architecture
 from supernets.batch_norm import reestimate_batch_norm
 from supernets.checkpoint import load_supernet
@@ -154,13 +155,15 @@ class _Splitting:
         reestimate_batch_norm(whole, calibration_batches(self.images, self.seed))
         whole_ms = [float(costs.ms_M[-1]) for costs in self.costs.devices]
         sizes = sizes_by_speed(whole_ms, self.images.classes)
-        groups = partition(_confusion(whole, self.images), sizes, self.seed)
+        confusion_KK, accuracy = _confusion(whole, self.images)
+        teacher = whole if is_heeded(accuracy, None, self.images, self.progress) else None
+        groups = partition(confusion_KK, sizes, self.seed)
         self.progress(StageStarted("networks"))
         chosen = [self._choose(*each) for each in zip(self.members, groups, fitting, strict=True)]
         split = self._fused([each.network for each in chosen], [each.number for each in chosen])
         self.progress(StageStarted("training"))
-        accuracies = self._train(split, whole)
-        single = self._single(whole)
+        accuracies = self._train(split, teacher)
+        single = self._single(teacher)
         self.progress(StageStarted("export"))
         names = [f"{number}-{member.target}" for number, member in enumerate(self.members, 1)]
         network = self._write(split, folder, names)
@@ -239,7 +242,7 @@ class _Splitting:
     def _fused(self, networks: Sequence[nn.Module], numbers: Sequence[int]) -> FusedNetworks:
         return FusedNetworks(self.space, networks, [self._side(number) for number in numbers], self.images.classes)
 
-    def _train(self, network: FusedNetworks, teacher: nn.Module) -> Mapping[str, float]:
+    def _train(self, network: FusedNetworks, teacher: nn.Module | None) -> Mapping[str, float]:
         rate = RATE_SHARE * pretrained_rate(self.space)
 
         def told(done: int, steps: int) -> None:
@@ -249,7 +252,7 @@ class _Splitting:
             network, self.images, teacher, epochs=self.settings.epochs, rate=rate, seed=self.seed, progress=told
         )
 
-    def _single(self, teacher: nn.Module) -> dict[str, Any]:
+    def _single(self, teacher: nn.Module | None) -> dict[str, Any]:
         """The most accurate network of the front that keeps to the limit on one device alone, trained as the split."""
         device, number = self.costs.alone(self.limit_ms)
         make = self._maker(range(self.images.classes))
@@ -329,10 +332,12 @@ class _Splitting:
 
 
 @torch.no_grad()
-def _confusion(network: nn.Module, images: ImageData) -> Floats:
-    """The mean probability of every class on the images of each one, on the search part."""
-    sums_KK = torch.zeros(images.classes, images.classes, dtype=torch.float64)
+def _confusion(network: nn.Module, images: ImageData) -> tuple[Floats, float]:
+    """The mean probability of every class on the images of each one, and the accuracy, on the search part."""
+    sums_KK, right = torch.zeros(images.classes, images.classes, dtype=torch.float64), 0
     for x_BCHW, labels_B in images.batches("search", BATCH_SIZE):
-        sums_KK.index_add_(0, labels_B, network(x_BCHW).softmax(dim=1).double())
+        logits_BK = network(x_BCHW)
+        right += int((logits_BK.argmax(dim=1) == labels_B).sum())
+        sums_KK.index_add_(0, labels_B, logits_BK.softmax(dim=1).double())
     found: Floats = (sums_KK / sums_KK.sum(dim=1, keepdim=True).clamp_min(1e-12)).numpy()
-    return found
+    return found, right / images.splits["search"]

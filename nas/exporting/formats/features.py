@@ -22,6 +22,7 @@ from nas.exporting.formats.base import ExportedNetwork
 from nas.exporting.formats.onnx_file import OnnxFile
 from nas.networks.onnx import OnnxNetwork, export_onnx
 from supernets.early_exits import PatchMap
+from supernets.networks.timm_subnet import MergingBlocks
 
 STRIDES = range(4, 33)
 
@@ -37,11 +38,16 @@ class FeatureMaps(nn.Module):
         maps: By stride, the name of the part behind which the map flows, and where the map is in that.
 
     Raises:
-        NasError: It has none.
+        NasError: It has none, or merges tokens.
     """
 
     def __init__(self, network: nn.Module, image_BCHW: Tensor) -> None:
         super().__init__()
+        if any(isinstance(module, MergingBlocks) for module in network.modules()):
+            raise NasError(
+                "format `features`: the network merges tokens, so that its patches are on no grid any more",
+                hint="leave the format out, or pick a network that merges none",
+            )
         self.network = network
         side, found = image_BCHW.shape[-1], {}
         with torch.no_grad():

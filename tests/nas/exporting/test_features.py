@@ -16,6 +16,7 @@ from nas.errors import NasError
 from nas.exporting.formats import features
 from nas.exporting.formats.base import ExportedNetwork
 from nas.exporting.formats.features import FEATURES, FeatureMaps
+from supernets.networks.timm_subnet import MergingBlocks
 
 SWIN: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 24, "depths": (1,) * 4, "num_heads": (1,) * 4}
 VIT: dict[str, Any] = {"img_size": 48, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -63,6 +64,8 @@ def test_maps_that_differ_and_networks_without_maps_are_refused(
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5))
     with pytest.raises(NasError, match="the network has no maps at strides of 4 to 32 pixels"):
         FeatureMaps(flat, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(NasError, match="the network merges tokens"):
+        FeatureMaps(MergingBlocks(flat, before=[0], merged=1, prefix=1), torch.zeros(1, 3, 8, 8))
     model, x_BCHW = built("vit_tiny_patch16_224", VIT)
     wrong = SimpleNamespace(outputs=lambda images_BCHW, names: [np.zeros((2, 32, 3, 3))])
     monkeypatch.setattr(features, "export_onnx", lambda *_, **__: None)

@@ -174,7 +174,7 @@ def test_a_trained_model_is_split_over_two_devices(tmp_path: Path) -> None:
     train_supernet(whole, load_data("digits", 32), settings, tmp_path / "whole")
     save_file(to_timm_names(whole.network.state_dict()), tmp_path / "model.safetensors")
     run = nas.search(
-        model=model, weights=tmp_path / "model.safetensors", data="digits", budget_seconds=0, evaluations=200,
+        model=model, weights=tmp_path / "model.safetensors", data="digits", budget_seconds=0, evaluations=60,
         limit_share=0.5, focus=0, target="pixel6", output=tmp_path / "run",
     ).run  # fmt: skip
     with pytest.raises(UsageError, match="11 devices and 10 classes, expected a class for every device"):
