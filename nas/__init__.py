@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nas.errors import InfeasibleError, NasError, RunError, UsageError
     from nas.exporting.export import load
-    from nas.finishing.finish import FinishResult, finish
+    from nas.finishing.finish import finish
+    from nas.finishing.result import FinishResult
     from nas.growth.grow import scale
     from nas.importing.published import ImportResult, import_supernet
     from nas.picking.pick import pick
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nas.training.train import train
 
 _HOMES = {
-    "FinishResult": "nas.finishing.finish",
+    "FinishResult": "nas.finishing.result",
     "FrontMember": "nas.runs.front",
     "ImportResult": "nas.importing.published",
     "InfeasibleError": "nas.errors",

@@ -32,7 +32,7 @@ class SearchResult(SearchFront):
             formats: What to write beside both, for example ``["onnx-int8"]``.
             dynamic_batch: Write ONNX files for batches of any size.
         """
-        from nas.exporting.verify import export_member
+        from nas.exporting.members import export_member
 
         folder = None if output is None else Path(output)
         images = None if data is None else str(data)

@@ -53,8 +53,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
+    from nas.exporting.members import export_run
     from nas.exporting.push import check_push, push_export
-    from nas.exporting.verify import export_run
     from nas.records.files import bytes_of
 
     if batch not in ("1", "dynamic"):

@@ -27,7 +27,7 @@ from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.events import Progress, StageProgress, ignore
 from nas.exporting.export import load
 from nas.exporting.kept import ASSIGNMENT, QUANTISED, images_of_run
-from nas.exporting.verify import export_run
+from nas.exporting.members import export_run
 from nas.networks.onnx import OnnxNetwork
 from nas.quantisation.choose import Candidates, counts, find_candidates
 from nas.quantisation.program import Assignment
@@ -121,7 +121,7 @@ def quantise_run(
     Raises:
         UsageError: The weights are random, there are no labels, or nothing is within the limits.
         BusyMachineError: The machine is too busy for a number.
-        NasError: As `nas.exporting.verify.export_run`.
+        NasError: As `nas.exporting.members.export_run`.
     """
     images, seed = images_of_run(run, data)
     progress(StageProgress("export", 0, 1))

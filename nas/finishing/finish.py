@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ from nas.events import Progress, StageClock, StageStarted
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
 from nas.finishing.quantised import compute_in, wanted_precisions
+from nas.finishing.result import FinishResult
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
 from nas.finishing.teacher import ITSELF, NONE, make_teacher
@@ -28,7 +29,6 @@ from nas.runs.settings_file import write_settings
 from nas.runs.torch_device import choose_device
 from nas.training.heeding import is_heeded, without_teachers
 from nas.training.tracking import check_trackers, tracked
-from search_spaces import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,68 +47,6 @@ START = "start"
 """What the weights that a finish begins with are called among those that may be averaged."""
 TRAINING, SNAPSHOTS = "training", "snapshots"
 """Folders of checkpoints: of the training, and those that may be averaged."""
-
-
-PLAIN_FIELDS = ("accuracy", "balanced_accuracy", "verified", "steps", "epochs", "seconds")
-"""Fields of a result that stand in JSON as they are."""
-
-
-@dataclass(frozen=True)
-class FinishResult:
-    """A finished network.
-
-    Attributes:
-        run: The run folder.
-        checkpoint: The file with the weights.
-        architecture: The network.
-        accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
-            ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
-            holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
-            first.
-        balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
-            Where classes are weighted, it chooses what is averaged.
-        averaged: The checkpoints that were averaged.
-        verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
-            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``; and ``exits`` where
-            it has some.
-        steps: Optimiser steps in all.
-        epochs: Passes over the training images.
-        seconds: Time trained, over all sessions.
-    """
-
-    run: Path
-    checkpoint: Path
-    architecture: Architecture
-    accuracy: Mapping[str, float | None]
-    balanced_accuracy: Mapping[str, float]
-    averaged: tuple[str, ...]
-    verified: Mapping[str, Any]
-    steps: int
-    epochs: float
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``finish.json`` holds."""
-        return {
-            "schema": 1,
-            **asdict(self),
-            "run": str(self.run),
-            "checkpoint": str(self.checkpoint.relative_to(self.run)),
-            "architecture": self.architecture.to_dict(),
-            "averaged": list(self.averaged),
-        }
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> FinishResult:
-        """Read what `to_dict` wrote."""
-        run = Path(document["run"])
-        return cls(
-            run=run,
-            checkpoint=run / document["checkpoint"],
-            architecture=Architecture.from_dict(document["architecture"]),
-            averaged=tuple(document["averaged"]),
-            **{name: document[name] for name in PLAIN_FIELDS},
-        )
 
 
 @verb(FinishSettings)
@@ -431,7 +369,8 @@ class _Finish:
         from nas.exporting.formats.onnx_file import ONNX_FILE
         from nas.exporting.formats.registry import get_format
         from nas.exporting.kept import ASSIGNMENT, NETWORK, QUANTISED
-        from nas.exporting.verify import export_run, facts_on_tests
+        from nas.exporting.members import export_run
+        from nas.exporting.verify import facts_on_tests
 
         plan, architecture = self.plan, self.plan.source.architecture
         form: OnnxFile = ONNX_FILE

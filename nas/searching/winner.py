@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.events import StageStarted, ignore
 from nas.exporting.formats.onnx_file import ONNX_FILE
-from nas.exporting.verify import export_and_verify, export_run, note_verified, onnx_accuracy, shipped_format
+from nas.exporting.members import export_run
+from nas.exporting.verify import export_and_verify, note_verified, onnx_accuracy, shipped_format
 from nas.finishing.finish import finish
 from nas.runs.folder import FINISHED, recorded_settings
 from nas.runs.front import SearchFront

@@ -29,7 +29,7 @@ from nas.evaluation.compensation import SEQUENTIAL, Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.events import Progress, StageProgress, StageStarted, ignore
 from nas.exporting.export import ProofError
-from nas.exporting.verify import PROOF_IMAGES
+from nas.exporting.members import PROOF_IMAGES
 from nas.networks.onnx import OnnxNetwork, export_onnx
 from nas.records.files import write_failed, write_json
 from nas.runs.folder import RunFolder

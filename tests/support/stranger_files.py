@@ -24,7 +24,7 @@ from latency_tables.figures import CONDITIONS, read_figures
 from latency_tables.measurement_journal import MeasurementJournal
 from nas.errors import NasError
 from nas.evaluation.accuracy_table import AccuracyTable
-from nas.exporting import verify
+from nas.exporting import members
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import find_source
 from nas.growth.grow import _settings as scale_settings
@@ -101,7 +101,7 @@ def make_formats(folder: Path, patch: pytest.MonkeyPatch) -> list[Format]:
     patch.setattr(statistics, "RESAMPLES", 4)
     patch.setattr(run_module, "describe_environment", lambda seed: {"seed": seed})
     patch.setattr(os, "fsync", lambda descriptor: None)
-    patch.setattr(verify, "export_subnet", stop)
+    patch.setattr(members, "export_subnet", stop)
     return [
         *_run_formats(folder / "search"),
         *_trained_formats(folder / "trained"),
@@ -153,7 +153,7 @@ def _run_formats(run: Path) -> list[Format]:
             lambda: resolve_network(f"{run}:knee").graph(),
             lambda: page.render(read_run(run)),
             lambda: find_source(run, None, None),
-            lambda: verify.export_run(run, "knee"),
+            lambda: members.export_run(run, "knee"),
         ):
             with suppress(NasError):
                 read()
@@ -168,7 +168,7 @@ def _run_formats(run: Path) -> list[Format]:
         with suppress(NasError):
             resolve_network(f"{run}:knee")
         with suppress(NasError):
-            verify.export_run(run)
+            members.export_run(run)
         with suppress(NasError):
             sections.sources_section(read_run(run))
         given = {"resume": True, "output": str(run), "evaluations": 8}
@@ -197,7 +197,7 @@ def _run_formats(run: Path) -> list[Format]:
         _ = recorded.architecture, recorded.command, recorded.checkpoint
         for read in (
             lambda: find_source(finish, None, None),
-            lambda: verify.export_run(finish),
+            lambda: members.export_run(finish),
             lambda: recorded.classes,
         ):
             with suppress(NasError):

@@ -9,7 +9,7 @@ import pytest
 
 from nas.errors import NasError, RunError, UsageError
 from nas.exporting.export import CONFIG, WEIGHTS, load
-from nas.exporting.verify import export_run
+from nas.exporting.members import export_run
 from search_spaces import UnknownNameError, get_space
 
 

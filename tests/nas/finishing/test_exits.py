@@ -151,7 +151,7 @@ def test_segments_are_the_network_in_onnx_runtime(finished: Path) -> None:
     with pytest.raises(ValueError, match="2 images at once, expected one"):
         EarlyExits(finished / "exits")(np.concatenate([image, image]))
     with pytest.raises(UsageError, match="has early exits, which ExecuTorch's programs cannot take"):
-        nas.exporting.verify.export_run(finished, formats=("executorch",))
+        nas.exporting.members.export_run(finished, formats=("executorch",))
     lines = exit_lines(facts)
     assert lines[0].startswith(f"early exits ({facts['places'][0][1]} behind part")
     assert exit_lines(None) == []

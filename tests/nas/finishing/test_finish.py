@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import nas
 from nas.cli.main import app
 from nas.errors import RunError, UsageError
-from nas.finishing.finish import FinishResult
+from nas.finishing.result import FinishResult
 from nas.finishing.source import Source, load_inherited
 from nas.finishing.teacher import check_teacher, default_teacher
 from nas.runs.folder import ORIGINAL_NAME

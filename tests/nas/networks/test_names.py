@@ -16,7 +16,7 @@ import nas
 from nas.cli.main import app
 from nas.errors import RunError, UsageError
 from nas.exporting.export import Export
-from nas.exporting.verify import export_run
+from nas.exporting.members import export_run
 from nas.networks.resolve import resolve_architecture, resolve_network
 from search_spaces import NasError, get_space
 from search_spaces.timm_models import TimmModelError, TimmReference

@@ -14,9 +14,9 @@ from PIL import Image
 
 import nas
 from nas.errors import RunError
-from nas.exporting import verify
+from nas.exporting import members
 from nas.exporting.export import Export, ExportRequest
-from nas.exporting.verify import export_run
+from nas.exporting.members import export_run
 from nas.finishing.plan import make_plan
 from nas.runs.folder import RunFolder
 from nas.runs.places import located, recorded_place
@@ -108,7 +108,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[ExportRequest]:
         found.append(request)
         return Export(folder, folder / "model.onnx", True, {"formats": {}})
 
-    monkeypatch.setattr(verify, "export_subnet", note)
+    monkeypatch.setattr(members, "export_subnet", note)
     return found
 
 

@@ -1,0 +1,71 @@
+"""What a finish gives back, and ``finish.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import Architecture
+
+PLAIN_FIELDS = ("accuracy", "balanced_accuracy", "verified", "steps", "epochs", "seconds")
+"""Fields of a result that stand in JSON as they are."""
+
+
+@dataclass(frozen=True)
+class FinishResult:
+    """A finished network.
+
+    Attributes:
+        run: The run folder.
+        checkpoint: The file with the weights.
+        architecture: The network.
+        accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
+            ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
+            holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
+            first.
+        balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
+            Where classes are weighted, it chooses what is averaged.
+        averaged: The checkpoints that were averaged.
+        verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
+            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``; and ``exits`` where
+            it has some.
+        steps: Optimiser steps in all.
+        epochs: Passes over the training images.
+        seconds: Time trained, over all sessions.
+    """
+
+    run: Path
+    checkpoint: Path
+    architecture: Architecture
+    accuracy: Mapping[str, float | None]
+    balanced_accuracy: Mapping[str, float]
+    averaged: tuple[str, ...]
+    verified: Mapping[str, Any]
+    steps: int
+    epochs: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``finish.json`` holds."""
+        return {
+            "schema": 1,
+            **asdict(self),
+            "run": str(self.run),
+            "checkpoint": str(self.checkpoint.relative_to(self.run)),
+            "architecture": self.architecture.to_dict(),
+            "averaged": list(self.averaged),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> FinishResult:
+        """Read what `to_dict` wrote."""
+        run = Path(document["run"])
+        return cls(
+            run=run,
+            checkpoint=run / document["checkpoint"],
+            architecture=Architecture.from_dict(document["architecture"]),
+            averaged=tuple(document["averaged"]),
+            **{name: document[name] for name in PLAIN_FIELDS},
+        )
