@@ -13,7 +13,6 @@ from nas.cli.errors import handles_errors
 from nas.cli.options import Json, Quiet, in_range
 from nas.cli.progress import ProgressPrinter
 from nas.objectives.units import format_duration
-from nas.training.adapt import AdaptSettings, adapt_model
 
 
 @handles_errors
@@ -37,6 +36,8 @@ def adapt(
     quiet: Quiet = False,
 ) -> None:
     """Adapt a pretrained model to pictures of another kind, without labels, before anything is searched inside it."""
+    from nas.training.adapt import AdaptSettings, adapt_model
+
     settings = AdaptSettings(model, data, output, weights, epochs, batch_size, rank, seed, device)
     with ProgressPrinter(quiet) as progress:
         found = adapt_model(settings, progress)

@@ -14,7 +14,6 @@ import typer
 from nas.cli import display
 from nas.cli.errors import handles_errors
 from nas.cli.options import Json
-from nas.errors import UsageError
 from nas.exporting.formats.names import OURS
 
 
@@ -53,6 +52,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a network of the front, or a trained one, as checkpoint and ONNX file, proven to agree."""
+    from nas.errors import UsageError
     from nas.exporting.members import export_run
     from nas.exporting.push import check_push, push_export
     from nas.records.files import bytes_of
