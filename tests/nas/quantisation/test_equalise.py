@@ -57,7 +57,7 @@ def largest_difference(network: nn.Module, other: nn.Module, images_BCHW: Tensor
         ("beit", 5, 3),  # the sums of query, key and value have no one bias
         ("swin", 8, 4),  # zeros are put around windows and beside merged patches
         ("convnext", 8, 5),
-        ("resnas-mini", 13, 13),
+        ("resnas-mini", 15, 13),  # zeros are put around what reductions read
         ("elastic-mini", 0, 0),  # has batch norms alone
     ],
 )
