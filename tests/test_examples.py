@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_end_to_end(tmp_path: Path) -> None:
     script = ROOT / "examples" / "end_to_end.py"
     assert len(script.read_text().splitlines()) <= 150

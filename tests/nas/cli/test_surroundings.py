@@ -111,6 +111,7 @@ def test_a_training_without_a_home_makes_its_tables_again(folder: Path, tmp_path
     run_command(tmp_path, without_writable_home, *train, "-o", str(tmp_path / "net"), seconds=500)
 
 
+@pytest.mark.slow
 def test_few_open_files(folder: Path, tmp_path: Path) -> None:
     few = ("--batch-size", "2", "--validate", "smallest")
     run_command(

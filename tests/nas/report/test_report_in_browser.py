@@ -19,6 +19,14 @@ OVERLAPS = """
   return legend && legend.height && legend.top < title.bottom;
 }).length
 """
+WIDTH_WHEN_SETTLED = """
+new Promise(done => {
+  const end = Date.now() + 5000, width = () => document.documentElement.scrollWidth;
+  const look = () => width() <= innerWidth || Date.now() > end ? done(width()) : setTimeout(look, 50);
+  setTimeout(look, 50);
+})
+"""
+"""Plots are drawn anew a while after a window has got another size."""
 
 
 @pytest.mark.skipif(find_browser() is None, reason="there is no browser")
@@ -32,7 +40,7 @@ def test_report_in_a_browser(tmp_path: Path) -> None:
         for scheme in ("dark", "light"):
             for width in (400, 800, 1400):
                 browser.look(width, scheme)
-                assert browser.run("document.documentElement.scrollWidth") == width
+                assert browser.run(WIDTH_WHEN_SETTLED) == width
                 assert browser.run(f"{PLOTS}.filter(plot => plot.querySelector('svg').clientWidth > innerWidth)") == []
                 assert browser.run(OVERLAPS) == 0, f"a legend lies over an axis at {width} px"
             colours.add(browser.run("getComputedStyle(document.querySelector('.xtitle')).fill"))

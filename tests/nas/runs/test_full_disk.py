@@ -52,8 +52,7 @@ def size_of(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("verb", "points"),
     [
-        (Train, (0.4,)),
-        pytest.param(Train, (0.01, 0.3, 0.6, 0.95), marks=pytest.mark.slow),
+        pytest.param(Train, (0.01, 0.3, 0.4, 0.6, 0.95), marks=pytest.mark.slow),
         pytest.param(Search, (0.02, 0.2, 0.5, 0.9), marks=pytest.mark.slow),
         pytest.param(Finish, (0.02, 0.3, 0.6, 0.9), marks=pytest.mark.slow),
         pytest.param(Measure, (0.01, 0.5), marks=pytest.mark.slow),

@@ -43,7 +43,7 @@ PLAIN = [
 ]
 """What timm can build with half of the blocks and of the hidden units; the others have more hidden units elsewhere."""
 COUNTED = [
-    pytest.param(name, id=kind, marks=() if kind in ("class token", "registers, layer scale") else pytest.mark.slow)
+    pytest.param(name, id=kind, marks=() if kind == "registers, layer scale" else pytest.mark.slow)
     for kind, name in MODELS.items()
 ]
 
