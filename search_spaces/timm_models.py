@@ -294,7 +294,8 @@ class TimmSpace(SearchSpace):
         settings = dict(architecture.settings)
         if self._merged:
             settings.setdefault(TOKENS, 0)
-        return Architecture(self.name, self.version, tuple(settings.items()))
+        ordered = {choice.name: settings[choice.name] for choice in self.choices if choice.name in settings}
+        return Architecture(self.name, self.version, tuple((ordered | settings).items()))
 
     def input_shape(self, values: Mapping[str, int]) -> Shape:
         """``(3, side, side)`` of the image that the network computes on."""

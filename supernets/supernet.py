@@ -199,6 +199,7 @@ class Supernet(nn.Module):
         """
         if architecture.space != self.space.name:
             raise SupernetError(f"architecture of space `{architecture.space}`, expected one of `{self.space.name}`")
+        architecture = self.space.updated(architecture)
         if self.space.architecture not in (None, architecture):
             raise SupernetError(
                 f"these are the weights of one network of `{self.space.name}`, found another architecture",

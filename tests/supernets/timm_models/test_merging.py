@@ -10,7 +10,7 @@ import torch
 
 import nas
 from nas.exporting.export import ExportRequest, export_subnet
-from search_spaces import Architecture, ArchitectureError, get_space
+from search_spaces import Architecture, ArchitectureError, SingleSpace, get_space
 from search_spaces.timm_models import PATCH, SIDE, TOKENS, TimmSpace
 from supernets import Supernet
 from supernets.early_exits import ExitChain
@@ -112,6 +112,8 @@ def test_networks_of_the_version_before_are_known(plain: Supernet) -> None:
     assert space.parse(older.to_dict()) == space.largest
     assert space.decode(space.encode([older])) == [space.largest]
     assert list(space.blocks(older)) == list(space.blocks(space.largest))
+    alone = Supernet(SingleSpace(space.base, space.parse(older.to_dict())))
+    assert list(alone.plans(older)), "a run of the version before names its finished network so"
     with pytest.raises(ArchitectureError, match="version 2, expected"):
         space.parse({**older.to_dict(), "version": 2})
 
