@@ -36,9 +36,8 @@ from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.exporting.formats.registry import get_format
 from nas.exporting.model_card import model_card
 from nas.networks.onnx import export_onnx
-from nas.records.files import bytes_of, read_json, write_failed
+from nas.records.files import bytes_of, read_json, replacing_folder
 from search_spaces import Architecture, SearchSpace, get_space
-from search_spaces.files import SET_ASIDE, temporary_name
 from supernets import Supernet, build_network, family_of, reestimate_batch_norm
 
 EXPORT_SCHEMA = 1
@@ -140,20 +139,8 @@ def export_subnet(request: ExportRequest, folder: Path) -> Export:
         raise NasError(f"`{folder}` exists and is no exported network", hint="choose another `--output`")
     torch.manual_seed(request.seed)
     network, proof = _prepare(request)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.with_name(temporary_name(folder, ".tmp"))
-        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed and had our number
-        draft.mkdir()
-    except OSError as error:
-        raise write_failed(folder, error) from error
-    try:
+    with replacing_folder(folder) as draft:
         _write(request, network, proof, draft)
-        _replace(draft, folder)
-    except OSError as error:
-        raise write_failed(folder, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Export(folder, folder / ONNX_FILE.file, request.supernet is not None, proof)
 
 
@@ -400,15 +387,3 @@ def _check(difference: float, tolerance: float, what: str) -> None:
             f"{what} gives logits that differ by {difference:.2g} of their range from the network's, expected at most"
             f" {tolerance:g}; nothing was written"
         )
-
-
-def _replace(draft: Path, folder: Path) -> None:
-    """Put ``draft`` in place of ``folder``; at every moment one of the two is whole."""
-    draft.chmod(0o755)
-    if not folder.exists():
-        os.rename(draft, folder)
-        return
-    old = folder.with_name(temporary_name(folder, SET_ASIDE))
-    os.rename(folder, old)
-    os.rename(draft, folder)
-    shutil.rmtree(old, ignore_errors=True)

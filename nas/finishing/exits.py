@@ -21,7 +21,7 @@ from nas.exporting.early_exits import EarlyExits
 from nas.exporting.export import ProofError
 from nas.finishing.exit_choice import Cost, ExitChooser, ExitPlan, Place, SeenLogits
 from nas.finishing.settings import FinishSettings
-from nas.records.files import write_json
+from nas.records.files import replacing_folder, write_json
 from search_spaces.graph import Op, OpGraph
 
 if TYPE_CHECKING:
@@ -117,16 +117,9 @@ def add_exits(
     seen = SeenLogits(exits_NK, last_NK.double().numpy(), labels_N.numpy())
     costs = SegmentCosts(chain, exits, predictor)
     plan = ExitChooser(seen, costs, request.risk).choose(request.most, request.limit_ms, request.expected_limit_ms)
-    draft = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as draft:
         write_segments(chain, exits, plan, images, draft)
         facts = {**plan.to_dict(), **judge_segments(draft, chain, images)}
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return facts
 
 

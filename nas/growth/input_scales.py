@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ from nas.exporting.export import ProofError
 from nas.growth.limit import Limit, parse_limit
 from nas.networks.onnx import OnnxNetwork, export_onnx
 from nas.objectives.quantities import PEAK_MEMORY
-from nas.records.files import write_failed, write_json
+from nas.records.files import replacing_folder, write_json
 from nas.runs.folder import FINISHED, RunFolder, supernet_checkpoint
 from nas.runs.places import images_of, source_beside
-from search_spaces.files import temporary_name
 from supernets.checkpoint import load_supernet
 from supernets.data.sources import load_data
 from supernets.fusion import without_classifier
@@ -187,10 +185,7 @@ def _fit(scaled: InputScales, images: ImageData, progress: Progress) -> float:
 
 
 def _written(folder: Path, scaled: InputScales, images: ImageData, record: dict[str, Any]) -> ScaledInputs:
-    draft = folder.with_name(temporary_name(folder, ".tmp"))
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with replacing_folder(folder) as draft:
         export_onnx(scaled, scaled.scales[-1] * scaled.side, draft / FILE)
         x_BCHW, _ = next(iter(images.batches("search", 16)))
         run = OnnxNetwork(draft / FILE)
@@ -205,10 +200,4 @@ def _written(folder: Path, scaled: InputScales, images: ImageData, record: dict[
         judged = judge(run, images.batches("test", BATCH_SIZE), images.class_names)
         record |= {"test_accuracy": judged.accuracy, "test_images": sum(judged.images), "difference": difference}
         write_json(draft / RECORD, record)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    except OSError as error:
-        raise write_failed(folder, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return ScaledInputs(folder, record)

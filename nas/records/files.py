@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nas.errors import NasError, RunError
-from search_spaces.files import replacing
+from search_spaces.files import SET_ASIDE, replacing, temporary_name
 from search_spaces.json_file import parse_json
 
 _GO_ON = "free some space or choose another folder, then go on with `--resume`; finished trials are kept"
@@ -58,6 +61,36 @@ def read_json(path: Path) -> dict[str, Any]:
 def bytes_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``folder`` where the block ends well; at every moment one is whole.
+
+    Raises:
+        NasError: The folder cannot be written; the old one is untouched, and nothing of the attempt is left.
+    """
+    draft = folder.with_name(temporary_name(folder, ".tmp"))
+    try:
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed and had our number
+        draft.mkdir(parents=True)
+        yield draft
+        _replace(draft, folder)
+    except OSError as error:
+        raise write_failed(folder, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    draft.chmod(0o755)
+    if not folder.exists():
+        os.rename(draft, folder)
+        return
+    old = folder.with_name(temporary_name(folder, SET_ASIDE))
+    os.rename(folder, old)
+    os.rename(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_failed(path: Path, error: OSError, hint: str = _GO_ON) -> NasError:

@@ -12,7 +12,6 @@ Legend of suffixes: B batch, C colours, H and W rows and columns, N images, D fe
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from nas.events import Progress, StageProgress, StageStarted, ignore
 from nas.exporting.export import ProofError
 from nas.exporting.members import PROOF_IMAGES
 from nas.networks.onnx import OnnxNetwork, export_onnx
-from nas.records.files import write_failed, write_json
+from nas.records.files import replacing_folder, write_json
 from nas.runs.folder import RunFolder
 from nas.runs.front import load_front
 from nas.runs.places import images_of
@@ -88,18 +87,9 @@ def split_run(settings: SplitSettings, progress: Progress = ignore) -> SplitResu
     folder = Path(settings.output or Path(settings.run) / "split")
     if folder.exists() and not (folder / PLAN).exists():
         raise NasError(f"`{folder}` exists and holds no plan", hint="choose another `--output`")
-    draft = folder.with_name(f"{folder.name}.tmp")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with replacing_folder(folder) as draft:
         plan = splitting(draft)
         write_json(draft / PLAN, plan)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    except OSError as error:
-        raise write_failed(folder, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return SplitResult(folder, plan)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from itertools import chain
@@ -12,9 +11,8 @@ from typing import Any
 
 from nas.errors import NasError, UsageError
 from nas.events import Progress, StageProgress, StageStarted, ignore
-from nas.records.files import write_failed, write_json
+from nas.records.files import replacing_folder, write_json
 from nas.runs.torch_device import choose_device
-from search_spaces.files import temporary_name
 
 FEWEST_PICTURES = 1000
 WEIGHTS, CONFIG, RECORD = "model.safetensors", "config.json", "adapt.json"
@@ -120,17 +118,8 @@ def adapt_model(settings: AdaptSettings, progress: Progress = ignore) -> dict[st
             "license": license_name,
         },
     }
-    draft = folder.with_name(temporary_name(folder, ".tmp"))
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with replacing_folder(folder) as draft:
         (draft / WEIGHTS).write_bytes(save(model.state_dict(), {"format": "pt"}))
         write_json(draft / CONFIG, config)
         write_json(draft / RECORD, record)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    except OSError as error:
-        raise write_failed(folder, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return record
