@@ -6,11 +6,13 @@ in the attention, hidden units with the width behind it; where the width of head
 with both. Such a polynomial is known everywhere once it is known at twice
 as many points as there are sizes. A few blocks have two widths, or squares, as those that mix their heads: there any
 polynomial of degree two is asked for, which takes more points. Either is checked at a point in between; a block whose
-numbers are of another kind is traced at every size instead.
+numbers are of another kind is traced at every size instead. The same block on other numbers of tokens has polynomials
+of degree two of these, too, so three numbers of tokens tell of all others, which is checked for each at one size.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -50,6 +52,7 @@ class SizedOps:
         self._trace = trace
         self._products = products
         self._values = [tuple(sizes) for sizes in values]
+        self._known: dict[Sizes, tuple[Op, ...]] = {}
         self._points: dict[Sizes, tuple[Op, ...]] = {}
         self._numbers: dict[Sizes, npt.NDArray[np.int64]] = {}
         self.degree = 0
@@ -65,7 +68,36 @@ class SizedOps:
 
     def __call__(self, sizes: Sizes) -> tuple[Op, ...]:
         """The operators at ``sizes``, which lie within the ranges."""
-        return self._combined(sizes, self.degree) if self.degree else self._trace(sizes)
+        if sizes not in self._known:
+            self._known[sizes] = self._combined(sizes, self.degree) if self.degree else self._trace(sizes)
+        return self._known[sizes]
+
+    @staticmethod
+    def on_tokens(samples: Mapping[int, SizedOps], tokens: int, trace: Trace) -> SizedOps | None:
+        """The operators of the same block on another number of tokens; None where that cannot be told.
+
+        Args:
+            samples: The block's operators by number of tokens, three of them.
+            tokens: Another number.
+            trace: Gives the operators on so many tokens, to check with.
+        """
+        forms = {tuple(map(_form, ops._points[point])) for ops in samples.values() for point in ops._points}
+        if len(forms) > 1 or len({ops.degree for ops in samples.values()}) > 1:
+            return None
+        found = copy.copy(next(iter(samples.values())))
+        if not found.is_polynomial:
+            return None
+        weights = [
+            prod((Fraction(tokens - other, own - other) for other in samples if other != own), start=Fraction(1))
+            for own in samples
+        ]
+        found._trace, found._known = trace, {}
+        found._numbers = {
+            point: _weighted(weights, np.stack([ops._numbers[point] for ops in samples.values()]))
+            for point in found._numbers
+        }
+        between = found._between()
+        return found if found._combined(between, found.degree) == trace(between) else None
 
     def _holds(self, degree: int, *, is_known: bool) -> bool:
         """Whether the numbers are polynomials of a degree that takes fewer traces than there are sizes."""
@@ -78,17 +110,13 @@ class SizedOps:
         self._numbers = {point: np.array(list(_numbers(ops)), np.int64) for point, ops in self._points.items()}
         if len({tuple(_form(op) for op in self._points[point]) for point in points}) > 1:
             return False
-        between = tuple(sizes[(len(sizes) - 1) // 2] for sizes in self._values)
+        between = self._between()
         return is_known or self._combined(between, degree) == self._trace(between)
 
     def _combined(self, sizes: Sizes, degree: int) -> tuple[Op, ...]:
         weights = {point: weight for point, weight in self._weights(sizes, degree).items() if weight}
-        parts = lcm(*(weight.denominator for weight in weights.values()))
-        terms = np.array([int(weight * parts) for weight in weights.values()])
-        numbers = np.stack([self._numbers[point] for point in weights])
-        if float(np.abs(terms) @ numbers.max(axis=1)) >= np.iinfo(np.int64).max:
-            terms = terms.astype(object)  # Python's own numbers have no end
-        return tuple(_with_numbers(self._points[self._point({})], iter((terms @ numbers // parts).tolist())))
+        numbers = _weighted(list(weights.values()), np.stack([self._numbers[point] for point in weights]))
+        return tuple(_with_numbers(self._points[self._point({})], iter(numbers.tolist())))
 
     def _weights(self, sizes: Sizes, degree: int) -> dict[Sizes, Fraction]:
         """What each point counts for at ``sizes``.
@@ -122,9 +150,20 @@ class SizedOps:
                 add({}, curved * (m - 1))
         return weights
 
+    def _between(self) -> Sizes:
+        return tuple(sizes[(len(sizes) - 1) // 2] for sizes in self._values)
+
     def _point(self, lowered: Mapping[int, int]) -> Sizes:
         """The largest sizes, but for the ``lowered`` axes those with the numbers given."""
         return tuple(sizes[lowered.get(axis, -1)] for axis, sizes in enumerate(self._values))
+
+
+def _weighted(weights: Sequence[Fraction], numbers_PN: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    parts = lcm(*(weight.denominator for weight in weights))
+    terms_P = np.array([int(weight * parts) for weight in weights])
+    if float(np.abs(terms_P) @ numbers_PN.max(axis=1)) >= np.iinfo(np.int64).max:
+        terms_P = terms_P.astype(object)  # Python's own numbers have no end
+    return (terms_P @ numbers_PN // parts).astype(np.int64)
 
 
 def _form(op: Op) -> tuple[object, ...]:

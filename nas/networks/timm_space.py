@@ -42,6 +42,11 @@ def block_ops(block: TimmBlock) -> tuple[Op, ...]:
 _by_form: dict[tuple[str, tuple[int, ...], int], SizedOps] = {}
 """Parts that compute the same on as many tokens have the same operators, whatever images and patches these are from."""
 
+_by_tokens: dict[tuple[str, tuple[int, ...], int], dict[int, SizedOps]] = {}
+"""Numbers of tokens, `SAMPLES` at most, on which parts of a form were traced at all sizes; they tell of the others."""
+
+SAMPLES = 3
+
 
 @lru_cache(maxsize=1024)
 def _sized_ops(model: str, part: str, side: int, classes: int, merged: int) -> SizedOps:
@@ -55,22 +60,39 @@ def _sized_ops(model: str, part: str, side: int, classes: int, merged: int) -> S
         own = chain_of(model, None, classes).side, merged if part.startswith(MERGING) else 0
         # How the numbers depend on the sizes is the same on every grid.
         known = None if (side, merged) == own else _sized_ops(model, part, own[0], classes, own[1]).degree
-        _by_form.setdefault(form, _traced(chain, model, part, known, merged))
+        traced = _Traced(chain, model, part, merged)
+        if len(flow) == 2 and not part.startswith(MERGING):
+            samples = _by_tokens.setdefault((form[0], flow[1:], form[2]), {})
+            found = SizedOps.on_tokens(samples, flow[0], traced.ops) if len(samples) == SAMPLES else None
+            found = found or traced.sized(known)
+            if len(samples) < SAMPLES:
+                samples.setdefault(flow[0], found)
+        else:
+            found = traced.sized(known)
+        _by_form.setdefault(form, found)
     return _by_form[form]
 
 
-def _traced(chain: Chain, model: str, part: str, degree: int | None, merged: int) -> SizedOps:
-    from latency_tables.trace import trace
-    from supernets.timm_models.tables import HEAD, HEAD_WIDTH
+class _Traced:
+    """Traces of one part at any sizes."""
 
-    found = chain.parts[part]
-    axes = [axis for axis in found.elastic if axis != MERGED]
+    def __init__(self, chain: Chain, model: str, part: str, merged: int) -> None:
+        self.chain, self.name, self.part = chain, f"{model}: {part}", part
+        self.merged = {MERGED: merged} if merged else {}
+        self.elastic = {axis: found for axis, found in chain.parts[part].elastic.items() if axis != MERGED}
 
-    def ops_at(sizes: tuple[int, ...]) -> tuple[Op, ...]:
-        named = dict(zip(axes, sizes, strict=True)) | ({MERGED: merged} if merged else {})
-        module = found.table.resize(copy.deepcopy(found.table.module), named).to("meta")
-        return trace(module, chain.flow_shape(part, named), f"{model}: {part}").blocks[0][1]
+    def ops(self, sizes: tuple[int, ...]) -> tuple[Op, ...]:
+        from latency_tables.trace import trace
 
-    values = [found.elastic[axis].values for axis in axes]
-    heads = [axes.index(axis) for axis in (HEAD, HEAD_WIDTH) if axis in axes]
-    return SizedOps(ops_at, values, degree, [tuple(heads), (0, *heads)] if len(heads) == 2 else ())
+        named = dict(zip(self.elastic, sizes, strict=True)) | self.merged
+        table = self.chain.parts[self.part].table
+        module = table.resize(copy.deepcopy(table.module), named).to("meta")
+        return trace(module, self.chain.flow_shape(self.part, named), self.name).blocks[0][1]
+
+    def sized(self, degree: int | None) -> SizedOps:
+        from supernets.timm_models.tables import HEAD, HEAD_WIDTH
+
+        axes = list(self.elastic)
+        heads = [axes.index(axis) for axis in (HEAD, HEAD_WIDTH) if axis in axes]
+        products = [tuple(heads), (0, *heads)] if len(heads) == 2 else ()
+        return SizedOps(self.ops, [found.values for found in self.elastic.values()], degree, products)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,22 @@ def test_sizes_between_are_exact_from_few_traces() -> None:
     for sizes in ((4, 2, 20), (8, 1, 10), (2, 3, 20)):
         assert ops(sizes) == products(sizes)
     assert len(traced) == known + 3
+
+
+@pytest.mark.parametrize(("rounding", "is_told"), [(1, True), (2, False)])
+def test_three_numbers_of_tokens_tell_of_others_exactly_or_not_at_all(rounding: int, is_told: bool) -> None:
+    def attention(tokens: int) -> Callable[[tuple[int, ...]], tuple[Op, ...]]:
+        def trace(sizes: tuple[int, ...]) -> tuple[Op, ...]:
+            width, hidden = sizes
+            keys = tokens // rounding
+            macs = keys * tokens * width + 2 * tokens * width * hidden
+            return (Op("product", "linear", ("input",), ((tokens, width),), (keys, hidden), macs=macs, params=hidden),)
+
+        return trace
+
+    values = [(2, 4, 8), (10, 20, 40)]
+    samples = {tokens: SizedOps(attention(tokens), values) for tokens in (50, 37, 26)}
+    ops = SizedOps.on_tokens(samples, 44, attention(44))
+    assert (ops is not None) == is_told
+    for sizes in ((4, 20), (8, 10), (2, 40)) if ops else ():
+        assert ops(sizes) == attention(44)(sizes)
