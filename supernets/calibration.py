@@ -6,6 +6,7 @@ Legend of tensor suffixes: B batch, C colours, H and W rows and columns, K class
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernets.supernet import Supernet
+from supernets.training.precision import MixedPrecision
+from supernets.training.settings import Precision
 
 BATCH = 64
 LEAST_SCALE = 0.25
@@ -37,11 +40,13 @@ class Calibration:
         images_BCHW: Normalised images on the device of the supernet.
         targets_BK: Probabilities of the classes, or what else outputs are compared with.
         total: What is lost by outputs beside targets, summed over images.
+        precision: What products are computed in where networks are compared, not where gradients are taken.
     """
 
     images_BCHW: Tensor
     targets_BK: Tensor
     total: Callable[[Tensor, Tensor], Tensor] = cross_entropies
+    precision: Precision = "fp32"
 
     @classmethod
     def of(cls, supernet: Supernet, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Calibration:
@@ -86,8 +91,16 @@ class Calibration:
     @torch.no_grad()
     def loss(self, network: Callable[[Tensor], Tensor]) -> float:
         """Mean loss of one network."""
-        sums = [self.total(network(images_BCHW), targets_BK).item() for images_BCHW, targets_BK in self.batches()]
+        with self.reduced():
+            sums = [
+                self.total(network(images_BCHW).float(), targets_BK).item()
+                for images_BCHW, targets_BK in self.batches()
+            ]
         return sum(sums) / len(self.images_BCHW)
+
+    def reduced(self) -> AbstractContextManager[object]:
+        """While it lasts, products are computed in the precision of comparisons."""
+        return MixedPrecision(self.precision, self.images_BCHW.device).forward()
 
 
 def _crop(image_CHW: Tensor, generator: torch.Generator) -> Tensor:

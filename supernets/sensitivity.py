@@ -48,7 +48,8 @@ def step_losses(supernet: Supernet, make: Make, calibration: Calibration) -> lis
                 inside.setdefault(users[0], {})[column, value] = network.get_submodule(users[0])
             else:
                 found[column, value] = calibration.loss(network)
-    found |= _losses_inside(supernet, inside, calibration)
+    with calibration.reduced():
+        found |= _losses_inside(supernet, inside, calibration)
     worst = max(found.values())
     losses = []
     for column, choice in enumerate(space.choices):
@@ -77,6 +78,6 @@ def _losses_inside(
                 rest = changed(x)
                 for _, later in parts[number + 1 :]:
                     rest = later(rest)
-                losses[key] += calibration.total(rest, targets_BK).item()
+                losses[key] += calibration.total(rest.float(), targets_BK).item()
             x = part(x)
     return {key: loss / len(calibration.images_BCHW) for key, loss in losses.items()}

@@ -235,7 +235,9 @@ def _training_settings(
         defaults |= {"ema_decay": EMA_DECAY} | ({} if recipe is None else {"warmup": TrainingSettings.warmup})
         if inherited is not None:
             trained = inherited.metadata["settings"]
-            defaults |= {"learning_rate": pretrained_rate(inherited.supernet.space)} if "model" in trained else {}
+            if "model" in trained:
+                precision = trained["model"].get("precision", TrainingSettings.precision)
+                defaults |= {"learning_rate": pretrained_rate(inherited.supernet.space), "precision": precision}
             kept = AS_TRAINED if recipe is None else PACE
             defaults |= {name: trained[name] for name in kept if name in trained}
         if settings.start == "inherited":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.sensitivity import Make
     from supernets.supernet import Supernet
+    from supernets.training.settings import Precision
 
 EACH = 8
 """Networks by each criterion."""
@@ -49,7 +51,8 @@ def learn_of_weights(
         return {"suggested": suggest(own, images, bounds, settings.seed).tolist()}
     make = make or own.supernet.extract
     (settings.progress or ignore)(StageStarted("measure what each choice costs"))
-    return {"sensitivities": measure_sensitivities(own.supernet, make, images, settings.uses_labels)}
+    precision = own.precision(settings.options)
+    return {"sensitivities": measure_sensitivities(own.supernet, make, images, settings.uses_labels, precision)}
 
 
 def suggest(own: PretrainedStart, images: ImageData, bounds: Bounds, seed: int) -> Genotypes:
@@ -72,7 +75,9 @@ def suggest(own: PretrainedStart, images: ImageData, bounds: Bounds, seed: int) 
     return rows[np.argsort(-population_cost(bounds.space, rows).macs, kind="stable")]
 
 
-def measure_sensitivities(supernet: Supernet, make: Make, images: ImageData, uses_labels: bool) -> list[list[float]]:
+def measure_sensitivities(
+    supernet: Supernet, make: Make, images: ImageData, uses_labels: bool, precision: Precision = "fp32"
+) -> list[list[float]]:
     """What every choice costs by itself, as `supernets.sensitivity.step_losses` measures it on the search part.
 
     Args:
@@ -80,6 +85,7 @@ def measure_sensitivities(supernet: Supernet, make: Make, images: ImageData, use
         make: Maker of its networks.
         images: Images at its side.
         uses_labels: Whether the loss is that of labels; else that of outputs beside the whole network's.
+        precision: What products are computed in.
     """
     from supernets.calibration import Calibration
     from supernets.sensitivity import step_losses
@@ -90,7 +96,7 @@ def measure_sensitivities(supernet: Supernet, make: Make, images: ImageData, use
         if uses_labels
         else Calibration.of_outputs(supernet, images_BCHW)
     )
-    return step_losses(supernet, make, calibration)
+    return step_losses(supernet, make, replace(calibration, precision=precision))
 
 
 def recorded_sensitivities(recorded: Mapping[str, Any], space: SearchSpace, folder: Path) -> list[Floats] | None:

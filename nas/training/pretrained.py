@@ -22,7 +22,7 @@ from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.runs.places import shown_place
 from nas.training.adaptation import adapt_classifier, load_fitting
-from nas.training.fine_tuning import fine_tune
+from nas.training.fine_tuning import fast_precision, fine_tune
 from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from supernets.calibration import Calibration
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
-    from supernets.training.settings import TrainingSettings
+    from supernets.training.settings import Precision, TrainingSettings
 
 PRETRAINED, RANDOM = "pretrained", "random"
 COMPONENTS = "components"
@@ -71,7 +71,8 @@ class PretrainedStart:
     Attributes:
         supernet: Its weights, sorted by importance where they are trained.
         facts: What ``front.json`` says of it: ``name``, ``weights``, ``license``, ``teaches``, ``accuracy`` on the
-            search part, ``criteria`` and ``losses`` of the ordering, and what `adapt_classifier` says.
+            search part, ``criteria`` and ``losses`` of the ordering, ``precision`` of its products in training and
+            judging, and what `adapt_classifier` says.
         seconds: What the preparation took.
     """
 
@@ -83,6 +84,15 @@ class PretrainedStart:
     def space(self) -> str:
         """The name of its space, which holds the order of its blocks."""
         return self.supernet.space.name
+
+    def precision(self, options: Mapping[str, Any]) -> Precision:
+        """What products are computed in, in training and judging: as asked for, else as is fast where it was prepared.
+
+        Args:
+            options: The trainer's settings that were given.
+        """
+        found: Precision = options.get("precision") or self.facts.get("precision", "fp32")
+        return found
 
     def start(self, training: TrainingSettings) -> Start:
         """What the training of the supernet begins with; the original teaches where it knows the classes.
@@ -165,6 +175,7 @@ def prepare_model(asked: ModelRequest, images: ImageData, device: str, progress:
     rotated = rotate_heads(supernet, x_BCHW)
     facts |= _judged(supernet, images, facts["head"], asked.seed, progress)
     facts |= {
+        "precision": fast_precision(supernet.space, supernet.device),
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
         "rotated_attentions": rotated,
