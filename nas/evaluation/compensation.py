@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
+    from supernets.training.settings import Precision
 
 SEQUENTIAL, PREFIX, NONE = "sequential", "prefix", "none"
-LOSS_IMAGES = 128
+LOSS_IMAGES = 64
 """Images that the loss before and after is taken on."""
 
 
@@ -68,7 +69,13 @@ class Compensation:
         return alone
 
     def facts(
-        self, supernet: Supernet, compensator: Compensator, data: ImageData, seed: int, uses_labels: bool = True
+        self,
+        supernet: Supernet,
+        compensator: Compensator,
+        data: ImageData,
+        seed: int,
+        uses_labels: bool = True,
+        precision: Precision = "fp32",
     ) -> dict[str, Any]:
         """What ``front.json`` says of it: images, damping, and the loss at the middle of every axis before and after.
 
@@ -78,6 +85,7 @@ class Compensation:
             data: Images.
             seed: Seed of the choice of images.
             uses_labels: Whether the loss is that of labels; else that of two views of an image.
+            precision: What products are computed in.
         """
         from supernets.calibration import Calibration
         from supernets.importance import axes_of, middle_of
@@ -88,6 +96,7 @@ class Compensation:
             if uses_labels
             else Calibration.of_views(supernet, images_BCHW, seed)
         )
+        calibration = replace(calibration, precision=precision)
         losses = {}
         for axis in axes_of(supernet) if compensator.variant != NONE else ():
             architecture = middle_of(supernet.space, axis)

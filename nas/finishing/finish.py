@@ -310,8 +310,8 @@ class _Finish:
         """
         seed = self.plan.training.seed
         precision: ComputedIn = wanted or self.wanted
-        if stage is None and precision == FP32 and self.plan.training.precision == BF16:
-            precision = BF16  # what is only compared
+        if wanted is None and stage != "averaged" and precision == FP32 and self.plan.training.precision == BF16:
+            precision = BF16  # all but what ships is only compared
         evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=precision)
         found = evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed)
         if stage is not None:

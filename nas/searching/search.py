@@ -433,7 +433,11 @@ class _Search:
             asked = Compensation.of(settings.recorded())
             if asked is not None and question.images is not None and self._compensated and not is_interrupted:
                 document["model"]["compensation"] = asked.facts(
-                    *self._compensated, question.images, settings.seed, settings.uses_labels
+                    *self._compensated,
+                    question.images,
+                    settings.seed,
+                    settings.uses_labels,
+                    question.own.precision(settings.options),
                 )
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)

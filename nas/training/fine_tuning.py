@@ -53,7 +53,7 @@ def fast_precision(space: SearchSpace, device: torch.device) -> Precision:
     """The precision in which a device computes products of trained models soonest: bf16 where it has that, else fp32.
 
     Args:
-        space: Of the networks inside the model; narrow ones gain nothing.
+        space: The space of the networks inside the model; narrow ones gain nothing.
         device: Where they run.
     """
     import torch
