@@ -28,6 +28,8 @@ from supernets.fidelity import LEAST_IMAGES, components_for, principal_component
 from supernets.probing import FittedClassifier
 from supernets.supernet import Supernet
 from supernets.timm_models.own_weights import classifier_layers
+from supernets.training.precision import MixedPrecision
+from supernets.training.settings import Precision
 
 BATCH = 64
 MOST_KEPT = 60_000
@@ -54,15 +56,18 @@ class FeatureReader:
 
     Args:
         supernet: Supernet of a timm space. Its weights are not to change between calls.
+        precision: What products are computed in.
 
     Raises:
         SupernetError: Its classifier is not a dense layer.
     """
 
-    def __init__(self, supernet: Supernet) -> None:
+    def __init__(self, supernet: Supernet, precision: Precision = "fp32") -> None:
         self._supernet = supernet
+        self._mixed = MixedPrecision(precision, supernet.device)
         self._layers = classifiers_of(supernet)
-        self._path = cache_dir() / "features" / f"{_digest(supernet)}.npz"
+        kind = "" if precision == "fp32" else f"-{precision}"
+        self._path = cache_dir() / "features" / f"{_digest(supernet)}{kind}.npz"
 
     def read(self, images: ImageData, part: Part, most: int | None = None, seconds: float | None = None) -> Features:
         """Features of a part of the images, without augmentation.
@@ -129,7 +134,8 @@ class FeatureReader:
         supernet = self._supernet
         side = supernet.space.input_shape(dict(supernet.space.largest.settings))[-1]
         x_BCHW = supernet.family.prepare(x_BCHW.to(supernet.device), side)
-        features_BD, _ = run_watched(supernet.network, supernet.space, x_BCHW)
+        with self._mixed.forward():
+            features_BD, _ = run_watched(supernet.network, supernet.space, x_BCHW)
         return features_BD.float().cpu()
 
     def _load(self) -> dict[bytes, Tensor]:

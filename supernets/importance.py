@@ -330,15 +330,16 @@ def _losses_without(supernet: Supernet, names: Sequence[str], calibration: Calib
     """The loss without each block; what lies before a block is computed once for all."""
     parts = [(slot.name, supernet.network.get_submodule(slot.name)) for slot in supernet.space.slots]
     losses = dict.fromkeys(names, 0.0)
-    for images_BCHW, targets_BK in calibration.batches():
-        x = supernet.family.prepare(images_BCHW, supernet.space.image_side)
-        for number, (name, part) in enumerate(parts):
-            if name in losses:
-                rest = x
-                for _, later in parts[number + 1 :]:
-                    rest = later(rest)
-                losses[name] += calibration.total(rest, targets_BK).item()
-            x = part(x)
+    with calibration.reduced():
+        for images_BCHW, targets_BK in calibration.batches():
+            x = supernet.family.prepare(images_BCHW, supernet.space.image_side)
+            for number, (name, part) in enumerate(parts):
+                if name in losses:
+                    rest = x
+                    for _, later in parts[number + 1 :]:
+                        rest = later(rest)
+                    losses[name] += calibration.total(rest.float(), targets_BK).item()
+                x = part(x)
     return [loss / len(calibration.images_BCHW) for loss in losses.values()]
 
 

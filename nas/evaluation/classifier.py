@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from nas.networks.precision import fast_precision
+
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.features import FeatureReader, Features
@@ -55,7 +57,7 @@ def refit_classifier(network: Supernet, images: ImageData, seed: int) -> None:
     """
     from supernets.features import FeatureReader, classifier_of, put_classifier
 
-    reader = FeatureReader(network)
+    reader = FeatureReader(network, fast_precision(network.space, network.device))
     judged = reader.read(images, "search", MOST_IMAGES)
     _, fitted = fit_to_images(reader, images, seed)
     before, after = (found.accuracy(judged.values_ND, judged.labels_N) for found in (classifier_of(network), fitted))

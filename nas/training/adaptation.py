@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas.evaluation.classifier import MOST_IMAGES, fit_to_images
 from nas.evaluation.evaluators import calibration_batches
 from nas.events import Notice, Progress, ignore
+from nas.networks.precision import fast_precision
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX
 
@@ -72,7 +73,7 @@ def measure_worth(
     from supernets.features import FeatureReader
 
     started = time.monotonic()
-    reader = FeatureReader(supernet)
+    reader = FeatureReader(supernet, fast_precision(supernet.space, supernet.device))
     judged = reader.read(images, "search", MOST_IMAGES)
     known, fitted = fit_to_images(reader, images, seed, seconds)
     try:

@@ -11,20 +11,16 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from latency_tables.onnx_quantised import processor_flags
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageStarted
+from nas.networks.precision import fast_precision, width_of
 from nas.training.request import SINGLE_POLICY
 from search_spaces import SearchSpace, SingleSpace
 from search_spaces.files import cache_dir
-from search_spaces.timm_models import WIDTH
 
 if TYPE_CHECKING:
-    import torch
-
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
-    from supernets.training.settings import Precision
 
 PRETRAINED_RATE, RATED_WIDTH = 5e-4, 128
 """Peak learning rate for trained weights, an eighth of that for random ones, and the width that it is for."""
@@ -32,11 +28,6 @@ LAYER_DECAY, RATE_SHARE = 0.75, 0.4
 """Factor of the rate from each layer to the one before it, and what the last layer has of the rate above."""
 FEWEST_PASSES = 10.0
 """Passes over the training images below which fine-tuning is not begun; one made a DINOv2-S worse by five points."""
-BF16_WIDTH = 192
-"""Width of a model from which products in bf16 are faster on processors that have them.
-
-A training step takes 0.65 of its time in fp32 at a width of 384, and 1.1 at 128.
-"""
 STEP_COST = 3.5
 """Time of a training step, in passes forward over the same images."""
 
@@ -46,28 +37,7 @@ def pretrained_rate(space: SearchSpace) -> float:
 
     Inversely as the width, after Yang et al., "Tensor Programs V", 2022, arXiv 2203.03466.
     """
-    return PRETRAINED_RATE * min(1.0, RATED_WIDTH / _width(space))
-
-
-def fast_precision(space: SearchSpace, device: torch.device) -> Precision:
-    """The precision in which a device computes products of trained models soonest: bf16 where it has that, else fp32.
-
-    Args:
-        space: The space of the networks inside the model; narrow ones gain nothing.
-        device: Where they run.
-    """
-    import torch
-
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor_flags()))
-    return "bf16" if has_bf16 and _width(space) >= BF16_WIDTH else "fp32"
-
-
-def _width(space: SearchSpace) -> int:
-    widths = [choice.values[-1] for choice in space.base.choices if choice.name.rpartition(".")[2] == WIDTH]
-    return max(widths, default=RATED_WIDTH)
+    return PRETRAINED_RATE * min(1.0, RATED_WIDTH / (width_of(space) or RATED_WIDTH))
 
 
 def fine_tune(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from nas.errors import UsageError
 from nas.evaluation.classifier import MOST_IMAGES
 from nas.evaluation.evaluators import SupernetEvaluator, calibration_batches
 from nas.events import Notice, Progress, StageStarted
+from nas.networks.precision import fast_precision
 from nas.records.network import SIZES
 from nas.runs.folder import original_checkpoint
 from nas.runs.places import shown_place
 from nas.training.adaptation import adapt_classifier, load_fitting
-from nas.training.fine_tuning import fast_precision, fine_tune
+from nas.training.fine_tuning import fine_tune
 from nas.training.session import Start
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX, TimmReference
@@ -170,12 +171,13 @@ def prepare_model(asked: ModelRequest, images: ImageData, device: str, progress:
         supernet = told_by_components(supernet, images, MOST_IMAGES)
         facts |= {"head": COMPONENTS, "components": supernet.space.classes}
     x_BCHW, calibration = calibration_of(supernet, images, facts["head"], asked.seed)
-    ordering = sort_by_importance(supernet, x_BCHW, calibration=calibration)
+    precision = fast_precision(supernet.space, supernet.device)
+    ordering = sort_by_importance(supernet, x_BCHW, calibration=replace(calibration, precision=precision))
     supernet = ordering.supernet
     rotated = rotate_heads(supernet, x_BCHW)
     facts |= _judged(supernet, images, facts["head"], asked.seed, progress)
     facts |= {
-        "precision": fast_precision(supernet.space, supernet.device),
+        "precision": precision,
         "criteria": dict(ordering.criteria),
         "losses": {axis: dict(losses) for axis, losses in ordering.losses.items()},
         "rotated_attentions": rotated,

@@ -14,9 +14,9 @@ import nas
 from nas.errors import UsageError
 from nas.events import StagePlan, StageStarted, StagesTook, TimePlan
 from nas.exporting.robust import note_robustness
+from nas.networks import precision
 from nas.report import build_report
 from nas.runs.folder import FINISHED
-from nas.training import fine_tuning
 
 SIZES = {"depth": 2, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
 MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={size}" for name, size in SIZES.items())
@@ -86,14 +86,14 @@ def test_a_lower_end_that_nothing_reaches_is_left_out(question: dict[str, Any], 
 def test_networks_are_judged_and_trained_in_bf16_where_that_is_fast(
     question: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "processor_flags", lambda: ("avx512_bf16",))
-    monkeypatch.setattr(fine_tuning, "BF16_WIDTH", 1)
+    monkeypatch.setattr(precision, "processor_flags", lambda: ("avx512_bf16",))
+    monkeypatch.setattr(precision, "BF16_WIDTH", 1)
     asked = {**question, "evaluations": 1, "limit_share": 0.8}
     result = nas.search(**asked, budget_seconds=3, output=tmp_path / "run")
     assert result.document["model"]["precision"] == "bf16"
     trained = json.loads((result.run / FINISHED / "settings.json").read_text(encoding="utf-8"))["training"]
     assert trained["precision"] == "bf16"
-    monkeypatch.setattr(fine_tuning, "processor_flags", lambda: ("avx2",))
+    monkeypatch.setattr(precision, "processor_flags", lambda: ("avx2",))
     single = nas.search(**asked, budget_seconds=0, output=tmp_path / "single")
     assert single.front[0].architecture == result.front[0].architecture
     accuracies = [found.front[0].objectives["accuracy"] for found in (single, result)]

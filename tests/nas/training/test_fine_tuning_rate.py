@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.training import fine_tuning
-from nas.training.fine_tuning import PRETRAINED_RATE, fast_precision, pretrained_rate
+from nas.networks import precision as precisions
+from nas.networks.precision import fast_precision
+from nas.training.fine_tuning import PRETRAINED_RATE, pretrained_rate
 from search_spaces import get_space
 
 
@@ -30,7 +31,7 @@ def test_wider_models_move_more_slowly(arguments: str, share: float) -> None:
 def test_wide_models_compute_in_bf16_where_processors_have_it(
     arguments: str, flags: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "processor_flags", lambda: flags)
+    monkeypatch.setattr(precisions, "processor_flags", lambda: flags)
     space = get_space(f"timm:vit_tiny_patch16_224?depth=2{arguments}")
     assert fast_precision(space, torch.device("cpu")) == precision
     assert fast_precision(space, torch.device("meta")) == "fp32"
