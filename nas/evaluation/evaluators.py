@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
 from nas.evaluation.judgement import Judgement
@@ -34,12 +34,9 @@ if TYPE_CHECKING:
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
 
-    ComputedIn = Wanted | Literal["bf16"]
-    """What networks compute in while they are judged."""
     Subnet = Callable[[torch.Tensor], torch.Tensor]
 
 FP32: Precision = "fp32"
-BF16: Literal["bf16"] = "bf16"
 CALIBRATION_BATCHES = 4
 BATCH_SIZE = 128
 SCORE_REPEATS = 5
@@ -173,8 +170,8 @@ class SupernetEvaluator:
         data: Images that it was trained on, divided as it was.
         seed: Seed of the training batches that statistics are estimated on.
         compensator: Maker of the networks, where what was cut is made up for; None borrows them as they are.
-        precision: What networks compute in: ``fp32``, ``bf16`` in products, or another one for all layers or for each
-            by name, which is computed in floats as files compute it.
+        precision: What networks compute in: ``fp32``, or another one for all layers or for each by name, which is
+            computed in floats as files compute it.
     """
 
     name = ACCURACY
@@ -186,12 +183,9 @@ class SupernetEvaluator:
         data: ImageData,
         seed: int = 0,
         compensator: Compensator | None = None,
-        precision: ComputedIn = FP32,
+        precision: Wanted = FP32,
     ) -> None:
-        from supernets.training.precision import MixedPrecision
-
-        self._mixed = MixedPrecision(BF16 if precision == BF16 else "fp32", supernet.device)
-        self._precision: Wanted = FP32 if precision == BF16 else precision
+        self._precision = precision
         self._make = supernet.extract if compensator is None else compensator
         self._is_compensated = compensator is not None
         self._supernet = supernet.eval()
@@ -231,7 +225,6 @@ class SupernetEvaluator:
         pairs = zip(architectures, tallies, strict=True)
         with ExitStack() as stack:
             subnets = [self._subnet(architecture, tally, stack) for architecture, tally in pairs]
-            stack.enter_context(self._mixed.forward())
             for x_BCHW, labels_B in self._batches(math.ceil(fidelity * self._images)):
                 for subnet, tally in zip(subnets, tallies, strict=True):
                     if subnet is not None and not tally.error:
@@ -351,7 +344,7 @@ class _Tally:
 
         try:
             with torch.inference_mode():
-                logits_BK = subnet(x_BCHW).float()
+                logits_BK = subnet(x_BCHW)
                 right_B = logits_BK.argmax(dim=1) == labels_B
                 self.right_K = self.right_K + labels_B[right_B].bincount(minlength=self.classes)
                 self.images_K = self.images_K + labels_B.bincount(minlength=self.classes)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nas.evaluation.evaluators import ComputedIn
+    from nas.quantisation.evaluated import Wanted
     from supernets.data.image_data import ImageData, Part
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
@@ -106,7 +106,7 @@ def trained_evaluator(
     data: ImageData,
     seed: int = 0,
     compensator: Compensator | None = None,
-    precision: ComputedIn = FP32,
+    precision: Wanted = FP32,
 ) -> SupernetEvaluator | FidelityEvaluator:
     """What judges networks with trained weights by an objective: accuracy, balanced accuracy or fidelity.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
-from nas.evaluation.evaluators import BF16, FP32, BalancedEvaluator
+from nas.evaluation.evaluators import FP32, BalancedEvaluator
 from nas.events import Progress, StageClock, StageStarted
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
@@ -33,7 +33,6 @@ from nas.training.tracking import check_trackers, tracked
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas.evaluation.evaluators import ComputedIn
     from nas.exporting.formats.onnx_file import OnnxFile
     from nas.quantisation.evaluated import Wanted
     from supernets.checkpoint import CheckpointMetadata
@@ -309,10 +308,7 @@ class _Finish:
         Where classes are weighted, balanced accuracy is what counts.
         """
         seed = self.plan.training.seed
-        precision: ComputedIn = wanted or self.wanted
-        if wanted is None and stage != "averaged" and precision == FP32 and self.plan.training.precision == BF16:
-            precision = BF16  # all but what ships is only compared
-        evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=precision)
+        evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
         found = evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed)
         if stage is not None:
             self.accuracy[stage], self.balanced[stage] = found.scores[ACCURACY], found.objective

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import FP32, AsvitEvaluator, Evaluator
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator
 from nas.executors.base import EvaluatorBlueprint, Executor
 from nas.executors.factory import ExecutorName, make_executor
 from nas.executors.in_process import InProcessExecutor
@@ -69,16 +69,13 @@ def is_shared_out(score: str | None, evaluates: bool) -> bool:
     return score != AsvitEvaluator.score and not get_score(score).is_free
 
 
-def blueprint_of(
-    settings: SearchSettings, folder: Path, images: ImageData | None, precision: str = FP32
-) -> EvaluatorBlueprint:
+def blueprint_of(settings: SearchSettings, folder: Path, images: ImageData | None) -> EvaluatorBlueprint:
     """What workers build their evaluators from.
 
     Args:
         settings: Settings of the search.
         folder: Its run folder.
         images: Images that networks are judged on; None for untrained networks.
-        precision: What networks compute in while they are judged.
     """
     from nas.executors.blueprints import score_blueprint, supernet_blueprint
 
@@ -94,5 +91,5 @@ def blueprint_of(
         settings.device,
         asked,
         settings.judged_by,
-        precision,
+        settings.precision,
     )

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import BF16, FP32, AsvitEvaluator, Evaluator, ScoreEvaluator
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator
 from nas.evaluation.fidelity import trained_evaluator
 from nas.events import EXPORT_SHARE, Progress, StageClock, StageStarted, TimePlan, TrainingCutShort
 from nas.executors.successive_halving import FIDELITIES
@@ -204,7 +204,7 @@ class _Search:
                 open_executor(
                     settings,
                     evaluator if score is None else None,
-                    lambda: blueprint_of(settings, run.path, question.images, self._judged_in(question)),
+                    lambda: blueprint_of(settings, run.path, question.images),
                 ) as executor,
                 deferred_interrupt() as interrupted,
             ):
@@ -356,10 +356,10 @@ class _Search:
             return question.table.evaluator(), None
         assert images is not None, "a run without a score has images"
         if question.supernet is not None:
-            return self._judged_as_asked(question, question.supernet, images, None), None
+            return self._judged_as_asked(question.supernet, images, None), None
         if not settings.trains:
             assert question.own is not None, "a budget of 0 is for a model"
-            return self._judge(question, question.own.supernet, images), None
+            return self._judge(question.own.supernet, images), None
         training = search_training(settings, run.settings["training_seconds"])
         start = None
         if question.own is not None:
@@ -368,24 +368,16 @@ class _Search:
         trained, supernet = train_in_run(
             run, settings.space, images, training, self.settings.device, self.progress, start=start
         )
-        return self._judge(question, supernet, images), trained.to_dict()
+        return self._judge(supernet, images), trained.to_dict()
 
-    def _judge(self, question: _Question, supernet: Supernet, images: ImageData) -> Evaluator:
+    def _judge(self, supernet: Supernet, images: ImageData) -> Evaluator:
         """What judges the networks of trained weights, compensated where that was asked for."""
-        return self._judged_as_asked(question, supernet, images, self._compensator(supernet, images))
+        return self._judged_as_asked(supernet, images, self._compensator(supernet, images))
 
-    def _judged_as_asked(
-        self, question: _Question, supernet: Supernet, images: ImageData, compensator: Compensator | None
-    ) -> Evaluator:
-        settings, precision = self.settings, self._judged_in(question)
-        return trained_evaluator(settings.judged_by, supernet, images, settings.seed, compensator, precision)
-
-    def _judged_in(self, question: _Question) -> Precision | Literal["bf16"]:
-        """What networks compute in while they are judged."""
+    def _judged_as_asked(self, supernet: Supernet, images: ImageData, compensator: Compensator | None) -> Evaluator:
         settings = self.settings
-        if settings.precision != FP32 or question.own is None:
-            return cast("Precision", settings.precision)
-        return BF16 if question.own.precision(settings.options) == BF16 else FP32
+        precision = cast("Precision", settings.precision)
+        return trained_evaluator(settings.judged_by, supernet, images, settings.seed, compensator, precision)
 
     def _compensator(self, supernet: Supernet, images: ImageData) -> Compensator | None:
         """What makes up for what was cut, where that was asked for; its statistics are taken once."""

@@ -72,8 +72,8 @@ class PretrainedStart:
     Attributes:
         supernet: Its weights, sorted by importance where they are trained.
         facts: What ``front.json`` says of it: ``name``, ``weights``, ``license``, ``teaches``, ``accuracy`` on the
-            search part, ``criteria`` and ``losses`` of the ordering, ``precision`` of its products in training and
-            judging, and what `adapt_classifier` says.
+            search part, ``criteria`` and ``losses`` of the ordering, ``precision`` of its products in training,
+            and what `adapt_classifier` says.
         seconds: What the preparation took.
     """
 
@@ -87,7 +87,7 @@ class PretrainedStart:
         return self.supernet.space.name
 
     def precision(self, options: Mapping[str, Any]) -> Precision:
-        """What products are computed in, in training and judging: as asked for, else as is fast where it was prepared.
+        """What products are computed in while networks are trained: as asked for, else as was fast at its preparation.
 
         Args:
             options: The trainer's settings that were given.

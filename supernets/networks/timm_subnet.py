@@ -135,6 +135,9 @@ def merge_tokens(x_BNE: Tensor, merged: int, prefix: int) -> Tensor:
 
     What comes out are means weighted by sizes, behind the first ``prefix`` tokens.
     """
+    if not x_BNE.is_meta and torch.is_autocast_enabled(x_BNE.device.type):
+        with torch.autocast(x_BNE.device.type, enabled=False):  # which patches are most alike is a matter of digits
+            return merge_tokens(x_BNE.float(), merged, prefix)
     patches_BMC, size_BM1 = x_BNE[:, prefix:, :-1], x_BNE[:, prefix:, -1:]
     unit_BMC = F.normalize(patches_BMC, dim=-1)
     best_BS, target_BS = (unit_BMC[:, ::2] @ unit_BMC[:, 1::2].transpose(1, 2)).max(dim=-1)

@@ -83,24 +83,15 @@ def test_a_lower_end_that_nothing_reaches_is_left_out(question: dict[str, Any], 
     assert result.document["model"]["precision"] == "fp32"
 
 
-def test_networks_are_judged_and_trained_in_bf16_where_that_is_fast(
+def test_the_chosen_network_is_trained_in_bf16_where_that_is_fast(
     question: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "processor_flags", lambda: ("avx512_bf16",))
     monkeypatch.setattr(precision, "BF16_WIDTH", 1)
-    asked = {**question, "evaluations": 1, "limit_share": 0.8}
-    result = nas.search(**asked, budget_seconds=3, output=tmp_path / "run")
+    result = nas.search(**question, evaluations=1, limit_share=0.8, budget_seconds=3, output=tmp_path / "run")
     assert result.document["model"]["precision"] == "bf16"
     trained = json.loads((result.run / FINISHED / "settings.json").read_text(encoding="utf-8"))["training"]
     assert trained["precision"] == "bf16"
-    monkeypatch.setattr(precision, "processor_flags", lambda: ("avx2",))
-    single = nas.search(**asked, budget_seconds=0, output=tmp_path / "single")
-    assert single.front[0].architecture == result.front[0].architecture
-    accuracies = [found.front[0].objectives["accuracy"] for found in (single, result)]
-    losses = [found.front[0].scores["cross_entropy"] for found in (single, result)]
-    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.02)
-    assert losses[1] != losses[0]
-    assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_a_supernet_is_not_trained_beside_it(question: dict[str, Any], tmp_path: Path) -> None:

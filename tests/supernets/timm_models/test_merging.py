@@ -51,7 +51,10 @@ def plain() -> Supernet:
 def test_the_most_similar_are_merged_into_means() -> None:
     x_BNC = torch.randn(2, 10, 6, generator=torch.Generator().manual_seed(0))
     size_BN = torch.tensor([[1.0, 1, 2, 1, 3, 1, 1, 4, 1, 1]]).expand(2, -1)
-    found_BNE = merge_tokens(torch.cat([x_BNC, size_BN[..., None]], dim=-1), 3, prefix=1)
+    x_BNE = torch.cat([x_BNC, size_BN[..., None]], dim=-1)
+    found_BNE = merge_tokens(x_BNE, 3, prefix=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(merge_tokens(x_BNE, 3, prefix=1), found_BNE)
     for image in range(2):
         patches, sizes = x_BNC[image, 1:], size_BN[image, 1:].tolist()
         likeness = torch.nn.functional.cosine_similarity(patches[::2, None], patches[None, 1::2], dim=-1)
