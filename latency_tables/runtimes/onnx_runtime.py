@@ -146,7 +146,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
     name = "onnxruntime@int8"
     precision = "int8"
     fusion = ONNX_RUNTIME_INT8
-    tolerance = 0.25
+    tolerance = 0.6  # untrained networks lose up to 0.3 in integers; other networks' outputs differ by 1 and more
     helpers = (random_image, make_session, random_inputs, load_session, profile)
     load = staticmethod(load_int8_session)
 

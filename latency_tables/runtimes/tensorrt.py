@@ -170,7 +170,7 @@ class TensorRTInt8(TensorRT):
 
     name = "tensorrt@int8"
     precision = "int8"
-    tolerance = 0.25
+    tolerance = 0.6  # untrained networks lose up to 0.3 in integers; other networks' outputs differ by 1 and more
     fusion = ONNX_RUNTIME_INT8
 
     def write(

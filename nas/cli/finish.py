@@ -51,7 +51,10 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         return
     names = {
         "fp32": "inherited weights in fp32",
-        "inherited": "inherited weights",
+        "inherited": "inherited weights" if "fp32" not in result.accuracy else "the same in fewer bits",
+        "clip": "weights clipped",
+        "bias_correction": "biases corrected",
+        "adaptive_rounding": "rounded adaptively",
         "teacher": "teacher",
         "trained": "after training",
         "averaged": f"averaged over {len(result.averaged)} of its checkpoints",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,7 @@ from nas.evaluation.evaluators import FP32, BalancedEvaluator
 from nas.events import Progress, StageClock, StageStarted
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, make_plan
-from nas.finishing.quantised import compute_in, wanted_precisions
+from nas.finishing.quantised import FewerBits, stages_of, untrained_checkpoint, wanted_precisions
 from nas.finishing.result import FinishResult
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
@@ -31,11 +32,8 @@ from nas.training.heeding import is_heeded, without_teachers
 from nas.training.tracking import check_trackers, tracked
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nas.exporting.formats.onnx_file import OnnxFile
     from nas.quantisation.evaluated import Wanted
-    from supernets.checkpoint import CheckpointMetadata
     from supernets.supernet import Supernet
     from supernets.training.distributed import ProcessGroup
     from supernets.training.events import TrainingProgress, TrainingResult
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
 RESULT = "finish.json"
 START = "start"
 """What the weights that a finish begins with are called among those that may be averaged."""
+INHERITED = "inherited"
 TRAINING, SNAPSHOTS = "training", "snapshots"
 """Folders of checkpoints: of the training, and those that may be averaged."""
 
@@ -105,12 +104,13 @@ class _Finish:
         self.plan, self.group, self.device = plan, group, group.device
         self.clock = StageClock(plan.settings.progress)
         self.progress: Progress = self.clock
-        self.accuracy: dict[str, float | None] = {"inherited": None}
+        self.accuracy: dict[str, float | None] = {INHERITED: None}
         settings = plan.settings
         self.wanted: Wanted = FP32
         if settings.quantise is not None:
             self.wanted = wanted_precisions(settings.quantise, settings.run, settings.pick)
-        self.fp32: nn.Module | None = None
+        self.fewer: FewerBits | None = None
+        self.reached = INHERITED  # the stage whose weights are the best so far
         self.balanced: dict[str, float] = {}
 
     def __call__(self) -> FinishResult:
@@ -155,7 +155,8 @@ class _Finish:
         training = self.plan.training
         epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
         after = ["averaging", *([] if self.plan.exits is None else ["exits"]), "export"]
-        return {f"training{epochs}": training.budget_seconds, **dict.fromkeys(after)}
+        first = dict.fromkeys(stages_of(self.wanted))
+        return {**first, f"training{epochs}": training.budget_seconds, **dict.fromkeys(after)}
 
     def _network(self) -> Supernet:
         from supernets.supernet import Supernet
@@ -172,8 +173,7 @@ class _Finish:
             seed, architecture = plan.training.seed, plan.source.architecture
             if self.group.is_main_process:
                 self._judge(network, "fp32", FP32)
-            self.fp32 = network.extract(architecture).to(self.device)
-            compute_in(network.to(self.device), architecture, plan.images, seed, self.wanted)
+            self.fewer = FewerBits.of(network.to(self.device), architecture, plan.images, seed, self.wanted)
         return network.to(self.device)
 
     def _compensate(self, network: Supernet) -> None:
@@ -193,20 +193,22 @@ class _Finish:
         accuracy, start = self.accuracy, []
         if plan.starts_inherited:
             before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            inherited = self._judge(network, "inherited")
+            inherited = self._judge(network, INHERITED)
             network.load_state_dict(before)  # without the statistics that it was judged with
-            start = [Ingredient(START, inherited, lambda: before)]
+            start = [self._staged(network, Ingredient(START, inherited, lambda: before))]
             if "sliced" in accuracy:
-                accuracy["compensated"] = accuracy["inherited"]
-                self.balanced["compensated"] = self.balanced["inherited"]
+                accuracy["compensated"] = accuracy[INHERITED]
+                self.balanced["compensated"] = self.balanced[INHERITED]
         heeded = False
         if teacher is not None:
             accuracy["teacher"] = known = accuracy_of(teacher, plan.images, "search", self.device)
-            heeded = is_heeded(known, accuracy["inherited"], plan.images, self.progress)
+            heeded = is_heeded(known, accuracy[INHERITED], plan.images, self.progress)
         trains = not self._keeps_enough()
         self.group.broadcast({"heeded": heeded, "trains": trains})
         if not trains:
             return self._result(run, network, *self._untrained(run, network))
+        if start:
+            network.load_state_dict(before)  # rounded weights would not move
         teacher = teacher if heeded else None
         snapshots = Snapshots(run.path / CHECKPOINTS / SNAPSHOTS, self._judge)
         self.progress(StageStarted("training", plan.training.budget_seconds))
@@ -216,36 +218,42 @@ class _Finish:
         soup = self._average(network, ingredients, outcome.checkpoint)
         return self._result(run, network, outcome, soup)
 
+    def _staged(self, network: Supernet, best: Ingredient) -> Ingredient:
+        """The best that stages make of a network in fewer bits, which they are tried on until it keeps enough."""
+        from supernets.training.soup import Ingredient
+
+        if self.fewer is None:
+            return best
+        for stage in stages_of(self.wanted):
+            if self._keeps_enough():
+                break
+            self.progress(StageStarted(stage))
+            self.fewer.apply(stage, self.plan.training.seed, self.progress)
+            weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            found = self._judge(network, stage)
+            if found >= best.accuracy:
+                self.reached, best = stage, Ingredient(stage, found, partial(dict, weights))
+            self.fewer.load(best.load())
+        return best
+
     def _keeps_enough(self) -> bool:
         """Whether fewer bits cost so little that nothing is trained."""
-        fp32, found = self.accuracy.get("fp32"), self.accuracy["inherited"]
+        fp32, found = self.accuracy.get("fp32"), self.accuracy[self.reached]
         if fp32 is None or found is None:
             return False
         return fp32 - found <= self.plan.settings.tolerance / 100
 
     def _untrained(self, run: Run, network: Supernet) -> tuple[TrainingResult, Soup]:
         """What a training would leave that changed nothing."""
-        from supernets.checkpoint import CHECKPOINT_NAME, save_checkpoint
         from supernets.training.events import TrainingResult
         from supernets.training.soup import Soup
 
-        plan, space = self.plan, network.space
-        assert plan.inherited is not None, "what is quantised has weights"
-        assert space.architecture is not None, "a network alone"
-        metadata = {
-            **plan.inherited.metadata,
-            "architecture": space.architecture.to_dict(),
-            "space": space.name,
-            "version": space.version,
-            "image_side": space.image_side,
-            "settings": plan.training.to_dict(),
-        }
-        path = run.path / CHECKPOINTS / TRAINING / CHECKPOINT_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, network, {}, cast("CheckpointMetadata", metadata))
-        accuracy = self.accuracy["inherited"] or 0.0
-        self.accuracy["averaged"], self.balanced["averaged"] = accuracy, self.balanced["inherited"]
-        return TrainingResult(path, 0, 0.0, 0.0, 0.0), Soup(dict(network.state_dict()), accuracy, (START,))
+        assert self.plan.inherited is not None, "what is quantised has weights"
+        folder = run.path / CHECKPOINTS / TRAINING
+        path = untrained_checkpoint(network, self.plan.inherited.metadata, self.plan.training, folder)
+        accuracy = self.accuracy[self.reached] or 0.0
+        self.accuracy["averaged"], self.balanced["averaged"] = accuracy, self.balanced[self.reached]
+        return TrainingResult(path, 0, 0.0, 0.0, 0.0), Soup(dict(network.state_dict()), accuracy, (self.reached,))
 
     def _result(self, run: Run, network: Supernet, outcome: TrainingResult, soup: Soup) -> FinishResult:
         """Save and export what was found."""
@@ -297,7 +305,7 @@ class _Finish:
         if name == ITSELF:
             from supernets.training.network_teacher import NetworkTeacher
 
-            return None if self.fp32 is None else NetworkTeacher(self.fp32, plan.training.temperature)
+            return None if self.fewer is None else NetworkTeacher(self.fewer.original, plan.training.temperature)
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
 
     def _judge(self, network: Supernet, stage: str | None = None, wanted: Wanted | None = None) -> float:
@@ -333,7 +341,7 @@ class _Finish:
 
         last = read_checkpoint(checkpoint)
         judge(last.averages or last.weights, "trained")
-        if last.averages or all(found.name == START for found in ingredients):
+        if last.averages or all(found.name in (START, self.reached) for found in ingredients):
             plain = Ingredient("last step", judge(last.weights), lambda: last.weights)
             ingredients.append(plain)
         soup = greedy_soup(ingredients, judge)

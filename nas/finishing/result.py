@@ -23,8 +23,8 @@ class FinishResult:
         architecture: The network.
         accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
             ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
-            holds; ``teacher`` where there is one; and ``sliced`` and ``compensated`` where what was cut is made up for
-            first.
+            holds; ``teacher`` where there is one; ``sliced`` and ``compensated`` where what was cut is made up for
+            first; and in fewer bits ``fp32``, and the stages that were tried before training.
         balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
             Where classes are weighted, it chooses what is averaged.
         averaged: The checkpoints that were averaged.

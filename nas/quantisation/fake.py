@@ -47,8 +47,12 @@ class FakeQuantisation(LayerMode):
             low_B, high_B = flat.amin(dim=1).clamp(max=0.0), flat.amax(dim=1).clamp(min=0.0)
             x = _passed(x, rounded(x.detach(), low_B.reshape(shape), high_B.reshape(shape)))
         if precision != "fp32":
-            weight = _passed(weight, rounded_weight(weight.detach(), precision))
+            weight = self.weight(name, weight, precision)
         return super().layer(name, function, x, weight, *others, **options)
+
+    def weight(self, name: str, weight: Tensor, precision: Precision) -> Tensor:
+        """The layer's weight in its precision."""
+        return _passed(weight, rounded_weight(weight.detach(), precision))
 
 
 def _passed(value: Tensor, rounded: Tensor) -> Tensor:
@@ -65,22 +69,29 @@ def rounded(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:
-    """Weights ``(O, I, *)`` as a precision stores them."""
-    if precision in WEIGHT_BITS:
-        return _rounded_in_blocks(weight, WEIGHT_BITS[precision])
-    largest_O = weight.abs().flatten(1).amax(dim=1).clamp(min=1e-12)
-    scale = (largest_O / 127).reshape(-1, *[1] * (weight.ndim - 1))
-    return (weight / scale).round().clamp(-127, 127) * scale
+    """Weights ``(O, I, *)`` as a precision stores them; weights that are stored so stay what they are."""
+    step, low, high = weight_grid(weight, precision)
+    found: Tensor = (weight / step).round().clamp(low, high) * step
+    return found
 
 
-def _rounded_in_blocks(weight_OI: Tensor, bits: int) -> Tensor:
-    """Integers of few bits, with a scale for every `BLOCK` inputs of an output; the largest weight is on the grid."""
+def weight_grid(weight: Tensor, precision: Precision) -> tuple[Tensor, int, int]:
+    """Distance ``(O, I, *)`` of the numbers that each weight may become, and the least and largest integer times it."""
+    if precision not in WEIGHT_BITS:
+        largest_O = weight.abs().flatten(1).amax(dim=1).clamp(min=1e-12)
+        return (largest_O / 127).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight), -127, 127
+    half = 2 ** (WEIGHT_BITS[precision] - 1)
+    step_OJ1 = largest_of_blocks(in_blocks(weight)) / -half
+    step_OI = torch.where(step_OJ1 == 0, 1.0, step_OJ1).expand(-1, -1, BLOCK).flatten(1)
+    return step_OI[:, : weight.shape[1]], -half, half - 1
+
+
+def in_blocks(weight_OI: Tensor) -> Tensor:
+    """Weights ``(O, J, I)`` that share a scale, filled up with zeros."""
     outputs, inputs = weight_OI.shape
-    padded_OI = nn.functional.pad(weight_OI, (0, -inputs % BLOCK))
-    blocks_OJI = padded_OI.reshape(outputs, -1, BLOCK)
-    half = 2 ** (bits - 1)
-    place_OJ1 = blocks_OJI.abs().argmax(dim=2, keepdim=True)
-    scale_OJ1 = blocks_OJI.gather(2, place_OJ1) / -half
-    safe_OJ1 = torch.where(scale_OJ1 == 0, 1.0, scale_OJ1)
-    found_OJI: Tensor = (blocks_OJI / safe_OJ1).round().clamp(-half, half - 1) * scale_OJ1
-    return found_OJI.flatten(1)[:, :inputs]
+    return nn.functional.pad(weight_OI, (0, -inputs % BLOCK)).reshape(outputs, -1, BLOCK)
+
+
+def largest_of_blocks(blocks_OJI: Tensor) -> Tensor:
+    """The number ``(O, J, 1)`` farthest from 0 of each block, which is on its grid."""
+    return blocks_OJI.gather(2, blocks_OJI.abs().argmax(dim=2, keepdim=True))

@@ -41,11 +41,11 @@ class LayerMode(TorchFunctionMode):
         result: Tensor = function(x, weight, *others, **options)
         return result
 
-    def run(self, network: nn.Module, images_BCHW: Tensor) -> Tensor:
-        """What the network gives for images."""
+    def run(self, module: nn.Module, *inputs: Any, **options: Any) -> Tensor:
+        """What the network, or a module of it, gives."""
         self._calls.clear()
-        with _hooked(network, self._names, self._running), self:
-            result: Tensor = network(images_BCHW)
+        with _hooked(self._names, self._running), self:
+            result: Tensor = module(*inputs, **options)
             return result
 
     def __torch_function__(
@@ -68,7 +68,7 @@ class LayerMode(TorchFunctionMode):
 
 
 @contextmanager
-def _hooked(network: nn.Module, names: Mapping[nn.Module, str], running: list[str]) -> Iterator[None]:
+def _hooked(names: Mapping[nn.Module, str], running: list[str]) -> Iterator[None]:
     """Keep the names of the modules whose ``forward`` is on the stack in ``running``."""
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -161,6 +161,28 @@ def weighted_layers(network: nn.Module, image_1CHW: Tensor) -> list[WeightedLaye
 
     Looks(network).run(network, image_1CHW)
     return found
+
+
+@torch.no_grad()
+def own_weights(network: nn.Module, image_1CHW: Tensor) -> dict[str, tuple[nn.Parameter, nn.Parameter | None]]:
+    """Weight and bias of the layers that have a parameter as their weight, and no other layer beside, by their names.
+
+    A bias that is no parameter, or is another layer's too, counts as none.
+    """
+    seen: dict[str, tuple[Any, Any]] = {}
+
+    class Weights(LayerMode):
+        def layer(self, name: str, function: Any, x: Tensor, weight: Tensor, *others: Any, **options: Any) -> Tensor:
+            seen[name] = weight, options.get("bias", others[0] if others else None)
+            return super().layer(name, function, x, weight, *others, **options)
+
+    Weights(network).run(network, image_1CHW)
+    uses = Counter(id(tensor) for pair in seen.values() for tensor in pair)
+
+    def is_own(tensor: Any) -> bool:
+        return isinstance(tensor, nn.Parameter) and uses[id(tensor)] == 1
+
+    return {name: (weight, bias if is_own(bias) else None) for name, (weight, bias) in seen.items() if is_own(weight)}
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.finishing.quantised import compute_in, wanted_precisions
+from nas.finishing.quantised import FewerBits, wanted_precisions
 from nas.quantisation.evaluated import in_integers
 from nas.searching.resolution import resolve_settings
 from search_spaces import SingleSpace, get_space
@@ -42,7 +42,7 @@ def test_borrowed_tensors_compute_the_same_in_integers(supernet: Supernet, data:
     alone.network.load_state_dict(supernet.extract(smallest).state_dict())
     images_BCHW, _ = next(iter(data.batches("search", 4)))
     module = alone.extract(smallest).eval()
-    compute_in(alone, smallest, data, 0, "int8")
+    FewerBits.of(alone, smallest, data, 0, "int8")
     with torch.no_grad():
         inside_BK = alone(images_BCHW, smallest)
         plain_BK = module(alone.family.prepare(images_BCHW, images_BCHW.shape[-1]))
