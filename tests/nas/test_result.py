@@ -148,6 +148,11 @@ def test_measured_latency_is_put_beside_the_predicted() -> None:
     slow = compare_latency(predicted, replace(measured, ms=3.2), 3.0)
     assert len(slow["warnings"]) == 2
     assert "+60%" in slow["warnings"][0]
+    fast = compare_latency(predicted, replace(measured, ms=1.2), 3.0, "local@int8", "int8-dynamic")
+    assert fast["warnings"] == [
+        "measured latency differs by -40% from the predicted, which is of integers in every layer; the file is written"
+        " as `int8-dynamic`, which is faster"
+    ]
 
 
 @pytest.fixture
