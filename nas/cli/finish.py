@@ -52,12 +52,13 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
     names = {
         "fp32": "inherited weights in fp32",
         "inherited": "inherited weights" if "fp32" not in result.accuracy else "the same in fewer bits",
+        "relu": "with ReLU, in fp32",
         "clip": "weights clipped",
         "bias_correction": "biases corrected",
         "adaptive_rounding": "rounded adaptively",
         "teacher": "teacher",
         "trained": "after training",
-        "averaged": f"averaged over {len(result.averaged)} of its checkpoints",
+        "averaged": f"averaged over {len(result.averaged)} of its checkpoints" if result.steps else "as it ships",
     }
     rows = [
         [text, f"{value:.2%}", f"{balanced:.2%}" if (balanced := result.balanced_accuracy.get(name)) else ""]

@@ -14,8 +14,8 @@ from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import FP32, BalancedEvaluator
 from nas.events import Progress, StageClock, StageStarted
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
-from nas.finishing.plan import COMMAND, FinishPlan, make_plan
-from nas.finishing.quantised import FewerBits, stages_of, untrained_checkpoint, wanted_precisions
+from nas.finishing.plan import COMMAND, FinishPlan, alone, make_plan
+from nas.finishing.quantised import FewerBits, stages_of, untrained_checkpoint, with_relu
 from nas.finishing.result import FinishResult
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
@@ -105,10 +105,7 @@ class _Finish:
         self.clock = StageClock(plan.settings.progress)
         self.progress: Progress = self.clock
         self.accuracy: dict[str, float | None] = {INHERITED: None}
-        settings = plan.settings
-        self.wanted: Wanted = FP32
-        if settings.quantise is not None:
-            self.wanted = wanted_precisions(settings.quantise, settings.run, settings.pick)
+        self.wanted = plan.wanted
         self.fewer: FewerBits | None = None
         self.reached = INHERITED  # the stage whose weights are the best so far
         self.balanced: dict[str, float] = {}
@@ -162,7 +159,7 @@ class _Finish:
         from supernets.supernet import Supernet
 
         plan = self.plan
-        network = Supernet(plan.space, seed=plan.training.seed)
+        network = Supernet(plan.inherited_space, seed=plan.training.seed)
         if plan.starts_inherited and plan.inherited is not None and plan.inherited.is_imported:
             take_over_imported(plan.inherited, network, plan.images, plan.training.seed)
         elif plan.starts_inherited and plan.inherited is not None:
@@ -170,11 +167,21 @@ class _Finish:
             network.to(self.device)
             self._compensate(network)
         if self.wanted != FP32:
-            seed, architecture = plan.training.seed, plan.source.architecture
-            if self.group.is_main_process:
-                self._judge(network, "fp32", FP32)
-            self.fewer = FewerBits.of(network.to(self.device), architecture, plan.images, seed, self.wanted)
+            self.fewer = self._in_fewer_bits(network.to(self.device))
+            network = self.fewer.network
         return network.to(self.device)
+
+    def _in_fewer_bits(self, network: Supernet) -> FewerBits:
+        """The network in fewer bits, with ReLU in place of GELU where that is asked."""
+        plan, seed, teacher = self.plan, self.plan.training.seed, None
+        if self.group.is_main_process:
+            self._judge(network, "fp32", FP32)
+        if plan.settings.relu:
+            teacher = network.extract(plan.source.architecture)
+            network = with_relu(network, plan.space, plan.images, seed, self.progress)
+            if self.group.is_main_process:
+                self._judge(network, "relu", FP32)
+        return FewerBits.of(network, plan.images, seed, self.wanted, teacher)
 
     def _compensate(self, network: Supernet) -> None:
         """Make up for what the search cut, as it did."""
@@ -239,9 +246,7 @@ class _Finish:
     def _keeps_enough(self) -> bool:
         """Whether fewer bits cost so little that nothing is trained."""
         fp32, found = self.accuracy.get("fp32"), self.accuracy[self.reached]
-        if fp32 is None or found is None:
-            return False
-        return fp32 - found <= self.plan.settings.tolerance / 100
+        return fp32 is not None and found is not None and fp32 - found <= self.plan.settings.tolerance / 100
 
     def _untrained(self, run: Run, network: Supernet) -> tuple[TrainingResult, Soup]:
         """What a training would leave that changed nothing."""
@@ -266,7 +271,7 @@ class _Finish:
         return FinishResult(
             run=run.path,
             checkpoint=checkpoint,
-            architecture=plan.source.architecture,
+            architecture=plan.architecture,
             accuracy=accuracy,
             balanced_accuracy=self.balanced,
             averaged=soup.members,
@@ -305,19 +310,17 @@ class _Finish:
         if name == ITSELF:
             from supernets.training.network_teacher import NetworkTeacher
 
-            return None if self.fewer is None else NetworkTeacher(self.fewer.original, plan.training.temperature)
+            return None if self.fewer is None else NetworkTeacher(self.fewer.teacher, plan.training.temperature)
         return make_teacher(name, plan.source, plan.inherited, plan.images, plan.training, self.device)
 
     def _judge(self, network: Supernet, stage: str | None = None, wanted: Wanted | None = None) -> float:
         """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked.
 
-        That of a stage is kept.
-
-        Where classes are weighted, balanced accuracy is what counts.
+        That of a stage is kept. Where classes are weighted, balanced accuracy is what counts.
         """
         seed = self.plan.training.seed
         evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
-        found = evaluator.evaluate(self.plan.source.architecture, self.plan.training.seed)
+        found = evaluator.evaluate(alone(network.space), self.plan.training.seed)
         if stage is not None:
             self.accuracy[stage], self.balanced[stage] = found.scores[ACCURACY], found.objective
         return found.scores[ACCURACY] if self.plan.training.class_weights == "none" else found.objective
@@ -362,7 +365,7 @@ class _Finish:
         from supernets.early_exits import ExitChain
 
         plan = self.plan
-        chain = ExitChain(network, plan.source.architecture)
+        chain = ExitChain(network, plan.architecture)
         predictor, epochs = LatencyPredictor(load_target(plan.exit_target)), EPOCHS
         if plan.training.budget_seconds is None:
             epochs = min(epochs, plan.training.epochs)
@@ -380,7 +383,7 @@ class _Finish:
         from nas.exporting.members import export_run
         from nas.exporting.verify import facts_on_tests
 
-        plan, architecture = self.plan, self.plan.source.architecture
+        plan, architecture = self.plan, self.plan.architecture
         form: OnnxFile = ONNX_FILE
         if plan.settings.quantise is not None:
             form = cast("OnnxFile", get_format(f"onnx-{plan.settings.quantise}"))

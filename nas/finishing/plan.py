@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
+from nas.evaluation.evaluators import FP32
 from nas.finishing.exit_choice import check_risk
 from nas.finishing.exits import ExitRequest
-from nas.finishing.quantised import EPOCHS, wanted_precisions
+from nas.finishing.quantised import EPOCHS, in_relu, wanted_precisions
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import Inherited, Source, find_source, load_inherited
 from nas.finishing.teacher import ITSELF, LARGEST, NONE, ORIGINAL, check_teacher, default_teacher
@@ -30,6 +31,7 @@ from nas.training.request import (
 from search_spaces import Architecture, SearchSpace, SingleSpace, get_space
 
 if TYPE_CHECKING:
+    from nas.quantisation.evaluated import Wanted
     from supernets.data.image_data import ImageData
     from supernets.training.settings import TrainingSettings
 
@@ -70,6 +72,7 @@ class FinishPlan:
         images: To train and judge it on.
         training: How it is trained.
         space: Space of the one network, as it is trained.
+        inherited_space: The same with the activations that its inherited weights know.
         exits: What is asked of early exits; None for none.
         soup: Weights of other finished runs that may be averaged with those of this one, by run.
     """
@@ -80,6 +83,7 @@ class FinishPlan:
     images: ImageData
     training: TrainingSettings
     space: SearchSpace
+    inherited_space: SearchSpace
     exits: ExitRequest | None
     soup: Mapping[str, Inherited]
 
@@ -87,6 +91,19 @@ class FinishPlan:
     def exit_target(self) -> str:
         """The device that exits are chosen for."""
         return self.settings.target or next(iter(self.source.card.get("latency", {})), DEFAULT_TARGET)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network, as it is trained."""
+        return alone(self.space)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What its layers are to compute in."""
+        settings = self.settings
+        if settings.quantise is None:
+            return FP32
+        return wanted_precisions(settings.quantise, settings.run, settings.pick)
 
     @property
     def starts_inherited(self) -> bool:
@@ -99,7 +116,7 @@ class FinishPlan:
             "command": COMMAND,
             **self.settings.recorded(),
             "space": self.space.name,
-            "architecture": self.source.architecture.to_dict(),
+            "architecture": self.architecture.to_dict(),
             "training": self.training.to_dict(),
             "digest": None if self.inherited is None else self.inherited.digest,
             "soup_digests": [found.digest for found in self.soup.values()],
@@ -155,12 +172,15 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
     if inherited is not None and not inherited.is_imported:
         images.check({**inherited.metadata["data"], "image_side": side})
-    space = form_to_train(_alone(get_space(base.name, images.classes), source.architecture), training, side)
-    assert isinstance(space, SingleSpace)
+    inherited_space = _trained_form(base.name, source.architecture, images, training, side)
+    space = inherited_space
+    if settings.relu:
+        changed = in_relu(source.architecture)
+        space = _trained_form(changed.space, changed, images, training, side)
     if exits is not None:
         check_risk(exits.risk, images.splits["search"])
     soup = {run: _other_run(run, source.architecture, images) for run in settings.soup}
-    return FinishPlan(settings, source, inherited, images, training, space, exits, soup)
+    return FinishPlan(settings, source, inherited, images, training, space, inherited_space, exits, soup)
 
 
 def _other_run(run: str, architecture: Architecture, images: ImageData) -> Inherited:
@@ -191,8 +211,17 @@ def _with_network(given: Given) -> Given:
     return {**given, "arch": json.dumps(find_network(arch, None).to_dict())}
 
 
-def _alone(space: SearchSpace, architecture: Architecture) -> SearchSpace:
-    return SingleSpace(space.base, space.base.parse(architecture.to_dict()))
+def alone(space: SearchSpace) -> Architecture:
+    """The network of a space of one."""
+    assert space.architecture is not None, "a space of one"
+    return space.architecture
+
+
+def _trained_form(
+    name: str, architecture: Architecture, images: ImageData, training: TrainingSettings, side: int
+) -> SearchSpace:
+    base = get_space(name, images.classes).base
+    return form_to_train(SingleSpace(base, base.parse(architecture.to_dict())), training, side)
 
 
 def _completed(settings: FinishSettings, source: Source, inherited: Inherited | None) -> FinishSettings:
@@ -208,6 +237,8 @@ def _completed(settings: FinishSettings, source: Source, inherited: Inherited | 
     data = settings.data or source.data or trained_on
     if data is None:
         raise UsageError("no images to train on", hint="add `--data`, for example `--data digits`")
+    if settings.relu and settings.quantise is None:
+        raise UsageError("`relu` without `quantise`, which it is a part of", hint="add `--quantise int8`")
     if settings.quantise is not None:
         wanted_precisions(settings.quantise, settings.run, settings.pick)
         if settings.start == "scratch":

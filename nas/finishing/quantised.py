@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from latency_tables.onnx_quantised import CALIBRATION_IMAGES
 from nas.errors import UsageError
 from nas.evaluation.evaluators import calibration_batches
-from nas.events import Progress, StageProgress
+from nas.events import Progress, StageProgress, ignore
 from nas.exporting.kept import assignment_of
 from nas.quantisation.adaptive_rounding import adaptive_rounding
 from nas.quantisation.bias_correction import bias_correction
 from nas.quantisation.clip import clip
 from nas.quantisation.evaluated import OrderedQuantisation, Wanted, integer_mode
 from nas.quantisation.fake import FakeQuantisation
+from nas.quantisation.relu_mlp import gelus_of, relu_mlp
 from nas.quantisation.watching import names_in_order
-from search_spaces import Architecture
+from search_spaces import Architecture, SearchSpace
+from search_spaces.timm_models import PREFIX, TimmReference
 
 if TYPE_CHECKING:
     from latency_tables.onnx_quantised import Precision
@@ -82,6 +84,7 @@ class FewerBits:
         network: The network, in a space of its own, on its device.
         module: The same as a module, which stages change.
         original: As it was in fp32.
+        teacher: Who teaches it in fp32.
         images: Training images ``(B, C, H, W)`` as it takes them.
         mode: What its layers compute in.
     """
@@ -89,33 +92,35 @@ class FewerBits:
     network: Supernet
     module: nn.Module
     original: nn.Module
+    teacher: nn.Module
     images: Tensor
     mode: FakeQuantisation
 
     @classmethod
     def of(
-        cls, network: Supernet, architecture: Architecture, images: ImageData, seed: int, wanted: Wanted
+        cls, network: Supernet, images: ImageData, seed: int, wanted: Wanted, teacher: nn.Module | None = None
     ) -> FewerBits:
         """Have a network compute in fewer bits.
 
         Args:
             network: The network, in a space of its own, on its device.
-            architecture: The network.
             images: Images whose training part ranges are found on.
             seed: Seed of the choice of images.
             wanted: What its layers compute in.
+            teacher: Who teaches it; None for itself in fp32.
         """
         from supernets.batch_norm import reestimate_batch_norm
 
         batches = [x_BCHW.to(network.device) for x_BCHW in calibration_batches(images, seed)]
-        module = network.extract(architecture).eval()
+        assert network.space.architecture is not None, "a network alone"
+        module = network.extract(network.space.architecture).eval()
         reestimate_batch_norm(module, batches)
         original = copy.deepcopy(module)
         mode = integer_mode(module, batches[0], wanted)
         order = names_in_order(module, batches[0][:1])
         network.network.load_state_dict(module.state_dict())
         network.mode = lambda: OrderedQuantisation(mode, order)
-        return cls(network, module, original, torch.cat(batches), mode)
+        return cls(network, module, original, teacher or original, torch.cat(batches), mode)
 
     def apply(self, stage: str, seed: int, progress: Progress) -> None:
         """Put the network through a stage.
@@ -170,3 +175,50 @@ def untrained_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, network, {}, cast("CheckpointMetadata", metadata))
     return path
+
+
+def in_relu(architecture: Architecture) -> Architecture:
+    """The same network with ReLU in place of GELU.
+
+    Raises:
+        UsageError: Its space has no such networks.
+    """
+    if not architecture.space.startswith(f"{PREFIX}:"):
+        raise UsageError(
+            f"`relu`: networks of space `{architecture.space}` keep their activation, expected one of a timm model",
+            hint="leave `--relu` out",
+        )
+    reference = TimmReference.parse(architecture.space)
+    arguments = {**dict(reference.arguments), "act_layer": "relu"}
+    changed = replace(reference, arguments=tuple(sorted(arguments.items())))
+    return replace(architecture, space=f"{PREFIX}:{changed.text}")
+
+
+def with_relu(
+    network: Supernet, space: SearchSpace, images: ImageData, seed: int, progress: Progress = ignore
+) -> Supernet:
+    """A network alone with ReLU in place of GELU, fitted to what it gave.
+
+    Args:
+        network: The network, on its device.
+        space: Space of the network with ReLU.
+        images: Images whose training part it is fitted on.
+        seed: Seed of the choice and of the order of images.
+        progress: Told how many pairs of layers are done.
+
+    Raises:
+        UsageError: It has no GELU, or another activation would stay in its place.
+    """
+    from supernets.supernet import Supernet
+
+    assert network.space.architecture is not None, "a network alone"
+    module = network.extract(network.space.architecture).eval()
+    changed = Supernet(space, seed).to(network.device)
+    if not gelus_of(module) or gelus_of(changed.network):
+        raise UsageError(f"`relu`: `{network.space.name}` has no GELU that could become one", hint="leave `--relu` out")
+    batches = [x_BCHW.to(network.device) for x_BCHW in calibration_batches(images, seed)]
+    relu_mlp(
+        module, torch.cat(batches), seed=seed, tell=lambda done, total: progress(StageProgress("relu", done, total))
+    )
+    changed.network.load_state_dict(module.state_dict())
+    return changed

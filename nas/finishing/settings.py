@@ -76,6 +76,14 @@ class FinishSettings(TrainingRun):
         float,
         Setting("Points of accuracy on the search part that `quantise` may cost untrained.", TRAINING, least=0),
     ] = TOLERANCE
+    relu: Annotated[
+        bool,
+        Setting(
+            "Whether ReLU takes the place of GELU beside `quantise`, which is faster: layers around it are fitted to"
+            " what they gave. For models of timm that can be made with either.",
+            TRAINING,
+        ),
+    ] = False
     soup: Annotated[
         list[str],
         Setting(

@@ -50,7 +50,8 @@ def blocks_of(network: nn.Module, layers: Iterable[str]) -> dict[str, list[str]]
 
     def found(module: nn.Module, path: str) -> dict[str, list[str]]:
         inside = [name for name in names if f"{name.partition('#')[0]}.".startswith(f"{path}." if path else "")]
-        if path and 0 < len(inside) <= MOST_LAYERS and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        is_called = type(module).forward is not nn.Module.forward  # lists of modules are not
+        if path and is_called and 0 < len(inside) <= MOST_LAYERS:
             return {path: inside}
         blocks: dict[str, list[str]] = {}
         for name, child in module.named_children() if inside else ():

@@ -37,11 +37,7 @@ def relu_mlp(
         Names of the modules that had a GELU of their own.
     """
     original, images_BCHW = copy.deepcopy(network), images_BCHW[:IMAGES]
-    found = {
-        name: places
-        for name, module in network.named_modules()
-        if (places := [place for place, child in module.named_children() if _is_gelu(child)])
-    }
+    found = gelus_of(network)
     for number, (path, places) in enumerate(found.items()):
         tell(number, len(found))
         module = network.get_submodule(path)
@@ -60,6 +56,10 @@ def relu_mlp(
     return list(found)
 
 
-def _is_gelu(module: nn.Module) -> bool:
-    """Whether a module is PyTorch's GELU or one of timm's."""
-    return "GELU" in type(module).__name__ and not any(True for _ in module.children())
+def gelus_of(network: nn.Module) -> dict[str, list[str]]:
+    """Where a network has PyTorch's GELU or one of timm's: names of modules, and of their own attributes."""
+    return {
+        name: places
+        for name, module in network.named_modules()
+        if (places := [place for place, child in module.named_children() if "GELU" in type(child).__name__])
+    }

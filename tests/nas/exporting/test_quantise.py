@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 import nas
 from latency_tables.repeats import Protocol
 from nas.cli.main import app
+from nas.errors import UsageError
 from nas.exporting import quantise
 from nas.exporting.formats import measured, quantised
 from nas.finishing import quantised as finishing
 from nas.finishing.quantised import STAGES
 from nas.quantisation import times
 from nas.quantisation.adaptive_rounding import adaptive_rounding
+from nas.quantisation.relu_mlp import relu_mlp
 
 TINY = Protocol(rounds=2, rounds_limit=2, warm_up_runs=1, warm_up_seconds=0.0, runs=3, seconds=0.001, restarts=0)
 
@@ -77,3 +79,18 @@ def test_a_finish_for_few_bits_trains_only_where_they_cost_much(
     assert trained.steps > 0 or found["fp32"] <= best  # type: ignore[operator]
     assert trained.steps == 0 or found.keys() >= set(STAGES)
     assert found["averaged"] >= best  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_a_finish_puts_relu_in_the_place_of_gelu(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finishing, "relu_mlp", partial(relu_mlp, iterations=20))
+    model = "timm:vit_tiny_patch16_224?depth=1&embed_dim=32&img_size=32&num_heads=2&patch_size=8"
+    run = tmp_path / "vit"
+    nas.train(arch=f"{model}/largest", data=str(images), epochs=1, options={"batch_size": 10}, output=run)
+    found = nas.finish(run, quantise="int8", relu=True, tolerance=100.0, output=tmp_path / "relu")
+    assert "act_layer=relu" in found.architecture.space
+    assert found.accuracy.keys() >= {"fp32", "relu", "inherited", "averaged"}
+    network = nas.load(tmp_path / "relu" / found.verified["export"])
+    assert {type(module).__name__ for module in network.modules() if "LU" in type(module).__name__} == {"ReLU"}
+    with pytest.raises(UsageError, match="`relu` without `quantise`"):
+        nas.finish(run, relu=True, output=tmp_path / "refused")

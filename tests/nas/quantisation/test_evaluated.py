@@ -9,7 +9,7 @@ import torch
 
 from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
-from nas.finishing.quantised import FewerBits, wanted_precisions
+from nas.finishing.quantised import FewerBits, in_relu, wanted_precisions
 from nas.quantisation.evaluated import in_integers
 from nas.searching.resolution import resolve_settings
 from search_spaces import SingleSpace, get_space
@@ -42,7 +42,7 @@ def test_borrowed_tensors_compute_the_same_in_integers(supernet: Supernet, data:
     alone.network.load_state_dict(supernet.extract(smallest).state_dict())
     images_BCHW, _ = next(iter(data.batches("search", 4)))
     module = alone.extract(smallest).eval()
-    FewerBits.of(alone, smallest, data, 0, "int8")
+    FewerBits.of(alone, data, 0, "int8")
     with torch.no_grad():
         inside_BK = alone(images_BCHW, smallest)
         plain_BK = module(alone.family.prepare(images_BCHW, images_BCHW.shape[-1]))
@@ -62,5 +62,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     assert settings.target == "local@int8"
     with pytest.raises(UsageError, match="`quantise` is 'int4', expected `int8`, `w4`, `w2`, `mixed`"):
         wanted_precisions("int4", None, None)
+    with pytest.raises(UsageError, match="networks of space `resnas-mini` keep their activation"):
+        in_relu(get_space("resnas-mini").smallest)
     with pytest.raises(UsageError, match="nobody has chosen precisions for the layers of network `knee`"):
         wanted_precisions("mixed", tmp_path, None)
