@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from nas.finishing.finish import finish
     from nas.finishing.result import FinishResult
     from nas.growth.grow import scale
+    from nas.growth.input_scales import ScaledInputs, scale_inputs
     from nas.importing.published import ImportResult, import_supernet
     from nas.picking.pick import pick
     from nas.result import SearchResult, load_result
     from nas.runs.front import FrontMember
     from nas.searching.preview import Preview, preview
     from nas.searching.search import search
+    from nas.splitting.split import SplitResult, split
+    from nas.training.adapt import AdaptResult, adapt
     from nas.training.session import TrainResult
     from nas.training.train import train
 
 _HOMES = {
+    "AdaptResult": "nas.training.adapt",
     "FinishResult": "nas.finishing.result",
     "FrontMember": "nas.runs.front",
     "ImportResult": "nas.importing.published",
@@ -31,9 +35,12 @@ _HOMES = {
     "NasError": "nas.errors",
     "Preview": "nas.searching.preview",
     "RunError": "nas.errors",
+    "ScaledInputs": "nas.growth.input_scales",
     "SearchResult": "nas.result",
+    "SplitResult": "nas.splitting.split",
     "TrainResult": "nas.training.session",
     "UsageError": "nas.errors",
+    "adapt": "nas.training.adapt",
     "finish": "nas.finishing.finish",
     "import_supernet": "nas.importing.published",
     "load": "nas.exporting.export",
@@ -41,11 +48,14 @@ _HOMES = {
     "pick": "nas.picking.pick",
     "preview": "nas.searching.preview",
     "scale": "nas.growth.grow",
+    "scale_inputs": "nas.growth.input_scales",
     "search": "nas.searching.search",
+    "split": "nas.splitting.split",
     "train": "nas.training.train",
 }
 
 __all__ = [
+    "AdaptResult",
     "FinishResult",
     "FrontMember",
     "ImportResult",
@@ -53,9 +63,12 @@ __all__ = [
     "NasError",
     "Preview",
     "RunError",
+    "ScaledInputs",
     "SearchResult",
+    "SplitResult",
     "TrainResult",
     "UsageError",
+    "adapt",
     "finish",
     "import_supernet",
     "load",
@@ -63,7 +76,9 @@ __all__ = [
     "pick",
     "preview",
     "scale",
+    "scale_inputs",
     "search",
+    "split",
     "train",
 ]
 

@@ -14,7 +14,7 @@ import typer
 from nas.cli.errors import run_folder
 from nas.cli.options import OUTPUT, Config, Force, Output, Resume, parse_limits, parser_of
 from nas.objectives.units import SHARE
-from nas.runs.settings import Declared, Given, declared
+from nas.runs.settings import Declared, Given, RunSettings, declared
 
 RUN_FOLDER: Mapping[str, Any] = {"config": Config, "output": Output, "resume": Resume, "force": Force}
 
@@ -23,11 +23,13 @@ def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[.
     """Make a function of what is given into a command with the options of a class of settings.
 
     The function receives the settings that were given, those of ``--config`` included, and after them its own options.
+    Verbs without a run folder cannot go on, and have no ``--config``.
 
     Args:
         settings: Class of the verb.
     """
     known = declared(settings)
+    run_folder = RUN_FOLDER if issubclass(settings, RunSettings) else {}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def command(**values: Any) -> None:
@@ -38,7 +40,7 @@ def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[.
         extra = [each for each in inspect.signature(function).parameters if each != "given"]
         annotations = {
             **{name: _option(entry, known) for name, entry in known.items() if entry.setting.panel},
-            **RUN_FOLDER,
+            **run_folder,
             **{name: _in_panel(hints[name]) for name in extra},
         }
         flags = {name for name, annotation in annotations.items() if get_args(annotation)[0] is bool}
@@ -47,7 +49,7 @@ def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[.
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 annotation=annotation,
-                default=False if name in flags else None,
+                default=_default(name in flags, known.get(name)),
             )
             for name, annotation in annotations.items()
         ]
@@ -59,23 +61,31 @@ def takes_settings(settings: type) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
+def _default(is_flag: bool, entry: Declared | None) -> Any:
+    """The default of an option; none for one that has to be given."""
+    if entry is not None and entry.is_required:
+        return inspect.Parameter.empty
+    return False if is_flag else None
+
+
 def _option(entry: Declared, known: Mapping[str, Declared]) -> Any:
     """The annotation from which an option, or an argument, is made."""
     setting = entry.setting
     text = re.sub(r"`(\w+)`", lambda name: f"`{known[name[1]].option}`" if name[1] in known else name[0], entry.doc)
+    kind: Any = _plain_type(entry) if entry.is_required else _plain_type(entry) | None
     if setting.kind == "argument":
-        return Annotated[
-            _plain_type(entry) | None, typer.Argument(help=text, metavar=setting.metavar, rich_help_panel=setting.panel)
-        ]
+        return Annotated[kind, typer.Argument(help=text, metavar=setting.metavar, rich_help_panel=setting.panel)]
     details: dict[str, Any] = {"help": text, "rich_help_panel": setting.panel, "metavar": setting.metavar}
     names = [entry.option] if setting.option or _plain_type(entry) is bool else []
+    if entry.name == "output":
+        names = [entry.option, "-o"]
     if setting.kind in ("limits", "assignments"):
         return Annotated[list[str] | None, typer.Option(*names, **details)]
     if _plain_type(entry) is float:
         return Annotated[float | None, typer.Option(*names, parser=parser_of(setting.measure), **details)]
     if _plain_type(entry) is bool:
         return Annotated[bool, typer.Option(*names, **details)]
-    return Annotated[_plain_type(entry) | None, typer.Option(*names, min=setting.least, **details)]
+    return Annotated[kind, typer.Option(*names, min=setting.least, **details)]
 
 
 def _in_panel(annotation: Any) -> Any:
@@ -99,7 +109,9 @@ def _given(settings: type, values: dict[str, Any]) -> Given:
         RunError, UsageError: The file cannot be read, or there is no run to go on with.
         typer.BadParameter: Options contradict each other.
     """
-    config, output, resume, force = (values.pop(name) for name in RUN_FOLDER)
+    config, output, resume, force = (
+        values.pop(name) if issubclass(settings, RunSettings) else None for name in RUN_FOLDER
+    )
     given: Given = {}
     if config is not None:
         from nas.runs.settings_file import read_settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,12 +65,11 @@ def _scale_inputs(given: Given, data: str | None, json: bool, quiet: bool) -> No
     for name in OF_A_GROWTH:
         if name in given:
             raise typer.BadParameter(f"`--{name}` beside `--along scales`, expected one of them")
-    from nas.growth.input_scales import scale_inputs
+    import nas
 
-    output = given.get("output")
-    up_to, target = (given.get(name, default) for name, default in (("up_to", "80M"), ("target", "pixel6")))
+    asked = {name: given[name] for name in ("up_to", "target", "output") if name in given}
     with ProgressPrinter(quiet) as progress:
-        found = scale_inputs(Path(given["network"]), up_to, target, data=data, output=output, progress=progress)
+        found = nas.scale_inputs(given["network"], **asked, data=data, progress=progress)
     record = found.record
     if json:
         display.print_json({**record, "folder": str(found.folder)})

@@ -20,6 +20,7 @@ from nas.evaluation.evaluators import BATCH_SIZE
 from nas.events import Progress, StageProgress, ignore
 from nas.exporting.export import ProofError
 from nas.growth.limit import Limit, parse_limit
+from nas.growth.settings import ScaleSettings
 from nas.networks.onnx import OnnxNetwork, export_onnx
 from nas.objectives.quantities import PEAK_MEMORY
 from nas.records.files import replacing_folder, write_json
@@ -57,12 +58,12 @@ class ScaledInputs:
 
 
 def scale_inputs(
-    run: Path,
-    up_to: str,
-    target: str,
+    run: Path | str,
+    up_to: str = ScaleSettings.up_to,
+    target: str = ScaleSettings.target,
     *,
     data: str | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress = ignore,
 ) -> ScaledInputs:
     """Fit a classifier to the features of a trained network at each set of scales, and write the best within a limit.
@@ -81,7 +82,8 @@ def scale_inputs(
         ProofError: The ONNX file disagrees with the network; nothing is written.
         UnknownNameError, TableMissingError, CheckpointError, DataError: As of other verbs.
     """
-    limit, folder = parse_limit(up_to), output or run / "scales"
+    run = Path(run)
+    limit, folder = parse_limit(up_to), run / "scales" if output is None else Path(output)
     if folder.exists() and not (folder / RECORD).exists():
         raise NasError(f"`{folder}` exists and holds no scales", hint="choose another `--output`")
     predictor = LatencyPredictor(load_target(target))

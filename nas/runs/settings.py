@@ -67,7 +67,7 @@ class Declared:
     Attributes:
         name: Name of the field, of the keyword, and of the key in a file.
         type: Type of the values, None included where that is the default.
-        default: Value of the field where nothing is given.
+        default: Value of the field where nothing is given; `MISSING` where something has to be.
         setting: What else is known.
     """
 
@@ -77,6 +77,11 @@ class Declared:
     setting: Setting
 
     @property
+    def is_required(self) -> bool:
+        """Whether it has to be given."""
+        return self.default is MISSING
+
+    @property
     def option(self) -> str:
         """The option on the command line."""
         return f"--{self.setting.option or self.name.replace('_', '-')}"
@@ -84,7 +89,8 @@ class Declared:
     @property
     def default_text(self) -> str:
         """The default in words; empty where nothing is the default."""
-        if self.setting.default or self.default is None or self.default is False or self.default in ({}, []):
+        is_nothing = self.is_required or self.default is None or self.default is False or self.default in ({}, [])
+        if self.setting.default or is_nothing:
             return self.setting.default
         return f"{self.default}"
 
@@ -92,6 +98,12 @@ class Declared:
     def doc(self) -> str:
         """What the setting is, and its default."""
         return f"{self.setting.doc} Default: {self.default_text}." if self.default_text else self.setting.doc
+
+
+Receiver = Annotated[
+    Callable[[object], None] | None, Setting("Receiver of the run's events, see `nas.events`.", is_recorded=False)
+]
+"""What the setting `progress` of every verb is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +120,7 @@ class RunSettings:
         ),
     ] = False
     force: Annotated[bool, Setting("Whether to throw away first what `output` holds.", is_recorded=False)] = False
-    progress: Annotated[
-        Callable[[object], None] | None, Setting("Receiver of the run's events, see `nas.events`.", is_recorded=False)
-    ] = None
+    progress: Receiver = None
 
     @property
     def folder(self) -> Path | None:
@@ -264,7 +274,7 @@ def verb(settings: Callable[P, object]) -> Callable[[Callable[[Given], R]], Call
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY if field.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=known[name].default,
+                default=inspect.Parameter.empty if known[name].is_required else known[name].default,
                 annotation=known[name].type,
             )
             for name in known
@@ -282,7 +292,10 @@ def verb(settings: Callable[P, object]) -> Callable[[Callable[[Given], R]], Call
             named = dict(zip(positions, arguments, strict=False))
             if twice := named.keys() & keywords.keys():
                 raise TypeError(f"{where}: `{min(twice)}` is given twice")
-            return function(read_given(kind, {**named, **keywords}, where))
+            given = read_given(kind, {**named, **keywords}, where)
+            if absent := [name for name, entry in known.items() if entry.is_required and name not in given]:
+                raise TypeError(f"{where}: `{absent[0]}` is missing")
+            return function(given)
 
         call.__doc__ = _documented(function.__doc__ or "", known)
         call.__signature__ = signature  # type: ignore[attr-defined]

@@ -30,11 +30,12 @@ from nas.events import Progress, StageProgress, StageStarted, ignore
 from nas.exporting.export import ProofError
 from nas.exporting.members import PROOF_IMAGES
 from nas.networks.onnx import OnnxNetwork, export_onnx
+from nas.objectives.units import LATENCY, SHARE
 from nas.records.files import replacing_folder, write_json
 from nas.runs.folder import RunFolder
 from nas.runs.front import load_front
 from nas.runs.places import images_of
-from nas.runs.settings import WITHOUT_LABELS
+from nas.runs.settings import WITHOUT_LABELS, Given, verb
 from nas.splitting.costs import FrontCosts
 from nas.splitting.devices import Link, Member, latency_ms, parse_devices, parse_link, shared_link_ms
 from nas.splitting.partition import Floats, partition, sizes_by_speed
@@ -70,20 +71,25 @@ class SplitResult:
     plan: Mapping[str, Any]
 
 
-def split_run(settings: SplitSettings, progress: Progress = ignore) -> SplitResult:
-    """Split the model of a search over several devices, and write a folder for each.
+@verb(SplitSettings)
+def split(given: Given) -> SplitResult:
+    """Share the model of a search between several devices, and write a folder for each.
+
+    Returns:
+        Where the files are, and what they cost and are worth.
 
     Raises:
-        UsageError: Devices or link cannot be read, there are more devices than classes, or the run's networks are not
-            trained with labels.
+        UsageError: Devices, link or limit cannot be read, there are more devices than classes, or the run's networks
+            are not trained with labels.
         UnknownNameError, TableMissingError: There is no such device, or it has no table.
         NothingFitsError: No network of the front keeps to the limit and to a device's memory.
         ProofError: The written files disagree with what was trained; nothing is left behind.
         RunError, CheckpointError, DataError, SupernetError, NasError: The run, its weights or its images cannot be
             used, or nothing can be written.
     """
+    settings = SplitSettings(**given)
     members, link = parse_devices(settings.devices), parse_link(settings.link)
-    splitting = _Splitting(settings, members, link, progress)
+    splitting = _Splitting(settings, members, link)
     folder = Path(settings.output or Path(settings.run) / "split")
     if folder.exists() and not (folder / PLAN).exists():
         raise NasError(f"`{folder}` exists and holds no plan", hint="choose another `--output`")
@@ -109,10 +115,13 @@ class _Chosen:
 
 
 class _Splitting:
-    """One call of `split_run`."""
+    """One call of `split`."""
 
-    def __init__(self, settings: SplitSettings, members: Sequence[Member], link: Link, progress: Progress) -> None:
-        self.settings, self.members, self.link, self.progress = settings, members, link, progress
+    def __init__(self, settings: SplitSettings, members: Sequence[Member], link: Link) -> None:
+        self.settings, self.members, self.link = settings, members, link
+        self.progress: Progress = settings.progress or ignore
+        is_share = settings.limit.strip().endswith("%")
+        limit = (SHARE if is_share else LATENCY).parse(settings.limit)
         run = Path(settings.run)
         folder = RunFolder(run)
         if folder.is_training:
@@ -135,7 +144,7 @@ class _Splitting:
         self.space, self.seed = self.supernet.space, front.seed
         self.asked = Compensation.of(folder.settings)
         self.costs = FrontCosts(front, self.supernet, members, link)
-        self.limit_ms = settings.limit_ms or self.costs.limit_ms(settings.limit_share)
+        self.limit_ms = self.costs.limit_ms(limit) if is_share else limit
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Split, write into ``folder``, and judge; what ``plan.json`` is to hold."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from nas.errors import NasError, UsageError
-from nas.events import Progress, StageProgress, StageStarted, ignore
+from nas.events import StageProgress, StageStarted, ignore
 from nas.records.files import replacing_folder, write_json
+from nas.runs.settings import Given, verb
 from nas.runs.torch_device import choose_device
+from nas.training.settings import AdaptSettings
 
 FEWEST_PICTURES = 1000
 WEIGHTS, CONFIG, RECORD = "model.safetensors", "config.json", "adapt.json"
@@ -20,37 +23,24 @@ RATE = 2e-4
 
 
 @dataclass(frozen=True)
-class AdaptSettings:
-    """What `nas adapt` is asked.
+class AdaptResult:
+    """A model that has learned from pictures of another kind.
 
     Attributes:
-        model: Name of a model of timm.
-        data: Folder with pictures, however they are laid out.
-        output: Folder to write the weights to.
-        weights: Weights to begin with: ``pretrained`` for timm's, or a file or folder.
-        epochs: Passes over the pictures.
-        batch_size: Pictures in a step.
-        rank: Rank of the change of query and value rows.
-        seed: Seed of crops and of what begins at random.
-        device: Device of PyTorch's; None takes a GPU where there is one.
+        folder: Where its weights lie, as ``weights`` of a search takes them.
+        record: What ``adapt.json`` holds.
     """
 
-    model: str
-    data: Path
-    output: Path
-    weights: str = "pretrained"
-    epochs: int = 10
-    batch_size: int = 64
-    rank: int = 64
-    seed: int = 0
-    device: str | None = None
+    folder: Path
+    record: Mapping[str, Any]
 
 
-def adapt_model(settings: AdaptSettings, progress: Progress = ignore) -> dict[str, Any]:
-    """Adapt a model, and write its weights as a folder that ``--weights`` takes.
+@verb(AdaptSettings)
+def adapt(given: Given) -> AdaptResult:
+    """Let a pretrained model learn from pictures of another kind, without labels, before it is searched.
 
     Returns:
-        What ``adapt.json`` holds.
+        Where the weights are, and what was trained.
 
     Raises:
         UsageError: There are fewer than 1,000 pictures, or numbers are out of range.
@@ -64,16 +54,19 @@ def adapt_model(settings: AdaptSettings, progress: Progress = ignore) -> dict[st
 
     from supernets.data.unlabelled import Crops, find_pictures
     from supernets.timm_models.loading import load_backbone
-    from supernets.training.self_distillation import Adaptation, adapt, trained_parameters
+    from supernets.training.self_distillation import Adaptation, trained_parameters
+    from supernets.training.self_distillation import adapt as train
 
-    pictures = find_pictures(settings.data)
+    settings = AdaptSettings(**given)
+    progress, data = settings.progress or ignore, Path(settings.data)
+    pictures = find_pictures(data)
     if len(pictures) < FEWEST_PICTURES:
         raise UsageError(
-            f"data `{settings.data}`: {len(pictures)} pictures, expected {FEWEST_PICTURES:,} or more to learn from"
+            f"data `{data}`: {len(pictures)} pictures, expected {FEWEST_PICTURES:,} or more to learn from"
             " without labels",
             hint="with few pictures that have classes, `nas search --model` fine-tunes the model",
         )
-    folder = settings.output
+    folder = Path(settings.output)
     if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists():
         raise NasError(f"`{folder}` exists and holds no adapted model", hint="choose another `--output`")
     device = choose_device(settings.device)
@@ -89,13 +82,13 @@ def adapt_model(settings: AdaptSettings, progress: Progress = ignore) -> dict[st
     progress(StageStarted("adapt"))
     started = time.monotonic()
     how = Adaptation(settings.rank, RATE, steps, settings.seed, torch.device(device))
-    losses = adapt(model, batches, how, lambda done: progress(StageProgress("adapt", done, steps)))
+    losses = train(model, batches, how, lambda done: progress(StageProgress("adapt", done, steps)))
     tenth = max(1, len(losses) // 10)
     record = {
         "schema": 1,
         "model": reference.text,
         "weights": settings.weights,
-        "data": str(settings.data),
+        "data": str(data),
         "pictures": len(pictures),
         "steps": len(losses),
         "epochs": settings.epochs,
@@ -122,4 +115,4 @@ def adapt_model(settings: AdaptSettings, progress: Progress = ignore) -> dict[st
         (draft / WEIGHTS).write_bytes(save(model.state_dict(), {"format": "pt"}))
         write_json(draft / CONFIG, config)
         write_json(draft / RECORD, record)
-    return record
+    return AdaptResult(folder, record)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.objectives.units import DURATION
-from nas.runs.settings import TRACK, Given, RunSettings, Setting, read_recorded
+from nas.runs.settings import TRACK, Given, Receiver, RunSettings, Setting, read_recorded
 
 if TYPE_CHECKING:
     from search_spaces import Architecture
@@ -177,3 +178,28 @@ class TrainSettings(TrainingRun):
         if recorded.get("architecture") is not None:
             kept["arch"] = json.dumps(recorded["architecture"])
         return cls(**{**kept, **(given or {})})
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """The settings of `nas adapt`."""
+
+    model: Annotated[
+        str,
+        Setting("Model of timm, for example vit_small_patch14_dinov2.", "Arguments", kind="argument", metavar="MODEL"),
+    ]
+    data: Annotated[Path | str, Setting("Folder with pictures, without labels, however they are laid out.", TRAINED)]
+    output: Annotated[Path | str, Setting("Folder to write the weights to.", OUTPUT)]
+    _: KW_ONLY
+    weights: Annotated[
+        Path | str, Setting("Weights to begin with: `pretrained` for timm's, or a file or folder.", TRAINED)
+    ] = "pretrained"
+    epochs: Annotated[int, Setting("Passes over the pictures.", TRAINING, least=1)] = 10
+    batch_size: Annotated[int, Setting("Pictures in a step.", TRAINING, least=2)] = 64
+    rank: Annotated[int, Setting("Rank of the change of query and value rows.", TRAINING, least=1)] = 64
+    seed: Annotated[int, Setting("Seed of crops and weights.", TRAINING, least=0)] = 0
+    device: Annotated[
+        str | None,
+        Setting("Device of PyTorch's.", PLACE, "a GPU where there is one, else the CPU", kind="device"),
+    ] = None
+    progress: Receiver = None

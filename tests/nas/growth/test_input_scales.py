@@ -16,7 +16,7 @@ from latency_tables.targets import load_target
 from latency_tables.trace import trace
 from nas.cli.main import app
 from nas.errors import UsageError
-from nas.growth.input_scales import SCALES, _costs, scale_inputs
+from nas.growth.input_scales import SCALES, _costs
 from nas.growth.limit import parse_limit
 from search_spaces import SingleSpace
 from supernets import Supernet
@@ -73,7 +73,7 @@ def test_multiply_accumulates_are_those_of_all_tiles(alone: Supernet) -> None:
 
 def test_what_has_no_trained_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no single trained network"):
-        scale_inputs(tmp_path, "80M", "pixel6")
+        nas.scale_inputs(tmp_path)
     for words, message in (
         (["--along", "scales", "--seed", "1"], "`--seed` beside `--along scales`"),
         (["--along", "width"], "expected size or scales"),
@@ -87,7 +87,7 @@ def test_what_has_no_trained_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_trained_network_is_written_at_the_best_scales(tmp_path: Path) -> None:
     run = nas.train(arch="elastic-mini/middle", data="digits", epochs=5, output=tmp_path / "run").run
-    found = scale_inputs(run, "80M", "pixel6")
+    found = nas.scale_inputs(run)
     record = json.loads((found.folder / "scales.json").read_text(encoding="utf-8"))
     assert record == json.loads(json.dumps(found.record))
     assert [entry["scales"] for entry in record["scales"]] == [list(scales) for scales in SCALES]

@@ -28,6 +28,20 @@ class Baking(RunSettings):
     heat: Annotated[dict[str, float], Setting("Heat by element.", "Oven")] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Slicing:
+    """Settings of a verb without a run folder, one of which has to be given."""
+
+    loaf: Annotated[str, Setting("What is sliced.", "Bread")]
+    slices: Annotated[int, Setting("Number of slices.", "Bread", least=1)] = 8
+
+
+@verb(Slicing)
+def cut(given: Given) -> Slicing:
+    """Slice a loaf."""
+    return Slicing(**given)
+
+
 @verb(Baking)
 def bake(given: Given) -> dict[str, Any]:
     """Bake a loaf.
@@ -54,6 +68,14 @@ def test_a_verb_has_the_keywords_of_its_class() -> None:
         bake("rye", dough="spelt")  # type: ignore[misc]
     with pytest.raises(TypeError, match="2 positional arguments, expected 1"):
         bake("rye", 40.0)  # type: ignore[misc]
+
+
+def test_what_has_to_be_given_is_asked_for() -> None:
+    assert cut("rye", slices=3) == Slicing("rye", 3)
+    assert str(inspect.signature(cut)).startswith("(loaf: str, slices: int = 8)")
+    assert "loaf: What is sliced.\n" in (inspect.getdoc(cut) or "")
+    with pytest.raises(TypeError, match=r"nas\.cut: `loaf` is missing"):
+        cut(slices=3)  # type: ignore[call-arg]
 
 
 def test_search_is_documented_by_its_settings() -> None:

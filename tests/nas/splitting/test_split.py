@@ -20,8 +20,6 @@ from nas.runs.front import SearchFront
 from nas.splitting.costs import FrontCosts, NothingFitsError
 from nas.splitting.devices import Link, Member, latency_ms, parse_devices, parse_link, shared_link_ms
 from nas.splitting.partition import partition, sizes_by_speed
-from nas.splitting.settings import SplitSettings
-from nas.splitting.split import split_run
 from nas.training.session import training_settings
 from search_spaces import SingleSpace, get_space
 from supernets import Supernet
@@ -178,8 +176,8 @@ def test_a_trained_model_is_split_over_two_devices(tmp_path: Path) -> None:
         limit_share=0.5, focus=0, target="pixel6", output=tmp_path / "run",
     ).run  # fmt: skip
     with pytest.raises(UsageError, match="11 devices and 10 classes, expected a class for every device"):
-        split_run(SplitSettings(run, ",".join(["pixel6"] * 11), "1MB/s"))
-    found = split_run(SplitSettings(run, "pixel6:1GB,pixel6:1GB", "100MB/s", limit_share=0.9))
+        nas.split(run, ",".join(["pixel6"] * 11), "1MB/s")
+    found = nas.split(run, "pixel6:1GB,pixel6:1GB", "100MB/s", limit="90%")
     plan = json.loads((found.folder / "plan.json").read_text(encoding="utf-8"))
     devices = plan["devices"]
     assert sorted(name for device in devices for name in device["classes"]) == sorted(plan["class_names"])

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import nas
 from nas.errors import NasError, UsageError
 from nas.training import adapt as verb
-from nas.training.adapt import AdaptSettings, adapt_model
 from supernets.errors import DataError, TrainingError
 from supernets.timm_models.loading import load_backbone, load_original
 from supernets.training.self_distillation import (
@@ -53,7 +53,7 @@ def test_last_block_norms_and_query_and_value_rows_move_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(verb, "FEWEST_PICTURES", 10)
     folder = tmp_path / "adapted"
-    found = adapt_model(AdaptSettings(MODEL, pictures, folder, str(weights), epochs=2, batch_size=5, rank=4))
+    found = nas.adapt(MODEL, pictures, folder, weights=weights, epochs=2, batch_size=5, rank=4).record
     assert found["steps"] == 4
     assert found == json.loads((folder / "adapt.json").read_text(encoding="utf-8"))
     before, after = load_file(weights), load_file(folder / "model.safetensors")
@@ -73,7 +73,7 @@ def test_last_block_norms_and_query_and_value_rows_move_and_nothing_else(
     kept = original.supernet.network.state_dict()
     assert any(torch.equal(tensor, after["blocks.1.attn.qkv.weight"]) for tensor in kept.values())
     with pytest.raises(NasError, match="exists and holds no adapted model"):
-        adapt_model(AdaptSettings(MODEL, pictures, tmp_path, str(weights)))
+        nas.adapt(MODEL, pictures, tmp_path, weights=weights)
 
 
 def test_folding_changes_no_output(weights: Path) -> None:
@@ -94,9 +94,9 @@ def test_folding_changes_no_output(weights: Path) -> None:
 
 def test_what_cannot_be_adapted_is_refused(pictures: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="10 pictures, expected 1,000 or more"):
-        adapt_model(AdaptSettings(MODEL, pictures, tmp_path / "run", str(weights)))
+        nas.adapt(MODEL, pictures, tmp_path / "run", weights=weights)
     with pytest.raises(DataError, match="found no folder"):
-        adapt_model(AdaptSettings(MODEL, tmp_path / "nothing", tmp_path / "run", str(weights)))
+        nas.adapt(MODEL, tmp_path / "nothing", tmp_path / "run", weights=weights)
     for model in (f"{MODEL}&class_token=false&global_pool=avg", "swin_tiny_patch4_window7_224"):
         with pytest.raises(TrainingError, match="is no plain vision transformer with a class token"):
             load_backbone(model, "pretrained")
