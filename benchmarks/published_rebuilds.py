@@ -22,7 +22,7 @@ from torch import nn
 from latency_tables.errors import CalibrationError
 from latency_tables.figures import RebuiltNetwork, rebuild_published
 from latency_tables.published_models import PUBLISHED_MODELS
-from latency_tables.table import Features
+from latency_tables.table_validation import Features
 from latency_tables.trace import trace
 
 Made = tuple[nn.Module, int]

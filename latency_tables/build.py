@@ -25,7 +25,8 @@ from latency_tables.local_fit import LocalFit, Observation, fit_local
 from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.profile import match, read_profile
 from latency_tables.repeats import QUICK, Measurement, MeasurementSession, Progress, Protocol
-from latency_tables.table import SCHEMA, LatencyTable, ValidationRow
+from latency_tables.table import SCHEMA, LatencyTable
+from latency_tables.table_validation import ValidationRow
 from latency_tables.targets import LOCAL
 from search_spaces.graph import OpGraph
 

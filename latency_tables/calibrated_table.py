@@ -8,31 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from latency_tables.calibrate import (
-    COVERAGE,
-    FORMS,
-    MAC_LINE,
-    Calibration,
-    Form,
-    LeftOut,
-    Sample,
-    calibrate,
-    leave_out,
-    mean_error,
-    summary,
-)
+from latency_tables.calibrate import COVERAGE, Calibration, LeftOut, Sample, calibrate, leave_out, mean_error, summary
+from latency_tables.calibration_terms import FORMS, MAC_LINE, Form
 from latency_tables.errors import CalibrationError
 from latency_tables.kinds import KINDS, network_kind
-from latency_tables.table import (
-    Features,
-    Figure,
-    Interval,
-    KindError,
-    LatencyTable,
-    Roofline,
-    Validation,
-    ValidationRow,
-)
+from latency_tables.table import LatencyTable, Roofline
+from latency_tables.table_validation import Features, Figure, Interval, KindError, Validation, ValidationRow
 
 LEAST_FAMILIES = 3
 """An interval is checked on a family that neither the fit nor the interval has seen: one out, two to learn from."""
@@ -51,8 +32,8 @@ def calibrated_table(
     Args:
         header: The table's fields that no fit decides: name, device, runtime, precision, threads, provenance.
         samples: Figures to fit, and figures to check only.
-        form_names: Names from `latency_tables.calibrate.FORMS`, ranked by other devices' figures; the first is taken
-            whose numbers these figures suffice for.
+        form_names: Names from `latency_tables.calibration_terms.FORMS`, ranked by other devices' figures; the first is
+            taken whose numbers these figures suffice for.
         notes: What else the table has to say, for example which figures were left out.
 
     Raises:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from latency_tables.calibrate import FORMS, Sample, mean_error
+from latency_tables.calibrate import Sample, mean_error
+from latency_tables.calibration_terms import FORMS
 from latency_tables.errors import CalibrationError
 from latency_tables.published_features import features_of
 from latency_tables.table import LatencyTable

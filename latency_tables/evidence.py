@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from latency_tables.table import Interval, LatencyTable, ValidationRow
+from latency_tables.table import LatencyTable
+from latency_tables.table_validation import Interval, ValidationRow
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace

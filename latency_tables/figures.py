@@ -17,7 +17,8 @@ from latency_tables.errors import CalibrationError
 from latency_tables.kernels import XNNPACK, fuse
 from latency_tables.published_features import in_bytes
 from latency_tables.published_models import PUBLISHED_MODELS, build_published
-from latency_tables.table import BYTES_PER_ELEMENT, Features
+from latency_tables.table import BYTES_PER_ELEMENT
+from latency_tables.table_validation import Features
 from search_spaces.csv_table import Column, CsvTable
 from search_spaces.errors import NasError
 from search_spaces.graph import OpGraph

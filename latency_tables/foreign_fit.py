@@ -14,7 +14,7 @@ import numpy as np
 from latency_tables.evidence import Evidence
 from latency_tables.local_fit import BYTES_PER_ELEMENT, FEWEST_NETWORKS, Observation, fit_local
 from latency_tables.predictor import KernelPrices, kernel_totals
-from latency_tables.table import Interval
+from latency_tables.table_validation import Interval
 
 FEWEST_FAMILIES = 3
 """Families with networks inside the evidence of the others below which these do not tell."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latency_tables.kernels import base_class
-from latency_tables.table import Features, LatencyTable
+from latency_tables.table import LatencyTable
+from latency_tables.table_validation import Features
 
 CONVOLUTIONAL, PLAIN, HYBRID = "convolutional", "plain transformer", "hybrid"
 KINDS = (CONVOLUTIONAL, PLAIN, HYBRID)

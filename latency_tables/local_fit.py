@@ -22,7 +22,8 @@ from latency_tables.errors import CalibrationError
 from latency_tables.kernels import SMALL, Kernel
 from latency_tables.predictor import KernelPrices
 from latency_tables.profile import KernelSample
-from latency_tables.table import Features, KernelEntry, Roofline
+from latency_tables.table import KernelEntry, Roofline
+from latency_tables.table_validation import Features
 
 Array = npt.NDArray[np.float64]
 

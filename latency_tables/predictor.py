@@ -18,7 +18,8 @@ import numpy.typing as npt
 from latency_tables.evidence import Evidence, group_of
 from latency_tables.kernels import SMALL, Kernel, base_class, fuse
 from latency_tables.runtimes import find_fusion
-from latency_tables.table import Features, KernelEntry, LatencyTable, Roofline
+from latency_tables.table import KernelEntry, LatencyTable, Roofline
+from latency_tables.table_validation import Features
 from search_spaces.cost import CostTables
 from search_spaces.graph import Op, OpGraph
 from search_spaces.space import Genotypes, SearchSpace

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from latency_tables.errors import TableError
-from latency_tables.table import Features
+from latency_tables.table_validation import Features
 from search_spaces.json_file import parse_json
 
 PATH = Path(__file__).parent / "published_networks.json"

@@ -10,13 +10,24 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from latency_tables.errors import TableError, TableMissingError
 from latency_tables.runtimes import find_fusion
 from latency_tables.table_text import REBUILD, first_problem, readable
+from latency_tables.table_validation import (
+    MOST,
+    Features,
+    Figure,
+    Interval,
+    Milliseconds,
+    Positive,
+    Record,
+    Share,
+    Validation,
+)
 from search_spaces.files import replacing
 from search_spaces.json_file import parse_json
 
@@ -27,22 +38,11 @@ BYTES_PER_ELEMENT: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8":
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 Kind = Literal["measured", "calibrated", "transferred"]
-MOST = 1e30
-"""No number of a table is larger, so that sums and products of several stay finite."""
 INTENSITY_FACTOR = 2.0
 """How many times more or fewer MACs per byte a kernel may have than those that a fit saw."""
-Milliseconds = Annotated[float, Field(ge=0, le=MOST)]
-Positive = Annotated[float, Field(gt=0, le=MOST)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Features = tuple[float, float, float, float]
-"""Launches, MACs, bytes read, bytes written."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-class TableDevice(_Model):
+class TableDevice(Record):
     """What the table belongs to."""
 
     name: str
@@ -51,14 +51,14 @@ class TableDevice(_Model):
     system: str = ""
 
 
-class TableRuntime(_Model):
+class TableRuntime(Record):
     """The software that ran the networks; ``fusion`` names what it fuses (`latency_tables.runtimes.find_fusion`)."""
 
     name: str
     version: str = ""
     provider: str = ""
     fusion: str
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("fusion")
     @classmethod
@@ -67,7 +67,7 @@ class TableRuntime(_Model):
         return fusion
 
 
-class Provenance(_Model):
+class Provenance(Record):
     """Where the numbers come from.
 
     Attributes:
@@ -83,13 +83,13 @@ class Provenance(_Model):
     date: str
     tool_version: str
     host: str = ""
-    protocol: dict[str, int | float | str] = {}
+    protocol: dict[str, int | float | str] = Field(default_factory=dict)
     anchor_drift: float | None = None
     notes: tuple[str, ...] = ()
     transport: str = ""
 
 
-class KernelEntry(_Model):
+class KernelEntry(Record):
     """The time of one kernel.
 
     Attributes:
@@ -116,7 +116,7 @@ class KernelEntry(_Model):
     how: Literal["in_situ", "isolated"]
 
 
-class Roofline(_Model):
+class Roofline(Record):
     """The time of kernels of one class that were not measured: a non-negative sum over their features.
 
     Attributes:
@@ -171,102 +171,13 @@ class Roofline(_Model):
         )
 
 
-class Interval(_Model):
-    """Relative residuals of whole networks, ``measured / predicted - 1``, at the two ends of the interval."""
-
-    low: float = Field(gt=-1, le=MOST)
-    high: float = Field(le=MOST)
-    coverage: Share
-
-
-class ValidationRow(_Model):
-    """One network that the fit behind its prediction has not seen."""
-
-    network: str
-    macs: int = Field(ge=0)
-    measured_ms: Positive
-    predicted_ms: Positive
-    mac_line_ms: float
-
-
-class KindError(_Model):
-    """How wrong the table is on networks of one kind, each family predicted without itself.
-
-    Attributes:
-        kind: One of `latency_tables.kinds.KINDS`.
-        mean_error: Mean size of the relative errors.
-        mac_line_mean_error: The same for a straight line through MACs.
-        within_interval: Share of the networks inside intervals that have not seen their family.
-    """
-
-    kind: str
-    networks: int = Field(ge=1)
-    families: int = Field(ge=1)
-    mean_error: float
-    mac_line_mean_error: float
-    within_interval: Share
-
-
-class Validation(_Model):
-    """How wrong the table tends to be, on networks held out of the fit.
-
-    Attributes:
-        mean_error: Mean size of the relative errors.
-        rmspe: Root mean square of the relative errors.
-        mac_line_rmspe: The same for a straight line through MACs, fitted on the same networks.
-        interval_coverage: Share of the networks inside intervals that have not seen them either; None where the table
-            does not say.
-        by_kind: The errors by kinds of networks, for calibrated tables.
-    """
-
-    how: str
-    rows: tuple[ValidationRow, ...]
-    mean_error: float
-    rmspe: float
-    within_5_percent: Share
-    within_10_percent: Share
-    spearman: float
-    worst: float
-    mac_line_mean_error: float
-    mac_line_rmspe: float
-    interval_coverage: Share | None = None
-    by_kind: tuple[KindError, ...] = ()
-
-
-class Figure(_Model):
-    """One published whole-network figure.
-
-    Attributes:
-        network: Key in the shipped file of networks (`latency_tables.published_features`); empty elsewhere.
-        features: The network's features summed by kernel class; empty where ``network`` says them.
-        use: ``fit``, or ``check`` for figures of another protocol that the fit must not see.
-        left_out_ms: Prediction by the fit that has not seen the network's family (for a check: by the whole fit).
-        left_out_low_ms: Low end of that prediction's interval, learnt without the family too.
-        left_out_high_ms: High end of that interval.
-    """
-
-    model: str
-    family: str
-    source: str
-    measured_ms: Positive
-    published_macs_m: float | None
-    macs: int = Field(gt=0)
-    network: str = ""
-    features: dict[str, Features] = {}
-    use: Literal["fit", "check"]
-    left_out_ms: Positive
-    left_out_low_ms: Milliseconds | None = None
-    left_out_high_ms: Milliseconds | None = None
-    mac_line_left_out_ms: float
-
-
 def _check_unique(what: str, names: list[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"duplicate {what} `{repeated[0]}`, expected each once")
 
 
-class _Priced(_Model):
+class _Priced(Record):
     """What holds for the prices of any precision."""
 
     @field_validator("kernels", check_fields=False)

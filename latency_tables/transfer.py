@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latency_tables.calibrate import COVERAGE, Calibration, Form, Sample, calibrate
+from latency_tables.calibrate import COVERAGE, Calibration, Sample, calibrate
+from latency_tables.calibration_terms import Form
 from latency_tables.errors import CalibrationError
 from latency_tables.kinds import CONVOLUTIONAL, network_kind
 from latency_tables.table import LatencyTable, Roofline

@@ -7,10 +7,10 @@ the deployed network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search_spaces.graph import SOURCE, Op, OpList, Shape
+from search_spaces.graph import SOURCE, Op, OpList
+from search_spaces.mixers_operators import TokenOps
 
 MIXERS = ("none", "pool", "conv", "window", "shift", "sra", "pooled", "hilo", "linear", "full", "gmm", "hyena")
 """Kinds of token mixers by code."""
@@ -26,95 +26,6 @@ COMPONENTS = 5
 def low_heads(heads: int) -> int:
     """Of the heads of HiLo, those that look at the reduced map: nine tenths; a single head leaves none for it."""
     return min(max(9 * heads // 10, 1), heads - 1)
-
-
-class _Tokens(OpList):
-    """Operators on the tokens of a square map.
-
-    Args:
-        side: Side of the map.
-        width: Channels that come in.
-    """
-
-    def __init__(self, side: int, width: int) -> None:
-        super().__init__((side * side, width))
-        self.side = side
-
-    def move(self, name: str, source: str, shape: Shape, function: str = "transpose") -> str:
-        """Transpose, split or pad."""
-        return self.append(name, "reshape", [source], shape, function=function)
-
-    def roll(self, name: str, source: str, shift: int) -> str:
-        """The map moved by ``shift`` rows and columns: along each side two parts that change places."""
-        channels = self.shape(source)[1]
-        for axis in ("rows", "columns"):
-            parts = [
-                self.move(f"{name}.{axis}.{part}", source, (self.side * lines, channels), "split")
-                for part, lines in enumerate((shift, self.side - shift))
-            ]
-            source = self.append(f"{name}.{axis}", "concatenate", parts, (self.side**2, channels))
-        return source
-
-    def map(self, name: str, source: str) -> str:
-        """Tokens as a map."""
-        return self.move(f"{name}.map", source, (self.shape(source)[1], self.side, self.side))
-
-    def tokens(self, name: str, source: str) -> str:
-        """A map as tokens."""
-        channels, height, width = self.shape(source)
-        return self.move(f"{name}.tokens", source, (height * width, channels))
-
-    def depthwise(self, name: str, source: str, kernel: int) -> str:
-        """A depthwise convolution with a bias."""
-        side, channels = self.side, self.shape(source)[0]
-        weights = channels * kernel * kernel
-        return self.append(
-            name,
-            "depthwise_conv",
-            [source],
-            (channels, side, side),
-            kernel=kernel,
-            macs=weights * side * side,
-            params=weights + channels,
-        )
-
-    def depthwise_tokens(self, name: str, source: str, kernel: int) -> str:
-        """The same on tokens."""
-        return self.tokens(name, self.depthwise(name, self.map(name, source), kernel))
-
-    def layer_norm(self, name: str, source: str) -> str:
-        """A layer norm over the channels."""
-        return self.norm(name, source, "layer_norm", affine_channels=self.shape(source)[-1])
-
-    def average(self, name: str, source: str, reduction: int) -> str:
-        """The means of the cells of a map of tokens, as tokens."""
-        last = self.map(name, source)
-        side = self.side // reduction
-        shape = (self.shape(last)[0], side, side)
-        last = self.append(name, "pool", [last], shape, function="average", kernel=reduction, stride=reduction)
-        return self.tokens(name, last)
-
-    def attend(self, name: str, factors: Sequence[str], bias: int | None = None, mask: int = 0) -> str:
-        """Attention of heads ``(heads, tokens, channels)``.
-
-        Args:
-            name: Name of the operators.
-            factors: Values, keys, queries.
-            bias: Parameters of what is added to the logits; None where nothing is.
-            mask: Parameters of what the logits are multiplied with; 0 where nothing is.
-        """
-        value, key, query = factors
-        heads, tokens, head_width = self.shape(query)
-        keys = self.shape(key)[1]
-        logits, macs = (heads, tokens, keys), heads * tokens * keys * head_width
-        key = self.move(f"{name}.key", key, (heads, head_width, keys))
-        last = self.append(f"{name}.scores", "matmul", [query, key], logits, macs=macs)
-        if mask:
-            last = self.append(f"{name}.mask", "multiply", [last], logits, params=mask)
-        if bias is not None:
-            last = self.append(f"{name}.bias", "add", [last], logits, params=bias)
-        last = self.append(f"{name}.softmax", "softmax", [last], logits)
-        return self.append(f"{name}.values", "matmul", [last, value], (heads, tokens, head_width), macs=macs)
 
 
 @dataclass(frozen=True)
@@ -166,7 +77,7 @@ class Entry:
     def ops(self) -> tuple[Op, ...]:
         """The block's operators."""
         (kind,) = self.kinds
-        ops = _Tokens(self.side, self.in_width)
+        ops = TokenOps(self.side, self.in_width)
         tokens = (self.side**2 // 4, self.width)
         if kind == "merge":
             cells = ops.move("cells", SOURCE, (tokens[0], 4 * self.in_width))
@@ -233,7 +144,7 @@ class Mixer:
     def ops(self) -> tuple[Op, ...]:
         """The block's operators."""
         kind = self.parts[0]
-        ops = _Tokens(self.side, self.width)
+        ops = TokenOps(self.side, self.width)
         last = SOURCE
         if self.positions:
             last = ops.add("cpe.residual", last, ops.depthwise_tokens("cpe", last, 3))
@@ -245,21 +156,21 @@ class Mixer:
             ops.add("local.residual", last, self._concentrated(ops, ops.layer_norm("norm3", last)))
         return ops.ops
 
-    def _pool(self, ops: _Tokens, last: str) -> str:
+    def _pool(self, ops: TokenOps, last: str) -> str:
         source = ops.map("pool", last)
         pooled = ops.append("pool", "pool", [source], ops.shape(source), function="average", kernel=3)
         mixed = ops.add("difference", ops.tokens("pool", pooled), last)
         return ops.append("scale", "multiply", [mixed], ops.shape(mixed), params=self.width)
 
-    def _conv(self, ops: _Tokens, last: str) -> str:
+    def _conv(self, ops: TokenOps, last: str) -> str:
         last = ops.depthwise_tokens("depthwise", ops.linear("vkq", last, self.width), self.kernel)
         return ops.linear("project", last, self.width)
 
-    def _full(self, ops: _Tokens, last: str) -> str:
+    def _full(self, ops: TokenOps, last: str) -> str:
         vkq = ops.linear("vkq", last, 3 * self.width)
         return self._project(ops, ops.attend("attention", self._heads(ops, "vkq", vkq, 3)))
 
-    def _window(self, ops: _Tokens, last: str, is_shifted: bool = False) -> str:
+    def _window(self, ops: TokenOps, last: str, is_shifted: bool = False) -> str:
         if is_shifted:
             last = ops.roll("roll", last, self.window // 2)
         vkq = ops.linear("vkq", last, 3 * self.width)
@@ -271,25 +182,25 @@ class Mixer:
         last = ops.linear("project", last, self.width)
         return ops.roll("roll_back", last, self.window // 2) if is_shifted else last
 
-    def _shift(self, ops: _Tokens, last: str) -> str:
+    def _shift(self, ops: TokenOps, last: str) -> str:
         return self._window(ops, last, is_shifted=True)
 
-    def _sra(self, ops: _Tokens, last: str) -> str:
+    def _sra(self, ops: TokenOps, last: str) -> str:
         reduced = ops.conv(
             "reduce", ops.map("reduce", last), self.width, kernel=self.reduction, stride=self.reduction, bias=True
         )
         return self._reduced(ops, last, ops.layer_norm("reduce_norm", ops.tokens("reduce", reduced)))
 
-    def _pooled(self, ops: _Tokens, last: str) -> str:
+    def _pooled(self, ops: TokenOps, last: str) -> str:
         reduced = ops.linear("pool_reduce", ops.average("average", last, self.reduction), self.width)
         return self._reduced(ops, last, ops.activation("activation", ops.layer_norm("reduce_norm", reduced), "gelu"))
 
-    def _reduced(self, ops: _Tokens, last: str, reduced: str) -> str:
+    def _reduced(self, ops: TokenOps, last: str, reduced: str) -> str:
         v, k = self._heads(ops, "vk", ops.linear("vk", reduced, 2 * self.width), 2)
         (q,) = self._heads(ops, "q", ops.linear("q", last, self.width), 1)
         return self._project(ops, ops.attend("attention", (v, k, q)))
 
-    def _hilo(self, ops: _Tokens, last: str) -> str:
+    def _hilo(self, ops: TokenOps, last: str) -> str:
         tokens = self.side**2
         query = ops.linear("q", last, self.width)
         high_width, low_width = self.split
@@ -307,7 +218,7 @@ class Mixer:
             "concatenate", "concatenate", [high, ops.linear("project_low", low, low_width)], (tokens, self.width)
         )
 
-    def _linear(self, ops: _Tokens, last: str) -> str:
+    def _linear(self, ops: TokenOps, last: str) -> str:
         tokens, heads, d = self.side**2, self.heads, self.head_width
         macs = tokens * self.width * d
         vkq = ops.linear("vkq", last, 3 * self.width)
@@ -323,12 +234,12 @@ class Mixer:
         total = ops.activation("clamp", total, "clamp")
         return self._project(ops, ops.append("quotient", "multiply", [mixed, total], (heads, tokens, d)))
 
-    def _gmm(self, ops: _Tokens, last: str) -> str:
+    def _gmm(self, ops: TokenOps, last: str) -> str:
         vkq = ops.linear("vkq", last, 3 * self.width)
         mask = 2 * COMPONENTS * self.heads
         return self._project(ops, ops.attend("attention", self._heads(ops, "vkq", vkq, 3), mask=mask))
 
-    def _hyena(self, ops: _Tokens, last: str) -> str:
+    def _hyena(self, ops: TokenOps, last: str) -> str:
         width, side = self.width, self.side
         shape = (width, side, side)
         mapped = ops.depthwise("short", ops.map("vkq", ops.linear("vkq", last, 3 * width)), 3)
@@ -341,16 +252,16 @@ class Mixer:
         mixed = ops.append("out", "multiply", [out, ops.add("sum", long, direct)], shape)
         return ops.linear("project", ops.tokens("out", mixed), width)
 
-    def _hyena_back(self, ops: _Tokens, last: str) -> str:
+    def _hyena_back(self, ops: TokenOps, last: str) -> str:
         return self._hyena(ops, last)
 
-    def _concentrated(self, ops: _Tokens, last: str) -> str:
+    def _concentrated(self, ops: TokenOps, last: str) -> str:
         last = ops.depthwise("local1", ops.map("local", last), self.kernel)
         last = ops.activation("local.activation", last, "gelu")
         last = ops.norm("local_norm", last, "batch_norm", affine_channels=self.width)
         return ops.tokens("local", ops.depthwise("local2", last, self.kernel))
 
-    def _heads(self, ops: _Tokens, name: str, source: str, parts: int) -> tuple[str, ...]:
+    def _heads(self, ops: TokenOps, name: str, source: str, parts: int) -> tuple[str, ...]:
         """The parts of a projection, each ``(heads, tokens, head_width)``."""
         tokens, width = ops.shape(source)
         own = width // parts
@@ -359,12 +270,12 @@ class Mixer:
         split = [ops.move(f"{name}.part{part}", source, (tokens, own), "split") for part in range(parts)]
         return tuple(ops.move(f"{name}.heads{part}", each, rows) for part, each in enumerate(split))
 
-    def _in_windows(self, ops: _Tokens, name: str, source: str, window: int | None = None) -> str:
+    def _in_windows(self, ops: TokenOps, name: str, source: str, window: int | None = None) -> str:
         window = window or self.window
         heads = ops.shape(source)[1] // self.head_width * (self.side // window) ** 2
         return ops.move(name, source, (heads, window * window, self.head_width))
 
-    def _project(self, ops: _Tokens, mixed: str) -> str:
+    def _project(self, ops: TokenOps, mixed: str) -> str:
         return ops.linear("project", ops.move("merge", mixed, (self.side**2, self.width)), self.width)
 
 
@@ -389,7 +300,7 @@ class FeedForward:
     def ops(self) -> tuple[Op, ...]:
         """The block's operators, as it is deployed."""
         (kind,) = self.kinds
-        ops = _Tokens(self.side, self.width)
+        ops = TokenOps(self.side, self.width)
         if kind == "repa":
             skip = ops.linear("skip", SOURCE, self.width)
             last = ops.activation("activation", ops.linear("expand", SOURCE, self.active), "gelu")
@@ -417,7 +328,7 @@ class Head:
 
     def ops(self) -> tuple[Op, ...]:
         """The block's operators."""
-        ops = _Tokens(self.side, self.width)
+        ops = TokenOps(self.side, self.width)
         last = ops.append("mean", "pool", [ops.layer_norm("norm", SOURCE)], (self.width,), function="average")
         ops.linear("classifier", last, self.classes)
         return ops.ops

@@ -13,7 +13,8 @@ from latency_tables.errors import TableError
 from latency_tables.predictor import LatencyPredictor
 from latency_tables.repeats import QUICK, Measurement
 from latency_tables.runtimes import Runtime, find_runtime
-from latency_tables.table import LatencyTable, Validation, ValidationRow
+from latency_tables.table import LatencyTable
+from latency_tables.table_validation import Validation, ValidationRow
 from latency_tables.targets import load_target, provenance_line, staleness
 from latency_tables.transports.local import LocalTransport
 from nas.errors import UsageError

@@ -12,7 +12,7 @@ from latency_tables.foreign_fit import family_of, foreign_interval
 from latency_tables.kernels import ONNX_RUNTIME
 from latency_tables.local_fit import Observation
 from latency_tables.profile import KernelSample
-from latency_tables.table import Interval
+from latency_tables.table_validation import Interval
 from search_spaces import get_space
 
 ALIKE = {"a": 1.0, "b": 1.0, "c": 1.0}

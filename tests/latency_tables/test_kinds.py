@@ -7,7 +7,8 @@ import pytest
 from latency_tables.errors import TableError
 from latency_tables.kinds import CONVOLUTIONAL, HYBRID, PLAIN, THE_LINE, believed_kinds, describe_belief, network_kind
 from latency_tables.published_features import features_of
-from latency_tables.table import KindError, LatencyTable
+from latency_tables.table import LatencyTable
+from latency_tables.table_validation import KindError
 from tests.support.tables import document
 
 

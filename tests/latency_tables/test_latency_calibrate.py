@@ -10,15 +10,7 @@ import pytest
 
 from latency_tables import LatencyPredictor, LatencyTable, load_target, target_names
 from latency_tables.calibrate import (
-    ALL_BYTES,
-    FORMS,
-    GROUPS,
-    LARGE_WINDOWS,
-    MAC_LINE,
-    MACS,
-    Form,
     Sample,
-    Term,
     calibrate,
     fit_terms,
     leave_families_out,
@@ -31,10 +23,12 @@ from latency_tables.calibrate import (
 )
 from latency_tables.calibrated_table import calibrated_table
 from latency_tables.calibration_form import DEFAULT_FORMS, CalibratedDevice, ranked_forms, samples_of
+from latency_tables.calibration_terms import ALL_BYTES, FORMS, GROUPS, LARGE_WINDOWS, MAC_LINE, MACS, Form, Term
 from latency_tables.errors import CalibrationError
 from latency_tables.kernels import fuse
 from latency_tables.kinds import PLAIN, THE_LINE, believed_kinds, describe_belief, network_kind
-from latency_tables.table import SCHEMA, ValidationRow
+from latency_tables.table import SCHEMA
+from latency_tables.table_validation import ValidationRow
 from search_spaces import get_space
 from search_spaces.graph import SOURCE, Op, OpGraph
 

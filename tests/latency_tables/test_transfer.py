@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from latency_tables import LatencyPredictor, load_target
-from latency_tables.calibrate import FORMS, Form, Sample, calibrate
+from latency_tables.calibrate import Sample, calibrate
 from latency_tables.calibrated_table import calibrated_table
+from latency_tables.calibration_terms import FORMS, Form
 from latency_tables.errors import CalibrationError
-from latency_tables.table import SCHEMA, Features
+from latency_tables.table import SCHEMA
+from latency_tables.table_validation import Features
 from latency_tables.transfer import Lender, Trial, borrow, loan, speed_ratio, trial_residuals
 from search_spaces import get_space
 
