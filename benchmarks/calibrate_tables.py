@@ -7,7 +7,7 @@ source and, where it is known, family. Networks are rebuilt with random weights 
 that the fit sees their operators; a row whose rebuilt MACs are not the published ones is left out, and the table says
 so. What is traced is kept in `latency_tables/published_networks.json`, which the tables refer to; networks that are in
 it are not built again without ``--rebuild``. Given the same CSV files, versions and date, all files come out equal to
-the last byte. The errors in `docs/targets.md` are replaced too.
+the last byte. The errors in `docs/reference-targets.md` are replaced too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from latency_tables.calibrate import FORMS, LARGE_WINDOWS, MAC_LINE, Form, Sample, calibrate, leave_families_out
+from latency_tables.calibrate import Sample, calibrate, leave_families_out
 from latency_tables.calibrated_table import calibrated_table, form_or_line
 from latency_tables.calibration_form import CalibratedDevice, ranked_forms, samples_of
+from latency_tables.calibration_terms import FORMS, LARGE_WINDOWS, MAC_LINE, Form
 from latency_tables.figures import PublishedFigure, as_check, rebuild_figures
 from latency_tables.kinds import KINDS, believed_kinds
 from latency_tables.published_features import PATH as NETWORKS
 from latency_tables.published_features import features_of
-from latency_tables.table import SCHEMA, Features, Figure, LatencyTable
+from latency_tables.table import SCHEMA, LatencyTable
+from latency_tables.table_validation import Features, Figure
 from latency_tables.transfer import Lender, Trial, borrow, loan
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "latency_tables" / "tables"
-DOCUMENT = ROOT / "docs" / "targets.md"
+DOCUMENT = ROOT / "docs" / "reference-targets.md"
 BEGIN, END = "<!-- errors: benchmarks/calibrate_tables.py -->", "<!-- end of errors -->"
 STATUS = "nobody touched the device: for ranking and coarse budgets"
 OUTSIDE = 3.0
@@ -251,7 +253,7 @@ def print_figures(table: LatencyTable) -> None:
 
 
 def summary(tables: Sequence[LatencyTable]) -> str:
-    """What each shipped table may be believed for, as `docs/targets.md` has it."""
+    """What each shipped table may be believed for, as `docs/reference-targets.md` has it."""
     rows = [
         "| target | runs on | figures, families | error | MAC line | convolutional | plain transformers | hybrids |"
         " within 80 % interval |",
@@ -314,7 +316,7 @@ def error_of(figures: Sequence[Figure], prediction: str) -> str:
 
 
 def write_document(text: str) -> None:
-    """Put the summary into `docs/targets.md`, in the place of the former one."""
+    """Put the summary into `docs/reference-targets.md`, in the place of the former one."""
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Which timm models become supernets, and whether all that is promised of them holds.
 
     python benchmarks/check_timm_supernets.py --records timm.jsonl  # all transformers; goes on where it stopped
-    python benchmarks/check_timm_supernets.py --records timm.jsonl --write docs/timm-models.md
+    python benchmarks/check_timm_supernets.py --records timm.jsonl --write docs/reference-timm-models.md
 
 For every name, with random weights: the largest network is the model itself, five random networks and the smallest
 give the same logits when they run on shared tensors and when they are extracted, the extracted ones as timm objects
@@ -202,12 +202,12 @@ def table(records: list[Record]) -> str:
         lines.append(f"| `{family}` | {len(found)} | {len(elastic)} | {len(found) - len(elastic)} |")
     total = [record for record in records if not record.reason and record.holds]
     lines += [f"| **all** | **{len(records)}** | **{len(total)}** | **{len(records) - len(total)}** |", ""]
-    lines += ["### Names that are elastic", ""]
+    lines += ["## Names that are elastic", ""]
     for family, found in by_family.items():
         names = [record.name for record in found if not record.reason and record.holds]
         if names:
             lines += [f"`{family}`: {', '.join(names)}", ""]
-    lines += ["### Names that are not, and why", ""]
+    lines += ["## Names that are not, and why", ""]
     reasons: dict[str, list[str]] = {}
     for record in records:
         if record.reason or not record.holds:

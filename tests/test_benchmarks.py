@@ -40,7 +40,7 @@ def run(benchmark: str, *arguments: object, folder: Path = ROOT) -> str:
 def test_the_document_of_targets_has_the_errors_of_the_shipped_tables() -> None:
     printed = run("calibrate_tables").strip()
     assert printed.startswith("| target | runs on |")
-    assert printed in (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
+    assert printed in (ROOT / "docs" / "reference-targets.md").read_text(encoding="utf-8")
 
 
 def sampling_policies(records: Path, minutes: float, *arguments: object) -> list[list[str]]:

@@ -48,6 +48,12 @@ def test_the_readme_is_read_at_once_and_lines_of_documents_fit_a_screen() -> Non
             assert is_code or line.startswith("|") or len(line) <= 160, f"{path.name}:{number}: {len(line)} characters"
 
 
+def test_guides_are_short() -> None:
+    """Longer are only pages with what programs print, and that of the architecture."""
+    longer = {path.name for path in DOCUMENTS[1:] if len(path.read_text(encoding="utf-8").splitlines()) > 120}
+    assert longer <= {"architecture.md", "reference-settings.md", "score-correlation.md"}
+
+
 def test_every_page_stands_in_the_site() -> None:
     listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in DOCUMENTS[1:])
