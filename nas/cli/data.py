@@ -27,19 +27,22 @@ def data() -> None:
 @app.command(cls=PanelCommand)
 @handles_errors
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images, a sub-folder per class.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder of images, a sub-folder per class, or of WebDataset's shards.")
+    ],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what a folder of images holds, how it would be divided, and what would be skipped and why."""
     from nas.events import StageProgress
     from supernets.data.survey import survey
+    from supernets.data.web_dataset import holds_shards
     from supernets.errors import DataError
 
-    if not folder.is_dir():
+    if not Path(folder).is_dir() and not holds_shards(folder):
         raise DataError(f"data `{folder}`: there is no such folder", hint="name a folder with a sub-folder per class")
     with ProgressPrinter(quiet) as progress:
-        found = survey(str(folder), lambda done, total: progress(StageProgress("images", done, total)))
+        found = survey(folder, lambda done, total: progress(StageProgress("images", done, total)))
     if json:
         display.print_json(found)
     else:
@@ -57,7 +60,7 @@ def _show(found: Mapping[str, Any]) -> None:
         rows.append([_printable(name), *(f"{number:,}" for number in numbers)])
     if found["parts"]:
         rows.append(["all", *(f"{found['parts'][part]:,}" for part in parts)])
-    display.print_table(["class", *parts], rows, title=f"{found['folder']}: {found['images']:,} image files")
+    display.print_table(["class", *parts], rows, title=f"{found['folder']}: {found['images']:,} {_where(found)}")
     display.print_table(["what", "found"], _facts(found), left=2)
     if found["skipped"]:
         skipped = [[entry["name"], entry["why"], entry["detail"]] for entry in found["skipped"]]
@@ -74,6 +77,15 @@ def _show(found: Mapping[str, Any]) -> None:
             named = "; ".join(" = ".join(f"`{name}`" for name in group[:NAMED]) for group in groups[:NAMED])
             more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
             display.say(f"warning: images that lie in several {words}: {len(groups)} ({named}{more})")
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    """What the images are, and in how many shards where they lie in some."""
+    return f"images in {_number(len(found['shards']), 'shard')}" if found["shards"] else "image files"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _facts(found: Mapping[str, Any]) -> list[Sequence[str]]:

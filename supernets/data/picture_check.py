@@ -102,7 +102,7 @@ def check_pictures(
         pending = [name for name in names if name not in facts]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata and sizes, one for each image
-            results = pool.map(lambda name: _decoded(root / name), pending)
+            results = pool.map(lambda name: decoded(root / name), pending)
             for done, (name, result) in enumerate(zip(pending, results, strict=True), start=1):
                 progress(done, len(pending))
                 if isinstance(result, Refusal):
@@ -130,9 +130,10 @@ def copies(root: Path, names: Iterable[str]) -> list[list[str]]:
     return [group for group in by_contents.values() if len(group) > 1]
 
 
-def _decoded(path: Path) -> Facts | Refusal:
+def decoded(file: Any) -> Facts | Refusal:
+    """What decoding a path, or a file that can be sought, shows, or why it cannot be used."""
     try:
-        picture = read_picture(path, is_sketch=True)
+        picture = read_picture(file, is_sketch=True)
     except Refusal as refusal:
         return refusal
     return Facts(tuple(sorted(picture.kinds)), picture.mode, picture.form, *picture.size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,22 @@ class Shards:
 
     def open(self, index: int) -> Any:
         """As `ImageStore.open`."""
+        shard = Path(self.files[int(self.places[index, 0])]).name
+        return decode(io.BytesIO(self.content(index)), f"image {index} in {shard}")
+
+    def content(self, index: int) -> bytes:
+        """The bytes of an image's file.
+
+        Raises:
+            DataError: The shard cannot be read.
+        """
         shard, offset, size = self.places[index].tolist()
         try:
             with open(self.files[shard], "rb") as file:
                 file.seek(offset)
-                content = file.read(size)
+                return file.read(size)
         except OSError as error:
             raise DataError(f"data: shard `{self.files[shard]}` cannot be read: {error.strerror}") from error
-        return decode(io.BytesIO(content), f"image {index} in {Path(self.files[shard]).name}")
 
 
 def holds_shards(text: str) -> bool:
@@ -78,6 +86,72 @@ def holds_shards(text: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class ShardFolder:
+    """What a folder of shards holds, before any image is decoded.
+
+    Attributes:
+        source: The text that names it.
+        files: The shards.
+        entries: Images with a class.
+        left_out: Number of entries without an image or a class.
+        class_names: Names of the classes in label order.
+    """
+
+    source: str
+    files: tuple[Path, ...]
+    entries: tuple[Entry, ...]
+    left_out: int
+    class_names: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.files[0].parent
+
+    @property
+    def names(self) -> list[str]:
+        """Shard and key of each image."""
+        return [f"{self.files[entry.shard].name}/{entry.key}" for entry in self.entries]
+
+    @property
+    def labels(self) -> IntArray:
+        """Class index of each image."""
+        return np.array([entry.label for entry in self.entries], dtype=np.int64)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know, a sentence each."""
+        if not self.left_out:
+            return ()
+        return (f"{self.left_out} entries of shards without an image or a class are left out",)
+
+    def divided(self, seed: int) -> dict[Part, IntArray]:
+        """The parts: what shards are named for, and the rest divided.
+
+        Raises:
+            DataError: There are too few images to train on.
+        """
+        names, labels = self.names, self.labels
+        shards = [self.files[entry.shard].name.lower() for entry in self.entries]
+        kinds = np.array([next((part for part in _HELD_OUT if name.startswith(part)), "") for name in shards])
+        held_out: dict[Part, IntArray] = {
+            part: found for name, part in _HELD_OUT.items() if len(found := np.flatnonzero(kinds == name))
+        }
+        if set(held_out) == {"search"}:
+            held_out = {"test": held_out["search"]}
+        rest = np.flatnonzero(kinds == "")
+        missing: dict[Part, float] = {part: share for part, share in FRACTIONS.items() if part not in held_out}
+        own = [names[index] for index in rest.tolist()]
+        parts = divide(own, labels[rest], self.class_names, seed, missing, self.source)
+        return {**{part: rest[found] for part, found in parts.items()}, **held_out}
+
+    def open_store(self) -> Shards:
+        """The images, to be read where they lie."""
+        places = np.array([(entry.shard, entry.offset, entry.size) for entry in self.entries], dtype=np.int64)
+        return Shards(tuple(str(path.resolve()) for path in self.files), places, self.labels)
+
+
 def load_shards(text: str, options: LoadOptions) -> StoredData:
     """The images of a folder of shards, with or without ``wds/`` in front.
 
@@ -86,6 +160,20 @@ def load_shards(text: str, options: LoadOptions) -> StoredData:
 
     Raises:
         DataError: There is no shard, one cannot be read, or there are too few images to train on.
+    """
+    found = read_shards(text)
+    names, sizes, parts = found.names, [entry.size for entry in found.entries], found.divided(options.seed)
+    digest = digest_of(parts, names, found.labels.tolist())
+    division = Division(parts, digest, contents=digest_of(parts, names, sizes))
+    options, remarks = mirrored(options, found.folder.resolve().name, found.class_names)
+    return StoredData(text, found.class_names, division, found.open_store(), options, (*remarks, *found.remarks))
+
+
+def read_shards(text: str) -> ShardFolder:
+    """What the headers of a folder of shards say, with or without ``wds/`` in front.
+
+    Raises:
+        DataError: There is no shard, one cannot be read, or none holds an image with a class.
     """
     folder = Path(text.removeprefix(PREFIX))
     files = _shards(folder)
@@ -105,18 +193,8 @@ def load_shards(text: str, options: LoadOptions) -> StoredData:
             f"data `{text}`: found no image with a class in {len(files)} shards",
             hint="an image is KEY.jpg, its class KEY.cls or `label` in KEY.json",
         )
-    labels = np.array([entry.label for entry in entries], dtype=np.int64)
-    class_names = _class_names(folder, int(labels.max()) + 1)
-    names = [f"{files[entry.shard].name}/{entry.key}" for entry in entries]
-    parts = _divided(text, [files[entry.shard].name for entry in entries], names, labels, class_names, options)
-    sizes = [entry.size for entry in entries]
-    division = Division(parts, digest_of(parts, names, labels.tolist()), contents=digest_of(parts, names, sizes))
-    options, remarks = mirrored(options, folder.resolve().name, class_names)
-    if left_out:
-        remarks = (*remarks, f"{left_out} entries of shards without an image or a class are left out")
-    places = np.array([(entry.shard, entry.offset, entry.size) for entry in entries], dtype=np.int64)
-    store = Shards(tuple(str(path.resolve()) for path in files), places, labels)
-    return StoredData(text, class_names, division, store, options, remarks)
+    class_names = _class_names(folder, max(entry.label for entry in entries) + 1)
+    return ShardFolder(text, tuple(files), tuple(entries), left_out, class_names)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -179,24 +257,3 @@ def _class_names(folder: Path, classes: int) -> tuple[str, ...]:
         lines = []
     is_one_each = len(lines) >= classes and len(set(lines)) == len(lines)
     return tuple(lines[:classes]) if is_one_each else tuple(map(str, range(classes)))
-
-
-def _divided(
-    text: str,
-    shards: Sequence[str],
-    names: Sequence[str],
-    labels: IntArray,
-    class_names: Sequence[str],
-    options: LoadOptions,
-) -> dict[Part, IntArray]:
-    """The parts: what shards are named for, and the rest divided."""
-    kinds = np.array([next((part for part in _HELD_OUT if name.lower().startswith(part)), "") for name in shards])
-    held_out: dict[Part, IntArray] = {
-        part: found for name, part in _HELD_OUT.items() if len(found := np.flatnonzero(kinds == name))
-    }
-    if set(held_out) == {"search"}:
-        held_out = {"test": held_out["search"]}
-    rest = np.flatnonzero(kinds == "")
-    missing: dict[Part, float] = {part: share for part, share in FRACTIONS.items() if part not in held_out}
-    parts = divide([names[index] for index in rest.tolist()], labels[rest], class_names, options.seed, missing, text)
-    return {**{part: rest[found] for part, found in parts.items()}, **held_out}

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from nas.cli.main import app
 from supernets.data.sources import load_data
+from supernets.data.survey import survey
 from supernets.errors import DataError
 
 
@@ -65,6 +68,26 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     images = load_data(str(tmp_path), 16)
     assert sum(map(len, images.division.parts.values())) == 19
     assert any("1 entries of shards without an image or a class" in remark for remark in images.remarks)
+
+
+def test_a_survey_says_what_shards_hold(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.tar", 40)
+    write_shard(tmp_path / "val-0.tar", 6, 40)
+    found = survey(f"wds/{tmp_path}")
+    assert found["shards"] == {"train-0.tar": 40, "val-0.tar": 6}
+    assert found["parts"] == load_data(str(tmp_path), 16, workers=0).splits
+    assert {name: sum(counts.values()) for name, counts in found["classes"].items()} == {"0": 23, "1": 23}
+    assert (found["images"], found["formats"], found["columns"]["most"]) == (46, {"PNG": 46}, 20)
+    assert (found["copies"]["groups"], found["skipped"], found["problem"]) == (2, [], None)
+    content = (tmp_path / "val-0.tar").read_bytes()
+    (tmp_path / "val-0.tar").write_bytes(content.replace(b"\x89PNG", b"nope", 1))
+    damaged = survey(str(tmp_path))
+    assert damaged["parts"] is None
+    assert "1 of 46 images cannot be read" in damaged["problem"]
+    shown = CliRunner().invoke(app, ["data", "check", f"wds/{tmp_path}", "-q"])
+    assert shown.exit_code == 2
+    assert "46 images in 2 shards" in shown.output
+    assert "write the shards again without them" in shown.output
 
 
 def test_a_folder_of_classes_with_an_archive_beside_them_stays_one(tmp_path: Path) -> None:
