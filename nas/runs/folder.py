@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from supernets.checkpoint import CheckpointMetadata
 
 CHECKPOINTS, FINISHED, EXITS = "checkpoints", "finished", "exits"
+TRAINING = "training"
+"""Folder among the checkpoints of a finish that holds those of its training."""
 ORIGINAL_NAME = "original.safetensors"
 IMPORT = "import"
 _OF_A_TRAINING = ("train", "finish", IMPORT)
@@ -230,3 +232,26 @@ def checkpoint_header(path: Path) -> CheckpointMetadata:
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint `{path}`: its header cannot be read: {error}") from error
     return parse_metadata(path, header)
+
+
+def seconds_left(budget: float | None, checkpoints: Path | None) -> float | None:
+    """What a training has left of its budget of seconds; None without one.
+
+    Args:
+        budget: Seconds for all of it.
+        checkpoints: Folder of its checkpoint; None for a training that begins.
+    """
+    if budget is None or checkpoints is None:
+        return budget
+    return max(budget - trained_seconds(checkpoints), 0.0)
+
+
+def trained_seconds(checkpoints: Path) -> float:
+    """The seconds that a training has taken so far, as its checkpoint says; 0 where there is none that can be read."""
+    from supernets.checkpoint import CHECKPOINT_NAME
+    from supernets.errors import CheckpointError
+
+    try:
+        return float(checkpoint_header(checkpoints / CHECKPOINT_NAME)["training"]["seconds"])
+    except CheckpointError:
+        return 0.0  # whoever goes on with the training says what is wrong

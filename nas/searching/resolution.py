@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import NONE, PREFIX
@@ -18,7 +18,10 @@ from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchan
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_FOCUS, DEFAULT_WINDOW, FP32, INT8, SUPERNET, WINNER, SearchSettings
 from nas.training.pretrained import RANDOM, check_model
-from search_spaces import UnknownNameError
+from search_spaces import SearchSpace, UnknownNameError
+
+if TYPE_CHECKING:
+    from nas.objectives.bounds import Device
 
 DEFAULT_EVALUATIONS = 150
 DEFAULT_FREE_EVALUATIONS = 1000
@@ -361,3 +364,9 @@ def _checked(settings: SearchSettings) -> SearchSettings:
         known = ", ".join(f"`{name}`" for name in EXECUTORS)
         raise UsageError(f"executor is `{settings.executor}`, expected one of {known}")
     return settings
+
+
+def share_of_largest(settings: SearchSettings, space: SearchSpace, devices: Sequence[Device]) -> float:
+    """The upper end of the whole model's latency on the target times the share that networks may take."""
+    predicted = devices[0].predictor.population(space, space.encode([space.largest]))
+    return float(predicted.high_ms[0]) * (settings.limit_share or 1.0)

@@ -14,7 +14,7 @@ from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator
 from nas.evaluation.fidelity import trained_evaluator
-from nas.events import EXPORT_SHARE, Progress, StageClock, StageStarted, TimePlan, TrainingCutShort
+from nas.events import Progress, StageClock, StageStarted, TrainingCutShort
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.latency.evidence import expected_seconds
@@ -41,8 +41,8 @@ from nas.scores.registry import get_score
 from nas.searching.execution import blueprint_of, default_batch, executor_name, open_executor
 from nas.searching.extra_scores import with_length_distortion
 from nas.searching.loop import SearchLoop
-from nas.searching.plan import Budget, Plan
-from nas.searching.resolution import resolve_settings, resume_settings
+from nas.searching.plan import MEASURING, Budget, Plan, divide_time, planned_stages
+from nas.searching.resolution import resolve_settings, resume_settings, share_of_largest
 from nas.searching.settings import SearchSettings
 from nas.searching.suggestions import learn_of_weights, recorded_sensitivities, recorded_suggestions
 from nas.searching.training import check_training, search_training
@@ -60,13 +60,8 @@ from nas.training.tracking import check_trackers, tracked
 from search_spaces import Genotypes, SearchSpace, get_space
 from search_spaces.interruption import deferred_interrupt
 
-MEASURING = "measure this machine"
-UNTRAINED_SECONDS = 120.0
-"""Time to judge networks where nothing is trained and no number of them is given."""
-
 if TYPE_CHECKING:
     from latency_tables.onnx_quantised import Precision
-    from nas.objectives.bounds import Device
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.timm_models.compensation import Compensator
@@ -140,8 +135,8 @@ class _Search:
     def __call__(self) -> SearchResult:
         make_controller = get_controller(self.settings.controller)
         own, folder = None, self.settings.folder
-        if not (self.settings.resume and folder is not None and recorded_settings(folder)):
-            self.clock.plan(self._stages())
+        goes_on = self.settings.resume and folder is not None and recorded_settings(folder) is not None
+        self.clock.plan(planned_stages(self.settings, folder if goes_on else None))
         if self.settings.model is not None:
             device = choose_device(self.settings.device)
             assert self.settings.data is not None
@@ -160,11 +155,11 @@ class _Search:
         if folder is None:
             folder = next_run_folder(folder_name(f"{settings.model or settings.space}") + f"-{settings.target}")
         learned, started = {}, time.monotonic()
-        if own is not None and question.images is not None and not (settings.resume and recorded_settings(folder)):
+        if own is not None and question.images is not None and not goes_on:
             compensator = self._compensator(own.supernet, question.images)
             learned = learn_of_weights(own, question.images, question.bounds, settings, compensator)
         exports = question.images is not None
-        time_plan = self._divide_time(question.spent_seconds + time.monotonic() - started, exports=exports)
+        time_plan = divide_time(self.settings, question.spent_seconds + time.monotonic() - started, exports=exports)
         document = {
             "command": "search",
             **settings.recorded(),
@@ -180,7 +175,7 @@ class _Search:
             settings = self.settings = replace(settings, progress=self.progress)
             if run.is_resumed:
                 self._take_up(run, question)
-            elif time_plan.is_cut_short(usual := self._divide_time(0.0, exports=exports)):
+            elif time_plan.is_cut_short(usual := divide_time(settings, 0.0, exports=exports)):
                 self.progress(TrainingCutShort(time_plan, usual))
             elif any(asdict(time_plan).values()):
                 self.progress(time_plan)
@@ -250,7 +245,7 @@ class _Search:
         started = time.monotonic()
         devices = [load_device(space, target, build=True, progress=self.progress) for target in settings.targets]
         if settings.limit_share is not None and settings.limit_ms is None:
-            self.settings = settings = replace(settings, limit_ms=_share_of_largest(settings, space, devices))
+            self.settings = settings = replace(settings, limit_ms=share_of_largest(settings, space, devices))
         bounds = Bounds(space, devices, settings.bounds, settings.known_quantities)
         spent_seconds = time.monotonic() - started
         try:
@@ -298,34 +293,6 @@ class _Search:
             )
         return supernet, images_of(checkpoint, metadata, self.settings.data), checkpoint_digest(checkpoint)
 
-    def _divide_time(self, spent: float, *, exports: bool) -> TimePlan:
-        """What each part gets; fixed when the run is started, so that a resumed one trains what was begun."""
-        total = self.settings.budget_seconds
-        if total == 0:
-            return TimePlan(None, UNTRAINED_SECONDS if self.settings.evaluations is None else None)
-        trains, finishes = self.settings.trains, self.settings.finishes
-        return TimePlan.of(total, spent, trains=trains, exports=exports, finishes=finishes)
-
-    def _stages(self) -> dict[str, float | None]:
-        """What is going to be done, in order, with the time that it gets or is expected to take."""
-        settings, stages = self.settings, dict[str, float | None]()
-        exports = settings.data is not None or settings.supernet is not None
-        if settings.model is not None:
-            stages["prepare the model"] = None
-        measuring = expected_seconds(settings.targets, get_space(settings.space))
-        if measuring:
-            stages[MEASURING] = measuring
-        divided = self._divide_time(measuring, exports=exports)
-        if settings.trains:
-            stages["training of all networks"] = divided.training_seconds
-        counted = "" if settings.evaluations is None else f" of {settings.evaluations:,} networks"
-        stages[f"search{counted}"] = divided.search_seconds
-        if settings.finishes:
-            stages["training of the chosen one"] = divided.winner_seconds
-        if exports:
-            stages["export"] = EXPORT_SHARE * settings.budget_seconds if settings.budget_seconds else None
-        return stages
-
     def _take_up(self, run: Run, question: _Question) -> None:
         """Check that a resumed run is about the same, and take over a changed budget."""
         for name, value in question.identity.items():
@@ -340,7 +307,9 @@ class _Search:
         }
         before, now = run.settings["budget_seconds"], self.settings.budget_seconds
         if now != before:
-            planned = self._divide_time(question.spent_seconds, exports=question.images is not None).search_seconds
+            planned = divide_time(
+                self.settings, question.spent_seconds, exports=question.images is not None
+            ).search_seconds
             recorded = run.settings["search_seconds"]
             is_extended = now is not None and before is not None and recorded is not None
             name = "winner_seconds" if self.settings.finishes and is_extended else "search_seconds"
@@ -433,9 +402,3 @@ class _Search:
                 )
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
-
-
-def _share_of_largest(settings: SearchSettings, space: SearchSpace, devices: Sequence[Device]) -> float:
-    """The upper end of the whole model's latency on the target times the share that networks may take."""
-    predicted = devices[0].predictor.population(space, space.encode([space.largest]))
-    return float(predicted.high_ms[0]) * (settings.limit_share or 1.0)

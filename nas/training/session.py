@@ -15,7 +15,7 @@ from nas.evaluation.accuracy import commonest_accuracy
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageClock, StageStarted, ignore
 from nas.records.files import write_json
-from nas.runs.folder import CHECKPOINTS
+from nas.runs.folder import CHECKPOINTS, seconds_left
 from nas.runs.places import check_images, identity_of
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given
@@ -142,7 +142,8 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
     check_random_weights(training)
     images = load_images(settings, found, training)
     epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
-    clock.plan({f"training{epochs}": training.budget_seconds})
+    begun = None if settings.folder is None or not settings.resume else settings.folder / CHECKPOINTS
+    clock.plan({f"training{epochs}": seconds_left(training.budget_seconds, begun)})
     folder = settings.folder or next_run_folder(settings.folder_name)
     document = {"command": "train", **settings.recorded(), **identity_of(images)}
     with (
