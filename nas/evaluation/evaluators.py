@@ -358,3 +358,14 @@ def calibration_batches(data: ImageData, seed: int) -> list[torch.Tensor]:
     """The training images ``(B, C, H, W)`` that BatchNorm statistics are estimated on, for search and export alike."""
     batches = islice(data.train_batches(BATCH_SIZE, seed, epoch=0), CALIBRATION_BATCHES)
     return [x_BCHW for x_BCHW, _ in batches]
+
+
+def untrained_evaluator(space: SearchSpace, score: str, workers: int) -> ScoreEvaluator | AsvitEvaluator:
+    """What judges untrained networks by a score.
+
+    Args:
+        space: What the networks belong to.
+        score: Name of the score.
+        workers: Processes that draws are spread over, where the score is As-ViT's.
+    """
+    return AsvitEvaluator(space, workers) if score == AsvitEvaluator.score else ScoreEvaluator(space, score)

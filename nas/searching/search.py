@@ -12,7 +12,7 @@ from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
 from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
-from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator
+from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, untrained_evaluator
 from nas.evaluation.fidelity import trained_evaluator
 from nas.events import Progress, StageClock, StageStarted, TrainingCutShort
 from nas.executors.successive_halving import FIDELITIES
@@ -57,7 +57,7 @@ from nas.training.pretrained import (
 )
 from nas.training.session import train_in_run
 from nas.training.tracking import check_trackers, tracked
-from search_spaces import Genotypes, SearchSpace, get_space
+from search_spaces import Genotypes, get_space
 from search_spaces.interruption import deferred_interrupt
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class _Search:
             space = table.space
         if training is not None:
             check_training(training, space)
-        untrained = None if settings.score is None else self._score_evaluator(space, settings.score)
+        untrained = None if settings.score is None else untrained_evaluator(space, settings.score, settings.workers)
         if expected_seconds(settings.targets, space):
             self.progress(StageStarted(MEASURING))
         started = time.monotonic()
@@ -268,13 +268,6 @@ class _Search:
                 assert images is not None, "a search inside a model has images"
                 asked.compensator(own.supernet, images, settings.seed)
         return _Question(bounds, feasible, untrained, images, supernet, identity, spent_seconds, own, table)
-
-    def _score_evaluator(self, space: SearchSpace, score: str) -> ScoreEvaluator | AsvitEvaluator:
-        return (
-            AsvitEvaluator(space, self.settings.workers)
-            if score == AsvitEvaluator.score
-            else ScoreEvaluator(space, score)
-        )
 
     def _score_in_columns(self) -> Quantity | None:
         """The score where it is a quantity, and nobody asked for processes that evaluate it network by network."""
