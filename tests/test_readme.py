@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,23 +17,17 @@ from tests.support.command_lines import (
     shown_commands,
     unknown_options,
 )
+from tests.support.forked import run_nas
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = DOCUMENTS[0].read_text(encoding="utf-8")
-PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"]
 SHOWN = sorted({(path.name, line) for path in DOCUMENTS for line in shown_commands(path.read_text(encoding="utf-8"))})
 QUICK = [
     line
     for name, line in SHOWN
     if name == "commands.md" and re.match(r"spaces|targets|env|latency show|search --dry-run", line)
 ]
-
-
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NAS_CACHE_DIR": str(folder / "cache")}
-    command = [*PROGRAM, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
 def test_the_readme_is_read_at_once_and_lines_of_documents_fit_a_screen() -> None:
@@ -99,14 +90,14 @@ def test_a_command_that_would_be_refused_does_not_parse() -> None:
 
 @pytest.mark.parametrize("line", QUICK)
 def test_quick_commands_run(line: str, tmp_path: Path) -> None:
-    result = run(*shlex.split(line), folder=tmp_path)
+    result = run_nas(*shlex.split(line), folder=tmp_path, NAS_CACHE_DIR=str(tmp_path / "cache"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
 
 
 def test_the_first_command_prints_a_front_and_what_to_do_next(tmp_path: Path) -> None:
     assert "pip install -e . && nas search --space elastic --target pixel6\n" in README
-    result = run("search", "--space", "elastic", "--target", "pixel6", folder=tmp_path)
+    result = run_nas("search", "--space", "elastic", "--target", "pixel6", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     shown = re.findall(r"([\d.]+) (?:ms \[|to [\d.]+ ms)", result.stdout)
     assert len(shown) >= 8

@@ -20,8 +20,9 @@ from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
 
 
-def main() -> None:
-    images, folder, text = sys.argv[1:]
+def train_together(images: str, folder: str, text: str, **environment: str) -> None:
+    """One process of a training, which finds the others by what its environment says."""
+    os.environ.update(environment)
     asked = json.loads(text)
     lost_at, resume = asked.pop("lost_at", None), asked.pop("resume", False)
     dtype = getattr(torch, asked.pop("dtype", "float32"))
@@ -50,6 +51,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        train_together(*sys.argv[1:])
     except SupernetError as error:
         sys.exit(f"error: {error}\nhint: {error.hint}")

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"]
+from tests.support import forked
+from tests.support.forked import ended, fork, run_nas
+from tests.support.processes import wait_for
+
 HEAVY = ("torch", "timm", "ray", "optuna", "scipy", "sklearn", "onnx", "onnxruntime", "plotly", "networkx", "numpy")
 
 
-def nas(*arguments: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def nas(*arguments: str, folder: Path) -> CompletedProcess[str]:
     """Run the command line in ``folder``, with a cache of its own."""
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "NAS_CACHE_DIR": str(folder / "cache"), "COLUMNS": "120", **(environment or {})},
-        timeout=240,
-        check=False,
-    )
+    return run_nas(*arguments, folder=folder, NAS_CACHE_DIR=str(folder / "cache"), COLUMNS="120")
+
+
+def limit_files() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
 
 def test_importing_the_command_line_is_light() -> None:
@@ -148,11 +150,8 @@ def test_run_folder_in_use_or_half_written(tmp_path: Path) -> None:
 
 def test_full_disk(tmp_path: Path) -> None:
     """A limit on the size of files stands for the end of the disk: writing fails with an error of the system."""
-    script = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
-    script += "sys.argv = ['nas', 'search', '--space', 'elastic-mini', '--evaluations', '200', '-o', 'run']\n"
-    script += "from nas.cli.main import main; main()"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    search = ("search", "--space", "elastic-mini", "--evaluations", "200", "-o", "run")
+    result = run_nas(*search, folder=tmp_path, prepare=limit_files)
     assert result.returncode == 1, result.stderr
     assert "cannot be written" in result.stderr
     assert "hint: free some space" in result.stderr
@@ -224,21 +223,13 @@ def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
         "-o",
         "run",
     ]
-    environment = {**os.environ, "NAS_CACHE_DIR": str(tmp_path / "cache")}
-    with subprocess.Popen(
-        [*PROGRAM, *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        trials = tmp_path / "run" / "trials.jsonl"
-        deadline = time.monotonic() + 120
-        while not (trials.exists() and trials.read_text().count("\n") >= 2):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    assert "nas search --resume run" in told
+    told, trials = tmp_path / "told", tmp_path / "run" / "trials.jsonl"
+    process = fork(partial(forked.nas, *arguments, folder=tmp_path, NAS_CACHE_DIR=str(tmp_path / "cache")), told)
+    wait_for(lambda: trials.exists() and trials.read_text().count("\n") >= 2, 120)
+    os.kill(process.pid or 0, signal.SIGINT)
+    assert ended(process, 120) == 130, told.read_text()
+    assert "Traceback" not in told.read_text()
+    assert "nas search --resume run" in told.read_text()
     finished = trials.read_text().count("\n")
     resumed = nas("search", "--resume", "run", "--evaluations", str(finished + 1), folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import run_nas
+
 NAS = f"{shlex.quote(sys.executable)} -m nas"
-SEARCH = f"{NAS} search --space elastic-mini --evaluations 4 --controller random"
 
 
 def in_shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -43,7 +46,8 @@ def test_a_full_disk_is_told(tmp_path: Path, command: str) -> None:
 
 
 def test_a_search_goes_on_without_output_and_prints_commands_that_can_be_typed(tmp_path: Path) -> None:
-    done = in_shell(f'{SEARCH} -q -o "it\'s my run" >&-', tmp_path)
+    search = ("search", "--space", "elastic-mini", "--evaluations", "4", "--controller", "random", "-q")
+    done = run_nas(*search, "-o", "it's my run", folder=tmp_path, prepare=partial(os.close, 1))
     assert done.returncode == 0, done.stderr
     lines = [line.removeprefix("next:").strip() for line in done.stderr.splitlines() if "nas report" in line]
     assert [shlex.split(line) for line in lines] == [["nas", "report", "it's my run"]]

@@ -17,10 +17,9 @@ import pytest
 from PIL import Image
 
 import nas
-from nas.cli.main import main
 from nas.errors import RunError
 from nas.runs.run import Run
-from tests.support.forked import ended, finish, fork, kill_all
+from tests.support.forked import ended, fork, run_nas
 from tests.support.mounts import make_read_only, own_mounts
 from tests.support.searches import FakeEvaluator, recorded, run_fake_search, timeless
 
@@ -32,32 +31,13 @@ QUOTES = "a b'c\"d $(touch injected) `touch injected` ;&|* ünï 日本 [red]x[/
 LONG = "n" * 200
 
 
-def command(*arguments: str) -> None:
-    """The command line in this process."""
-    sys.argv = ["nas", *arguments]
-    try:
-        main()
-    except SystemExit as error:
-        if error.code:
-            raise RuntimeError(f"exit code {error.code}") from error
-
-
-def within(prepare: Callable[[], object], *arguments: str) -> None:
-    prepare()
-    command(*arguments)
-
-
 def run_command(
-    tmp_path: Path, prepare: Callable[[], object], *arguments: str, code: int = 0, seconds: float = 120.0
+    folder: Path, prepare: Callable[[], object], *arguments: str, code: int = 0, seconds: float = 120.0
 ) -> str:
-    """What a command says, in a process whose surroundings were prepared; lines on both outputs."""
-    log = tmp_path / f"log-{time.monotonic_ns()}"
-    found = ended(process := fork(partial(within, prepare, *arguments), log), seconds)
-    if found is None:
-        kill_all(process)
-    said = log.read_text(errors="replace")
-    assert (found != 0) == (code != 0), said
-    assert code == 0 or f"exit code {code}" in said, said
+    """What a command says on both outputs, in a process whose surroundings were prepared."""
+    done = run_nas(*arguments, folder=folder, prepare=prepare, seconds=seconds)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
     assert "this is a fault of nas" not in said, said
     return said
 
@@ -250,7 +230,7 @@ def look_at(run: Path, outside: Path, works: tuple[tuple[str, ...], ...]) -> Non
 @pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_folder_that_cannot_be_written(is_long: bool, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    finish(partial(command, *SEARCH, "-o", str(run)), tmp_path / "log")
+    run_command(tmp_path, as_they_are, *SEARCH, "-o", str(run))
     (tmp_path / "outside").mkdir()
     elsewhere = ("export", str(run), "-o", str(tmp_path / "outside" / "x"))
     works = (elsewhere, ("latency", "predict", f"{run}:knee", "--target", "pixel6")) if is_long else ()

@@ -1,16 +1,11 @@
-"""Executor `ray` on a real cluster of two nodes on this machine: equal results, and nodes and drivers that are killed.
-
-Run as a script this file is a driver: ``python test_executors_ray.py FOLDER ADDRESS`` goes on with a search there.
-"""
+"""Executor `ray` on a real cluster of two nodes here: equal results, and nodes and drivers that are killed."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from supernets.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from supernets.supernet import Supernet
 from tests.support.executor_evaluators import TroubledEvaluator, troubled
 from tests.support.executor_tasks import make_tasks, summary
+from tests.support.forked import finish, fork, kill
 from tests.support.processes import wait_for
 from tests.support.searches import journal_trials, recorded, run_fake_search, timeless
 
@@ -71,6 +67,15 @@ def search(folder: Path, blueprint: EvaluatorBlueprint | None = None, **options:
     name = "in-process" if blueprint is None else "ray"
     with closing(make_executor(name, blueprint or troubled())) as executor:
         return run_fake_search(folder, evaluations=EVALUATIONS, batch=BATCH, executor=executor, **options)
+
+
+def drive(folder: Path, address: str) -> None:
+    """Go on with a search in the folder, on the cluster at the address."""
+    import ray
+
+    with loopback_only():
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False, configure_logging=False)
+    search(folder, troubled(seconds=0.05), resume=True)
 
 
 def same(trials: Sequence[dict[str, object]]) -> list[dict[str, object]]:
@@ -135,23 +140,14 @@ def test_cluster_without_room_is_refused(joined: Any) -> None:
 def test_killed_driver_resumes_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
     whole = search(tmp_path / "whole")
     folder = tmp_path / "killed"
-    driver = subprocess.Popen(
-        [sys.executable, __file__, str(folder), cluster.address],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
-        stdout=subprocess.DEVNULL,
-    )
-    lines = folder / "trials.jsonl"
+    work, log = partial(drive, folder, cluster.address), tmp_path / "log"
+    driver, lines = fork(work, log), folder / "trials.jsonl"
     try:
         wait_for(lambda: lines.exists() and lines.read_bytes().count(b"\n") >= EVALUATIONS // 3)
     finally:
-        driver.send_signal(signal.SIGKILL)
-    assert driver.wait() == -signal.SIGKILL
+        kill(driver)
     assert EVALUATIONS // 3 <= lines.read_bytes().count(b"\n") < len(whole.trials)
-    subprocess.run(
-        [sys.executable, __file__, str(folder), cluster.address],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
-        check=True,
-    )
+    finish(work, log)
     check_equal(folder, whole)
 
 
@@ -179,11 +175,3 @@ def check_equal(folder: Path, whole: SearchLoop) -> None:
     """Every trial stands in the record once, in order, and in Optuna's journal as well."""
     assert same(recorded(folder)) == same(timeless(whole.trials))
     assert [trial.params for trial in journal_trials(folder)] == [dict(t.architecture.settings) for t in whole.trials]
-
-
-if __name__ == "__main__":
-    import ray
-
-    with loopback_only():
-        ray.init(address=sys.argv[2], logging_level="ERROR", log_to_driver=False, configure_logging=False)
-    search(Path(sys.argv[1]), troubled(seconds=0.05), resume=True)

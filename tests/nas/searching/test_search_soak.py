@@ -1,15 +1,12 @@
-"""Searches that are killed at random moments, with and without worker processes, end as if nothing had happened.
-
-Run as a script this file is such a search: ``python test_search_soak.py NUMBER FOLDER``.
-"""
+"""Searches that are killed at random moments, with and without worker processes, end as if nothing had happened."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ from nas.executors import make_executor
 from nas.runs.run import Run
 from nas.searching.loop import SearchLoop
 from tests.support.executor_evaluators import troubled
+from tests.support.forked import finish, fork, kill
 from tests.support.searches import journal_trials, recorded, run_fake_search, timeless
 
 EVALUATIONS = 200
@@ -46,21 +44,20 @@ def search(number: int, folder: Path, seconds: float = 0.0, resume: bool = False
 def kill_until_finished(number: int, folder: Path) -> int:
     """Kill the search at random moments and resume it, until it comes to its end; returns how often it was killed."""
     generator = np.random.default_rng(number)
-    command = [sys.executable, __file__, str(number), str(folder)]
+    work, log = partial(search, number, folder, SECONDS, resume=True), folder.with_name("log")
     for kills in range(MOST_KILLS):
-        process = subprocess.Popen(command)
+        process = fork(work, log)
         wait_for_progress(folder, process, int(generator.integers(1, EVALUATIONS // 2)))
         time.sleep(generator.random() * 10 * SECONDS)
-        process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        if code != -signal.SIGKILL:
-            assert code == 0
+        kill(process)
+        if process.exitcode != -signal.SIGKILL:
+            assert process.exitcode == 0, log.read_text()
             return kills
-    subprocess.run(command, check=True)
+    finish(work, log)
     return MOST_KILLS
 
 
-def wait_for_progress(folder: Path, process: subprocess.Popen[bytes], lines: int) -> None:
+def wait_for_progress(folder: Path, process: BaseProcess, lines: int) -> None:
     """Until so many lines more are in the record, early ones included, or the process has ended."""
 
     def count() -> int:
@@ -68,7 +65,7 @@ def wait_for_progress(folder: Path, process: subprocess.Popen[bytes], lines: int
         return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
 
     before, deadline = count(), time.monotonic() + 120
-    while process.poll() is None and count() < before + lines and time.monotonic() < deadline:
+    while process.is_alive() and count() < before + lines and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
@@ -93,7 +90,3 @@ def test_no_trial_is_lost_and_none_is_there_twice(tmp_path: Path, number: int) -
     assert [trial.params for trial in found] == [dict(trial.architecture.settings) for trial in whole.trials]
     with Run(folder, None, resume=True) as run:
         assert run.settings["seed"] == number
-
-
-if __name__ == "__main__":
-    search(int(sys.argv[1]), Path(sys.argv[2]), SECONDS, resume=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from supernets.training.distributed import ProcessGroup, join_process_group
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
 from tests.support import distributed_training
+from tests.support.distributed_training import train_together
+from tests.support.forked import ended, fork
 
 SCRIPT = Path(distributed_training.__file__)
 SETTINGS = TrainingSettings(epochs=1, batch_size=15, learning_rate=2e-3, checkpoint_every_seconds=0, log_every_steps=1)
@@ -34,6 +38,24 @@ def launch(images: Path, folder: Path, processes: int = 2, **asked: Any) -> subp
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def fork_two(images: Path, folder: Path, **asked: Any) -> list[str]:
+    """What two processes say on standard output, whose environment is the one that `torchrun` makes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    together["TORCHELASTIC_RUN_ID"] = "together"
+    logs = [folder.with_name(f"{folder.name}-{rank}") for rank in range(2)]
+    work = partial(train_together, str(images), str(folder), json.dumps({**SETTINGS.to_dict(), **asked}), **together)
+    processes = [
+        fork(partial(work, RANK=str(rank), LOCAL_RANK=str(rank)), log, log.with_suffix(".errors"))
+        for rank, log in enumerate(logs)
+    ]
+    for process, log in zip(processes, logs, strict=True):
+        assert ended(process, 120) == 0, log.with_suffix(".errors").read_text()
+    return [line for log in logs for line in log.read_text().splitlines()]
+
+
 def largest_difference(folders: tuple[Path, Path], dtype: torch.dtype) -> float:
     left, right = (read_checkpoint(folder / "supernet.safetensors").weights for folder in folders)
     assert {tensor.dtype for tensor in left.values()} == {dtype, torch.int64}
@@ -44,9 +66,8 @@ def test_two_processes_end_with_the_weights_of_one(images: Path, data: ImageData
     # In double precision: AdamW makes whole steps of gradients that are nothing but rounding, such as those of a bias
     # in front of BatchNorm, so in single precision such tensors differ whatever one does.
     changes: dict[str, Any] = {"ema_decay": 0.9, "accumulate": 1, "clipping": "adaptive", "gradient_clip": 0.1}
-    found = launch(images, tmp_path / "two", dtype="float64", **changes)
-    assert found.returncode == 0, found.stderr
-    reports = [line for line in found.stdout.splitlines() if not line.startswith("[Gloo]")]  # PyTorch 2.9 adds its own
+    found = fork_two(images, tmp_path / "two", dtype="float64", **changes)
+    reports = [line for line in found if not line.startswith("[Gloo]")]  # PyTorch 2.9 adds its own
     assert reports == ["1", "2"]  # the first process alone reports
     supernet = Supernet(get_space("elastic-mini", 2)).double()
     train_supernet(supernet, data, dataclasses.replace(SETTINGS, **changes), tmp_path / "one")

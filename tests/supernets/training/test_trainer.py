@@ -7,10 +7,10 @@ import json
 import math
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from supernets.training.events import Callbacks, TrainingProgress, TrainingResul
 from supernets.training.optimizer import make_optimizer
 from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
+from tests.support.forked import fork, kill
+from tests.support.processes import wait_for
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=1000, log_every_steps=1
@@ -54,8 +56,8 @@ def uninterrupted(data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> 
     return Reference(result, folder, {name: tensor.clone() for name, tensor in supernet.state_dict().items()})
 
 
-def new_supernet(classes: int = 2) -> Supernet:
-    return Supernet(get_space("elastic-mini", classes))
+def new_supernet(classes: int = 2, seed: int = 0) -> Supernet:
+    return Supernet(get_space("elastic-mini", classes), seed)
 
 
 def at_step(step: int, action: Callable[[], Any]) -> Callable[[TrainingProgress], None]:
@@ -130,32 +132,34 @@ def test_only_matrices_and_kernels_decay() -> None:
 
 # -- stopping and going on -------------------------------------------------------------------------------------------
 
-CHILD = """
-import sys
-from pathlib import Path
-from search_spaces import get_space
-from supernets.data.sources import load_data
-from supernets.supernet import Supernet
-from supernets.training.events import Callbacks
-from supernets.training.trainer import train_supernet
-from supernets.training.settings import TrainingSettings
 
-images, folder, every = sys.argv[1:]
-every = float(every)
-settings = TrainingSettings(
-    epochs=2, batch_size=8, learning_rate=2e-3, checkpoint_every_seconds=every, log_every_steps=1
-)
-report = lambda progress: print(progress.step, flush=True)
-supernet = Supernet(get_space("elastic-mini", 2), seed=1)
-print(0, flush=True)
-images = load_data(images, 32, workers=1)
-train_supernet(supernet, images, settings, Path(folder), resume=True, callbacks=Callbacks(progress=report))
-"""
+def go_on(images: Path, folder: Path, every: float) -> None:
+    """Train further, and say every step."""
+    settings, data = (
+        dataclasses.replace(SETTINGS, checkpoint_every_seconds=every),
+        load_data(str(images), 32, workers=1),
+    )
+
+    def say(step: int) -> None:
+        sys.stdout.write(f"{step}\n")
+        sys.stdout.flush()
+
+    say(0)
+    callbacks = Callbacks(progress=lambda progress: say(progress.step))
+    train_supernet(new_supernet(seed=1), data, settings, folder, resume=True, callbacks=callbacks)
 
 
-def start_child(images: Path, folder: Path, every: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(images), str(folder), str(every)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def killed_after(
+    step: int, images: Path, folder: Path, log: Path, moments: np.random.Generator, seconds: float
+) -> int | None:
+    """The exit code of a process that trains further and is killed within so many seconds of a step."""
+    log.write_text("")
+    process = fork(partial(go_on, images, folder, float(moments.choice([0, 0.3]))), log)
+    wait_for(lambda: any(int(line) >= step for line in log.read_text().split("\n")[:-1]))
+    time.sleep(moments.uniform(0, seconds))
+    kill(process)
+    read_checkpoint(folder / "supernet.safetensors")
+    return process.exitcode
 
 
 @pytest.fixture
@@ -172,15 +176,7 @@ def test_killed_twice_it_ends_with_the_same_bits(
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
         train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(1, crash)))
     for last in (2, 4):
-        child = start_child(images, tmp_path, every=float(moments.choice([0, 0.3])))
-        assert child.stdout is not None
-        while int(child.stdout.readline()) < last:
-            pass
-        time.sleep(moments.uniform(0, 0.2))
-        child.kill()
-        child.communicate()
-        assert child.returncode == -signal.SIGKILL
-        read_checkpoint(tmp_path / "supernet.safetensors")
+        assert killed_after(last, images, tmp_path, tmp_path / "log", moments, 0.2) == -signal.SIGKILL
     train_supernet(new_supernet(), data, SETTINGS, tmp_path, resume=True)
     assert_as_uninterrupted(tmp_path, uninterrupted)
 
@@ -192,14 +188,7 @@ def test_killed_ten_times_at_random_moments_it_ends_with_the_same_bits(
     with pytest.raises(Crash):  # so that the killed runs start from the weights of the uninterrupted one
         train_supernet(new_supernet(), data, SETTINGS, tmp_path, callbacks=Callbacks(progress=at_step(1, crash)))
     for _ in range(10):
-        child = start_child(images, tmp_path, every=float(moments.choice([0, 0.3])))
-        assert child.stdout is not None
-        child.stdout.readline()  # torch has been imported
-        time.sleep(moments.uniform(0, 2))
-        child.kill()
-        child.communicate()
-        assert child.returncode in (-signal.SIGKILL, 0)
-        read_checkpoint(tmp_path / "supernet.safetensors")
+        assert killed_after(0, images, tmp_path, tmp_path / "log", moments, 2.0) in (-signal.SIGKILL, 0)
     train_supernet(new_supernet(), data, SETTINGS, tmp_path, resume=True)
     assert_as_uninterrupted(tmp_path, uninterrupted)
 
