@@ -10,7 +10,7 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ UNPICKLERS = {
 """Modules that are imported nowhere: reading a file with them may run what the file says."""
 ARCHIVES = ("zip", "tar", "archive")
 """Parts of the names of objects that write where a file says, if they are asked to extract."""
+LOOKED_AT = ("shell", "weights_only", "allow_pickle")
+"""Arguments by which a call is judged."""
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 SHELLS = {("os", "system"), ("os", "popen"), ("subprocess", "getoutput"), ("subprocess", "getstatusoutput")}
 PUBLIC = re.compile(r"\b0\.0\.0\.0\b|\[::\]")
@@ -55,9 +57,9 @@ MAY_RUN = {"nas/testing/runtimes.py"}
 """A contract for tests of plug-ins, which runs the plug-in's own source as the device would."""
 
 
-def calls(path: Path) -> Iterator[tuple[str, str, ast.Call]]:
-    """Module (or object), name and node of every call in a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def calls(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str, ast.Call]]:
+    """Module (or object), name and node of every call."""
+    for node in nodes:
         if isinstance(node, ast.Call):
             function = node.func
             if isinstance(function, ast.Name):
@@ -67,19 +69,19 @@ def calls(path: Path) -> Iterator[tuple[str, str, ast.Call]]:
 
 
 def keywords(call: ast.Call) -> dict[str | None, str]:
-    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg in LOOKED_AT}
 
 
 def faults(path: Path) -> Iterator[str]:
     """What no file of ours may do."""
-    name = path.relative_to(ROOT).as_posix()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    name, nodes = path.relative_to(ROOT).as_posix(), list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for node in nodes:
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         yield from (f"{name} imports {module}" for module in modules if module.partition(".")[0] in UNPICKLERS)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and PUBLIC.search(node.value):
             yield f"{name} names a public address: {node.value!r}"
-    for owner, function, call in calls(path):
+    for owner, function, call in calls(nodes):
         given = keywords(call)
         where = f"{name}:{call.lineno}: {owner}.{function}"
         if (owner, function) in SHELLS or given.get("shell", "False") != "False":

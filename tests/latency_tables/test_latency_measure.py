@@ -146,7 +146,7 @@ def test_a_product_with_a_weight_is_a_linear_layer() -> None:
 
 
 def test_one_network_is_measured_by_the_statistic_that_is_asked_for(network: Path, tmp_path: Path) -> None:
-    measurement = measure_network(network, statistic="p5")
+    measurement = measure_network(network, TINY, statistic="p5")
     assert measurement.statistic == "p5"
     assert 0 < measurement.min_ms <= measurement.ms <= measurement.p95_ms
     with pytest.raises(ProfileError, match="there is no file"):

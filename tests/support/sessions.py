@@ -11,7 +11,7 @@ from latency_tables.runtimes import get_runtime
 from latency_tables.transports import open_transport
 from tests.support.onnx_networks import save_network
 
-SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.2, restarts=0)
+SLOW = Protocol(rounds=6, rounds_limit=6, warm_up_runs=1, warm_up_seconds=0.0, runs=5, seconds=0.1, restarts=0)
 
 
 def network_files(folder: Path, count: int) -> list[NetworkFile]:

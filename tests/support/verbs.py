@@ -64,7 +64,7 @@ class Verb:
 
 class Train(Verb):
     def __call__(self, folder: Path) -> None:
-        nas.train("elastic-mini", self.images, epochs=8, output=folder, resume=True, options=OPTIONS)
+        nas.train("elastic-mini", self.images, epochs=4, output=folder, resume=True, options=OPTIONS)
 
     def left(self, folder: Path) -> dict[str, Any]:
         document = json.loads((folder / "training.json").read_text())
