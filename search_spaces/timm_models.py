@@ -42,7 +42,7 @@ MERGED, MERGING = "merged", "tokens."
 PATCH_ARGUMENT = "patch_size"
 LEAST_GRID = 2
 """Fewest patches along a side of the image."""
-ORDER = "order"
+ORDER, MERGE, NO_MERGE = "order", "merge", "none"
 
 
 class TimmModelError(SearchSpaceError):
@@ -57,11 +57,13 @@ class TimmReference:
         name: A name of ``timm.list_models()``.
         arguments: Arguments of ``timm.create_model`` by name, sorted.
         order: Numbers of the removable blocks from most to least important; empty for the default of the space.
+        merges: Whether tokens may be merged; ``merge=none`` where not, so that patches stay on their grid.
     """
 
     name: str
     arguments: tuple[tuple[str, Any], ...] = ()
     order: tuple[int, ...] = ()
+    merges: bool = True
 
     @classmethod
     def parse(cls, text: str) -> TimmReference:
@@ -80,7 +82,9 @@ class TimmReference:
         pairs = dict(listed)
         if len(pairs) < len(listed):
             raise TimmModelError(f"timm model `{text}`: an argument is given twice")
-        order = pairs.pop(ORDER, "")
+        order, merge = pairs.pop(ORDER, ""), pairs.pop(MERGE, "")
+        if merge not in ("", NO_MERGE):
+            raise TimmModelError(f"timm model `{text}`: argument `{MERGE}` is {merge}, expected {NO_MERGE}")
         if not name or not all(re.fullmatch(r"\w+", key) and value for key, value in pairs.items()):
             raise TimmModelError(
                 f"timm model `{text}`: found another form than `NAME?argument=value&argument=value`",
@@ -104,7 +108,7 @@ class TimmReference:
                 f"timm model `{text}`: order is `{order}`, expected numbers of blocks with points in between"
             )
         numbers = tuple(int(number) for number in order.split(".")) if order else ()
-        return cls(name, tuple(sorted((key, _value(value)) for key, value in pairs.items())), numbers)
+        return cls(name, tuple(sorted((key, _value(value)) for key, value in pairs.items())), numbers, not merge)
 
     @property
     def text(self) -> str:
@@ -115,6 +119,8 @@ class TimmReference:
         ]
         if self.order:
             pairs.append(f"{ORDER}={'.'.join(map(str, self.order))}")
+        if not self.merges:
+            pairs.append(f"{MERGE}={NO_MERGE}")
         return self.name + ("?" + "&".join(pairs) if pairs else "")
 
     def on_patches(self, side: int) -> TimmReference:
@@ -384,8 +390,7 @@ class TimmSpace(SearchSpace):
 
     def with_order(self, order: tuple[int, ...]) -> TimmReference:
         """The reference of the same space with another order of importance of its blocks."""
-        reference = self.outline.reference
-        return TimmReference(reference.name, reference.arguments, order)
+        return replace(self.outline.reference, order=order)
 
     def kept_blocks(self, architecture: Architecture) -> list[str]:
         """Names of the removable parts that an architecture has, in the model's order."""

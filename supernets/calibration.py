@@ -27,6 +27,11 @@ def cross_entropies(outputs_BK: Tensor, targets_BK: Tensor) -> Tensor:
     return F.cross_entropy(outputs_BK, targets_BK, reduction="sum")
 
 
+def binary_cross_entropies(outputs_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """The sum over images of the cross-entropy of having each label and not, averaged over labels."""
+    return F.binary_cross_entropy_with_logits(outputs_BK, targets_BK, reduction="sum") / outputs_BK.shape[1]
+
+
 def angles(outputs_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """The sum of one minus the cosine of outputs and targets."""
     return (1 - F.cosine_similarity(outputs_BK, targets_BK, dim=1)).sum()
@@ -50,8 +55,10 @@ class Calibration:
 
     @classmethod
     def of(cls, supernet: Supernet, images_BCHW: Tensor, labels_B: Tensor | None = None) -> Calibration:
-        """Calibration on labels, or where there are none on what the whole network says itself."""
+        """Calibration on labels ``(B,)`` or ``(B, K)``, or where there are none on what the whole network says."""
         images_BCHW = images_BCHW.to(supernet.device)
+        if labels_B is not None and labels_B.ndim == 2:
+            return cls(images_BCHW, labels_B.to(supernet.device).float(), binary_cross_entropies)
         if labels_B is not None:
             return cls(images_BCHW, F.one_hot(labels_B.to(supernet.device), supernet.space.classes).float())
         with torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernets.errors import DataError
+from supernets.label_metrics import mean_average_precision
 
 DECAYS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Weight decays that are tried, the strongest first."""
@@ -38,7 +39,8 @@ class FittedClassifier:
         weight_KD: Weights.
         bias_K: Biases.
         decay: Weight decay of standardised features that was chosen.
-        held_out: Accuracy in [0, 1] on the images that the choice was made on, before these were learned from too.
+        held_out: Accuracy in [0, 1] on the images that the choice was made on, before these were learned from too; mean
+            average precision where images have several labels.
     """
 
     weight_KD: Tensor
@@ -51,8 +53,8 @@ class FittedClassifier:
         return features_MD.float() @ self.weight_KD.T + self.bias_K
 
     def accuracy(self, features_MD: Tensor, labels_M: Tensor) -> float:
-        """Share of images that it is right on."""
-        return float((self.outputs(features_MD).argmax(dim=1) == labels_M).float().mean())
+        """Share of images that it is right on, or mean average precision for several labels ``(M, K)``."""
+        return _worth(self.outputs(features_MD), labels_M)
 
 
 def fit_classifier(
@@ -60,11 +62,12 @@ def fit_classifier(
 ) -> FittedClassifier:
     """Multinomial logistic regression by L-BFGS, its decay chosen on images that are held out for that.
 
-    Features are standardised for it, and the classifier is for the features as they are.
+    Where images have several labels it is a binary one of each label. Features are standardised for it, and the
+    classifier is for the features as they are.
 
     Args:
         features_ND: Features of the images to learn from.
-        labels_N: Their classes.
+        labels_N: Their classes, or whether they have each label ``(N, K)``.
         classes: Number of classes, of which some may have no image.
         seed: Decides which images are held out.
         views: Features of other views of the same images, and their classes, which are learned from too once the decay
@@ -82,7 +85,7 @@ def fit_classifier(
     mean_D, std_D = x_ND.mean(dim=0), x_ND.std(dim=0, correction=0)
     std_D = torch.where(std_D > 1e-6 * std_D.max().clamp_min(1e-12), std_D, torch.ones_like(std_D))
     x_ND = (x_ND - mean_D) / std_D
-    held_N = _held_out(labels_N.numpy(), seed)
+    held_N = _held_out(labels_N.numpy() if labels_N.ndim == 1 else np.zeros(len(labels_N), dtype=np.int64), seed)
     weights: list[npt.NDArray[np.float64]] = []
     losses: list[float] = []
     shares: list[float] = []
@@ -90,8 +93,8 @@ def fit_classifier(
         start_KE = weights[-1] if weights else np.zeros((classes, x_ND.shape[1] + 1))
         weights.append(_minimise(x_ND[~held_N], labels_N[~held_N], decay, start_KE))
         logits_MK = _logits(x_ND[held_N], torch.from_numpy(weights[-1]).to(x_ND.dtype))
-        losses.append(float(F.cross_entropy(logits_MK, labels_N[held_N])))
-        shares.append(float((logits_MK.argmax(dim=1) == labels_N[held_N]).float().mean()))
+        losses.append(float(_loss(logits_MK, labels_N[held_N])))
+        shares.append(_worth(logits_MK, labels_N[held_N]))
     best = int(np.argmin(losses))
     if views is not None:
         x_ND = torch.cat([x_ND, (views[0].cpu().to(x_ND.dtype) - mean_D) / std_D])
@@ -162,6 +165,20 @@ def _held_out(labels_N: npt.NDArray[np.int64], seed: int) -> Tensor:
     return torch.from_numpy(held)
 
 
+def _worth(logits_MK: Tensor, labels_M: Tensor) -> float:
+    if labels_M.ndim == 2:
+        return mean_average_precision(logits_MK, labels_M)
+    return float((logits_MK.argmax(dim=1) == labels_M).float().mean())
+
+
+def _loss(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Mean cross-entropy, summed over labels where images have several."""
+    if labels_N.ndim == 2:
+        losses_NK = F.binary_cross_entropy_with_logits(logits_NK, labels_N.to(logits_NK.dtype), reduction="none")
+        return losses_NK.sum(dim=1).mean()
+    return F.cross_entropy(logits_NK, labels_N)
+
+
 def _logits(x_ND: Tensor, weights_KE: Tensor) -> Tensor:
     return x_ND @ weights_KE[:, :-1].T + weights_KE[:, -1]
 
@@ -172,14 +189,20 @@ def _minimise(
     """Weights and, in the last column, biases of the least mean cross-entropy with decay of the weights."""
     from scipy.optimize import minimize
 
-    targets_NK = F.one_hot(labels_N, len(start_KE)).to(x_ND.dtype)
+    has_several = labels_N.ndim == 2
+    targets_NK = (labels_N if has_several else F.one_hot(labels_N, len(start_KE))).to(x_ND.dtype)
 
     def loss_and_gradient(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         weights_KE = torch.from_numpy(flat.reshape(start_KE.shape)).to(x_ND.dtype)
-        log_NK = _logits(x_ND, weights_KE).log_softmax(dim=1)
+        logits_NK = _logits(x_ND, weights_KE)
+        log_NK = F.logsigmoid(logits_NK) if has_several else logits_NK.log_softmax(dim=1)
         excess_NK = (log_NK.exp() - targets_NK) / len(x_ND)
         gradient_KE = torch.cat([excess_NK.T @ x_ND + decay * weights_KE[:, :-1], excess_NK.sum(dim=0)[:, None]], dim=1)
-        loss = -(targets_NK * log_NK).sum() / len(x_ND) + decay / 2 * weights_KE[:, :-1].square().sum()
+        if has_several:
+            summed = ((1 - targets_NK) * logits_NK - log_NK).sum()
+        else:
+            summed = -(targets_NK * log_NK).sum()
+        loss = summed / len(x_ND) + decay / 2 * weights_KE[:, :-1].square().sum()
         return float(loss), gradient_KE.double().numpy().ravel()
 
     options = {"maxiter": MOST_ITERATIONS, "ftol": TOLERANCE}

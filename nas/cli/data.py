@@ -94,11 +94,17 @@ def _facts(found: Mapping[str, Any]) -> list[Sequence[str]]:
         for name in ("columns", "rows")
         if (numbers := found[name])
     ]
+    labels = found["labels"]
     return [
         *sides,
         ["formats", _counted(found["formats"])],
         ["modes", _counted(found["modes"])],
         *([f"{count:,} images", words] for words, count in found["changed"].items()),
+        *(
+            [["labels", f"{labels['mean']:.2f} of an image, {labels['without']:,} images without any"]]
+            if labels
+            else []
+        ),
         ["copies", f"{found['copies']['groups']:,} groups of files with the same contents"],
         ["mirrored", f"{found['hflip']:.0%} of the training images"],
     ]

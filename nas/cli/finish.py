@@ -65,11 +65,16 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         for name, text in names.items()
         if (value := result.accuracy.get(name)) is not None
     ]
-    display.print_table(["network", "accuracy on the search part", "balanced"], rows)
+    figure = result.figures[0]
+    is_accuracy = figure == "accuracy"
+    titles = [figure.replace("_", " "), "balanced" if is_accuracy else "macro AUROC"]
+    display.print_table(["network", f"{titles[0]} on the search part", titles[1]], rows)
     verified = result.verified
+    found, images = verified[f"test_{figure}"], verified["test_images"]
+    text = f"{found:.2%} of {images} test images" if is_accuracy else f"{titles[0]} {found:.2%} on {images} test images"
     display.say(
-        f"exported to {display.short(result.run / verified['export'])}: {verified['test_accuracy']:.2%} of"
-        f" {verified['test_images']} test images in ONNX Runtime, {verified['torch_test_accuracy']:.2%} in PyTorch"
+        f"exported to {display.short(result.run / verified['export'])}: {text} in ONNX Runtime,"
+        f" {verified[f'torch_test_{figure}']:.2%} in PyTorch"
     )
     for line in [*baseline_lines(verified), *exit_lines(verified.get("exits"))]:
         display.say(line)

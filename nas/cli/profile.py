@@ -103,13 +103,18 @@ def _worth(model: str, weights: str | None, data: str) -> Worth:
 
 
 def _show_worth(worth: Worth) -> None:
+    neighbours = "a class has one image" if worth.neighbours is None else f"{worth.neighbours:.2%}"
     rows = [
-        ["20 nearest neighbours", "a class has one image" if worth.neighbours is None else f"{worth.neighbours:.2%}"],
+        *([["20 nearest neighbours", neighbours]] if worth.figure == "accuracy" else []),
         *([f"{count} nearest, weighted as in DINO", f"{share:.2%}"] for count, share in worth.weighted.items()),
         ["classifier fitted to the features", f"{worth.probe:.2%}"],
+        *(
+            [f"of which `{name}`", "not there" if share is None else f"{share:.2%}"]
+            for name, share in worth.by_class.items()
+        ),
     ]
     title = f"worth on {worth.judged} images that nothing learned from, {worth.images} to learn from"
-    display.print_table(["frozen features", "accuracy"], rows, title=title)
+    display.print_table(["frozen features", worth.figure.replace("_", " ")], rows, title=title)
     display.say(f"{format_duration(worth.seconds)} for features and fits")
 
 

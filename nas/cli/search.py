@@ -107,11 +107,14 @@ def _show_verified(verified: dict[str, Any] | None) -> None:
 
 def verified_lines(verified: dict[str, Any]) -> list[str]:
     """What was found out about the exported winner, a line per fact."""
-    found = (
-        f"test accuracy {verified['test_accuracy']:.2%}"
-        if "test_accuracy" in verified
-        else f"fidelity {verified['test_fidelity']:.3f} (mean cosine with the whole model's features)"
-    )
+    if "test_accuracy" in verified:
+        found = f"test accuracy {verified['test_accuracy']:.2%}"
+    elif "test_mean_average_precision" in verified:
+        found = f"mean average precision {verified['test_mean_average_precision']:.2%}"
+    elif "test_mean_iou" in verified:
+        found = f"mean IoU {verified['test_mean_iou']:.2%} by a linear classifier of its patches"
+    else:
+        found = f"fidelity {verified['test_fidelity']:.3f} (mean cosine with the whole model's features)"
     lines = [
         f"winner ({verified['pick']}): {found}, of the exported ONNX file in ONNX Runtime on"
         f" {verified['test_images']} images that nothing has looked at before"
@@ -119,6 +122,11 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
     lines += baseline_lines(verified)
     if "original_test_accuracy" in verified:
         lines.append(f"original model, on the same images: test accuracy {verified['original_test_accuracy']:.2%}")
+    elif "original_test_mean_average_precision" in verified:
+        worth = verified["original_test_mean_average_precision"]
+        lines.append(f"original model, on the same images: mean average precision {worth:.2%}")
+    elif "original_test_mean_iou" in verified:
+        lines.append(f"original model, on the same images: mean IoU {verified['original_test_mean_iou']:.2%}")
     for target, measured in verified.get("latency", {}).items():
         lines.append(
             f"winner ({verified['pick']}): measured {measured['ms']:.3g} ms on `{target}`,"
@@ -130,6 +138,8 @@ def verified_lines(verified: dict[str, Any]) -> list[str]:
 
 def baseline_lines(verified: Mapping[str, Any]) -> list[str]:
     """What accuracy on the test part is to be seen beside; nothing for a run of an earlier release."""
+    if "test_by_label" in verified:
+        return label_lines(verified)
     if "test_by_class" not in verified:
         return []
     by_class: dict[str, dict[str, Any]] = verified["test_by_class"]
@@ -144,6 +154,22 @@ def baseline_lines(verified: Mapping[str, Any]) -> list[str]:
         lines.append(f"warning: classes are uneven, so look at each class; least accurate: {named}")
     if accuracy <= share:
         lines.append("warning: the network is no better than always saying the commonest class")
+    return lines
+
+
+def label_lines(verified: Mapping[str, Any]) -> list[str]:
+    """What mean average precision on the test part is to be seen beside."""
+    by_label: dict[str, dict[str, Any]] = verified["test_by_label"]
+    worst = sorted(by_label.items(), key=lambda item: item[1]["average_precision"] or 0.0)[:WORST]
+    named = ", ".join(
+        f"`{name}` {facts['average_precision'] or 0:.0%} (prior {facts['prior']:.0%})" for name, facts in worst
+    )
+    lines = [
+        f"beside it: macro AUROC {verified['test_macro_auroc']:.2%}; guessing would have a mean average precision of"
+        f" {verified['test_prior']:.2%}, the labels' mean share of images; lowest: {named}"
+    ]
+    if verified["test_mean_average_precision"] <= verified["test_prior"]:
+        lines.append("warning: the network is no better than guessing")
     return lines
 
 

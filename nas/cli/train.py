@@ -57,8 +57,9 @@ def train(
         display.print_json(result.to_dict())
         return
     rows = [[name, f"{accuracy:.2%}"] for name, accuracy in result.accuracy.items()]
-    rows.append(["always the commonest class", f"{result.commonest_accuracy:.2%}"])
-    display.print_table(["network", "accuracy on the search part"], rows)
+    is_accuracy = result.figure == "accuracy"
+    rows.append(["always the commonest class" if is_accuracy else "guessing", f"{result.commonest_accuracy:.2%}"])
+    display.print_table(["network", f"{result.figure.replace('_', ' ')} on the search part"], rows)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")
     display.say(f"written to {display.short(result.run)}")
     written = display.quoted(result.run)

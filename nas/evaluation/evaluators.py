@@ -9,13 +9,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from nas.errors import EvaluationError
 from nas.evaluation.judgement import Judgement
+from nas.evaluation.label_judgement import LabelJudgement
 from nas.networks.named import space_network
 from nas.objectives.objective import ACCURACY, BALANCED
 from nas.scores.measure import evaluate_score
@@ -161,6 +162,8 @@ class AsvitEvaluator:
 class SupernetEvaluator:
     """Judges subnets of a trained supernet by their accuracy on the search part of the images.
 
+    Where images have several labels, mean average precision takes the place of accuracy.
+
     BatchNorm statistics of each subnet are estimated on the same training batches for all. Where they do not depend on
     the subnet, because all BatchNorm stands before anything that is searched, they are estimated once, into the
     supernet; without BatchNorm nothing is estimated.
@@ -185,6 +188,8 @@ class SupernetEvaluator:
         compensator: Compensator | None = None,
         precision: Wanted = FP32,
     ) -> None:
+        if data.has_several_labels:
+            self.name = LabelJudgement.name
         self._precision = precision
         self._make = supernet.extract if compensator is None else compensator
         self._is_compensated = compensator is not None
@@ -221,7 +226,8 @@ class SupernetEvaluator:
     def _evaluate(
         self, architectures: Sequence[Architecture], fidelity: float
     ) -> list[EvaluationResult | EvaluationError]:
-        tallies = [_Tally(self._data.classes) for _ in architectures]
+        make = _LabelTally if self._data.has_several_labels else _Tally
+        tallies = [make(self._data.classes) for _ in architectures]
         pairs = zip(architectures, tallies, strict=True)
         with ExitStack() as stack:
             subnets = [self._subnet(architecture, tally, stack) for architecture, tally in pairs]
@@ -232,11 +238,16 @@ class SupernetEvaluator:
         return [self._result(tally) for tally in tallies]
 
     def _result(self, tally: _Tally) -> EvaluationResult | EvaluationError:
+        import torch
+
         if tally.loss != tally.loss:
             tally.error = "the network's outputs hold NaN"
         if tally.error:
             return EvaluationError(tally.error)
         beside = {"cross_entropy": tally.loss / tally.count}
+        if isinstance(tally, _LabelTally):
+            found = LabelJudgement.of(self._data.class_names, *map(torch.cat, zip(*tally.rows, strict=True)))
+            return EvaluationResult(found.value, {found.beside_name: found.beside, **beside})
         judged = Judgement.of(self._data.class_names, tally.right_K, tally.images_K)
         if self.name == BALANCED:
             return EvaluationResult(judged.balanced_accuracy, {ACCURACY: judged.accuracy, **beside})
@@ -340,18 +351,36 @@ class _Tally:
 
     def add(self, subnet: Subnet, x_BCHW: torch.Tensor, labels_B: torch.Tensor) -> None:
         import torch
-        from torch.nn import functional as F
 
         try:
             with torch.inference_mode():
-                logits_BK = subnet(x_BCHW)
-                right_B = logits_BK.argmax(dim=1) == labels_B
-                self.right_K = self.right_K + labels_B[right_B].bincount(minlength=self.classes)
-                self.images_K = self.images_K + labels_B.bincount(minlength=self.classes)
-                self.loss += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
+                self.note(subnet(x_BCHW), labels_B)
         except torch.OutOfMemoryError as error:
             self.error = f"out of memory: {error}"
         self.count += len(labels_B)
+
+    def note(self, logits_BK: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Count what logits are right on."""
+        from torch.nn import functional as F
+
+        right_B = logits_BK.argmax(dim=1) == labels_B
+        self.right_K = self.right_K + labels_B[right_B].bincount(minlength=self.classes)
+        self.images_K = self.images_K + labels_B.bincount(minlength=self.classes)
+        self.loss += float(F.cross_entropy(logits_BK, labels_B, reduction="sum"))
+
+
+@dataclass
+class _LabelTally(_Tally):
+    """What is kept of one network where images have several labels ``(B, K)``: all its logits."""
+
+    rows: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def note(self, logits_BK: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Keep logits and labels."""
+        from supernets.calibration import binary_cross_entropies
+
+        self.rows.append((logits_BK, labels_B))
+        self.loss += float(binary_cross_entropies(logits_BK, labels_B.to(logits_BK.dtype)))
 
 
 def calibration_batches(data: ImageData, seed: int) -> list[torch.Tensor]:

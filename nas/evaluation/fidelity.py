@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import EvaluationError
+from nas.evaluation.accuracy import check_one_label
 from nas.evaluation.classifier import MOST_IMAGES
 from nas.evaluation.compensation import Compensation, alone_of
 from nas.evaluation.evaluators import (
@@ -19,7 +20,8 @@ from nas.evaluation.evaluators import (
     SupernetEvaluator,
     calibration_batches,
 )
-from nas.objectives.objective import BALANCED, FIDELITY
+from nas.evaluation.segmentation import SegmentationEvaluator
+from nas.objectives.objective import BALANCED, FIDELITY, MEAN_IOU
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -107,13 +109,17 @@ def trained_evaluator(
     seed: int = 0,
     compensator: Compensator | None = None,
     precision: Wanted = FP32,
-) -> SupernetEvaluator | FidelityEvaluator:
-    """What judges networks with trained weights by an objective: accuracy, balanced accuracy or fidelity.
+) -> SupernetEvaluator | FidelityEvaluator | SegmentationEvaluator:
+    """What judges networks with trained weights by an objective: accuracy, balanced accuracy, fidelity or mean IoU.
 
-    Args are those of `SupernetEvaluator`; fidelity is taken in single precision.
+    Args are those of `SupernetEvaluator`; the last two are taken in single precision.
     """
     if objective == FIDELITY:
         return FidelityEvaluator(supernet, data, seed, compensator)
+    if objective == MEAN_IOU:
+        return SegmentationEvaluator(supernet, data, seed, compensator)
+    if objective == BALANCED:
+        check_one_label(data, f"objective `{BALANCED}`")
     make = BalancedEvaluator if objective == BALANCED else SupernetEvaluator
     return make(supernet, data, seed, compensator, precision)
 

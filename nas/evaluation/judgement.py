@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.objectives.objective import ACCURACY, BALANCED
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,6 +37,9 @@ class Judgement:
     right: Sequence[int]
     images: Sequence[int]
 
+    name = ACCURACY
+    beside_name = BALANCED
+
     @classmethod
     def of(cls, class_names: Sequence[str], right_K: Tensor | int, images_K: Tensor | int) -> Judgement:
         """From counts by class, as tensors."""
@@ -52,6 +57,16 @@ class Judgement:
         """The mean over classes of the share that it is right on; classes without images do not count."""
         shares = [right / images for right, images in zip(self.right, self.images, strict=True) if images]
         return sum(shares) / len(shares)
+
+    @property
+    def value(self) -> float:
+        """Accuracy, the figure that leads."""
+        return self.accuracy
+
+    @property
+    def beside(self) -> float:
+        """Balanced accuracy."""
+        return self.balanced_accuracy
 
     @property
     def commonest(self) -> tuple[str, float]:

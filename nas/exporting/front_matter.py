@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.exporting.formats.checkpoint import is_loaded_by_timm
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION
 from nas.runs.settings import WITHOUT_LABELS
 from search_spaces.timm_models import HUB
 from supernets.timm_models.loading import PRETRAINED
@@ -63,7 +64,8 @@ def _results(config: Mapping[str, Any], task: str) -> list[Any] | None:
     from huggingface_hub import EvalResult
 
     data = config.get("data", {}).get("source")
-    accuracy = {"test": config.get("test_accuracy"), "search": config.get("objectives", {}).get("accuracy")}
+    figure = AVERAGE_PRECISION if config.get("activation") == "sigmoid" else ACCURACY
+    accuracy = {"test": config.get(f"test_{figure}"), "search": config.get("objectives", {}).get(figure)}
     part = next((part for part, value in accuracy.items() if value is not None), None)
     if data is None or part is None:
         return None
@@ -73,8 +75,8 @@ def _results(config: Mapping[str, Any], task: str) -> list[Any] | None:
             dataset_type=re.sub(r"[^\w-]+", "-", data).strip("-").lower() or "images",
             dataset_name=data,
             dataset_split=part,
-            metric_type="accuracy",
-            metric_name=f"accuracy on the {part} part",
+            metric_type=figure,
+            metric_name=f"{figure.replace('_', ' ')} on the {part} part",
             metric_value=accuracy[part],
         )
     ]

@@ -19,7 +19,7 @@ from nas.exporting.formats.checkpoint import CONFIG
 from nas.exporting.formats.registry import get_format, parse_formats
 from nas.exporting.kept import NETWORK, assignment_of
 from nas.networks.resolve import resolve_architecture, resolve_network
-from nas.objectives.objective import FIDELITY
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, FIDELITY, MACRO_AUROC
 from nas.records.files import read_json, write_json
 from nas.runs.folder import EXITS, FINISHED, RunFolder, source_card, supernet_checkpoint
 from nas.runs.front import FRONT_FILE, SearchFront, load_front
@@ -30,12 +30,19 @@ from search_spaces.timm_models import HUB, OTHER_NAMES
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData
 from supernets.family import family_of
+from supernets.label_metrics import mean_average_precision
 from supernets.supernet import Supernet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latency_tables.onnx_quantised import Precision
 
 PROOF_IMAGES = 16
+TESTED = ("test_accuracy", f"test_{AVERAGE_PRECISION}", f"test_{MACRO_AUROC}")
+"""What ``config.json`` repeats of what was found out on the test part."""
+SEVERAL_LABELS = {"problem_type": "multi_label_classification", "activation": "sigmoid"}
+"""What ``config.json`` says where images have several labels: the sigmoid of each logit is the label's probability."""
 
 
 class _Files(TypedDict):
@@ -91,8 +98,8 @@ def export_member(
     if front.source_model is not None:
         card["source_model"] = front.source_model
     verified = front.document.get("verified", {})
-    if verified.get("number") == member.number and "test_accuracy" in verified:
-        card["test_accuracy"] = verified["test_accuracy"]
+    if verified.get("number") == member.number:
+        card |= {name: verified[name] for name in TESTED if name in verified}
     seed = front.seed
     files: _Files = {
         "formats": parse_formats(formats),
@@ -178,7 +185,7 @@ def export_run(
 def _tested(finished: Path) -> dict[str, float]:
     """What a finished network is worth on the test part; nothing of other trainings."""
     verified = read_json(finished).get("verified", {}) if finished.exists() else {}
-    return {name: verified[name] for name in ("test_accuracy",) if name in verified}
+    return {name: verified[name] for name in TESTED if name in verified}
 
 
 def export_untrained(
@@ -238,6 +245,8 @@ def _export_trained(
         network = chosen_without_labels(supernet, images, architecture, seed, wanted).network
     elif wanted is not None:
         network = wanted.chosen(supernet, images, architecture, seed).network
+    if uses_labels and images.has_several_labels:
+        card = {**card, **SEVERAL_LABELS}
     request = ExportRequest(
         space=supernet.space,
         architecture=architecture,
@@ -287,7 +296,12 @@ def _measuring(
         from nas.exporting.formats.measured import Images, accuracy, measure_files
 
         part = f"search part of `{shown_place(images.source)}`"
-        figure, judge = ("accuracy", accuracy) if model is None else (FIDELITY, mean_cosine)
+        figure: str = FIDELITY
+        judge: Callable[[Tensor, Tensor], float] = mean_cosine
+        if model is None and images.has_several_labels:
+            figure, judge = AVERAGE_PRECISION, mean_average_precision
+        elif model is None:
+            figure, judge = ACCURACY, accuracy
         seen = (
             (family.prepare(x_BCHW, side), labels_B if model is None else model.network(x_BCHW).detach())
             for x_BCHW, labels_B in images.batches("search", BATCH_SIZE)

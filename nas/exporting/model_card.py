@@ -8,7 +8,7 @@ from typing import Any
 from nas.exporting.formats.checkpoint import choices_of
 from nas.exporting.formats.names import ONNX
 from nas.exporting.front_matter import front_matter
-from nas.report.words import worth_text
+from nas.report.words import figure_of, worth_text
 from nas.runs.settings import WITHOUT_LABELS
 
 UNTRAINED = """> [!WARNING]
@@ -56,6 +56,8 @@ def _table(config: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
         ("MACs", f"{config['macs'] / 1e6:.2f} M"),
         ("weights", "trained" if config["trained"] else "random"),
     ]
+    if config.get("activation") == "sigmoid":
+        rows.append(("outputs", "a logit for each label; its sigmoid is the probability that the image has that label"))
     if config.get("labels") == WITHOUT_LABELS:
         rows.append(("outputs", "the features of the whole model, as their main components; no classes"))
     for target, latency in config.get("latency", {}).items():
@@ -98,7 +100,7 @@ def _formats(formats: Mapping[str, Mapping[str, Any]]) -> str:
     judged = next((entry for entry in formats.values() if "part" in entry), None)
     part = ""
     if judged is not None:
-        part = f" {'Fidelity' if 'fidelity' in judged else 'Accuracy'}: on {judged['images']} images, {judged['part']}."
+        part = f" {figure_of(judged)}: on {judged['images']} images, {judged['part']}."
     text = f"Differences are shares of the range of the logits.{part} {' '.join(notes)}".strip()
     return "\n".join([*rows, "", text, ""])
 

@@ -23,6 +23,7 @@ from latency_tables.measure import measure_networks
 from latency_tables.onnx_quantised import CALIBRATION_IMAGES, Precision, processor_flags
 from latency_tables.repeats import QUICK
 from nas.errors import UsageError
+from nas.evaluation.accuracy import check_one_label
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.events import Progress, StageProgress, ignore
 from nas.exporting.export import load
@@ -124,6 +125,7 @@ def quantise_run(
         NasError: As `nas.exporting.members.export_run`.
     """
     images, seed = images_of_run(run, data)
+    check_one_label(images, "`nas quantise`")
     progress(StageProgress("export", 0, 1))
     export = export_run(run, pick, data=data)
     network: Any = load(export.folder)

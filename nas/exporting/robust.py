@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nas.errors import UsageError
+from nas.evaluation.accuracy import check_one_label
 from nas.evaluation.robustness import robustness
 from nas.exporting.formats.checkpoint import CONFIG
 from nas.exporting.formats.onnx_file import ONNX_FILE
@@ -46,6 +47,7 @@ def note_robustness(run: Path) -> dict[str, Any]:
         what = "its networks are not trained" if checkpoint is None else "nothing was exported"
         raise UsageError(f"`{run}`: {what}, so that there is nothing to judge", hint="export a trained network first")
     images = images_of(checkpoint, checkpoint_header(checkpoint), None)
+    check_one_label(images, "`--robust`")
     networks: dict[str, Callable[[Tensor], Any]] = {}
     if folder.original.exists():
         original, _ = load_supernet(folder.original)

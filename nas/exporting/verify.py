@@ -9,26 +9,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from latency_tables.measure import measure_network
 from latency_tables.predictor import Latency
 from latency_tables.repeats import Measurement
 from latency_tables.targets import LOCAL, load_target
-from nas.evaluation.accuracy import accuracy_of, judge
-from nas.evaluation.evaluators import BATCH_SIZE
+from nas.evaluation.accuracy import judge_part
 from nas.evaluation.fidelity import mean_cosine, outputs_of
 from nas.evaluation.judgement import Judgement
+from nas.evaluation.label_judgement import LabelJudgement
+from nas.evaluation.segmentation import Segmented, chosen_stride, maps_of, segmented, with_masks
 from nas.exporting.export import PROOF, Export
+from nas.exporting.formats.features import FEATURES
 from nas.exporting.formats.onnx_file import ONNX_FILE, OnnxFile
 from nas.exporting.formats.registry import format_names, get_format
 from nas.exporting.members import export_member
 from nas.networks.onnx import OnnxNetwork
-from nas.objectives.objective import ACCURACY, FIDELITY
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, FIDELITY, MEAN_IOU
 from nas.records.files import read_json, write_json
 from nas.runs.folder import RunFolder, original_checkpoint
 from nas.runs.front import FRONT_FILE, FrontMember, SearchFront
 from search_spaces import Architecture, SearchSpace, get_space
 from supernets.checkpoint import load_supernet
 from supernets.data.image_data import ImageData, Part
+from supernets.data.mask_folder import MaskedData
 from supernets.family import family_of
 from supernets.supernet import Supernet
 
@@ -58,10 +64,16 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
     """
     member = front.pick(pick)
     file = shipped_format(front.target)
-    export = export_member(front, pick, formats=[] if file is ONNX_FILE else [file.name])
+    wanted = [] if file is ONNX_FILE else [file.name]
+    export = export_member(front, pick, formats=[*wanted, FEATURES.name] if front.objective == MEAN_IOU else wanted)
     path = export.folder / file.file
     space = get_space(member.architecture.space)
-    if front.objective == FIDELITY:
+    if front.objective == MEAN_IOU:
+        judged = {
+            f"search_{MEAN_IOU}": member.objectives[MEAN_IOU],
+            **onnx_segmented(export, with_masks(images), space, member.architecture).to_dict("test"),
+        }
+    elif front.objective == FIDELITY:
         original, _ = load_supernet(original_checkpoint(front.run))
         judged = {
             "search_fidelity": member.objectives[FIDELITY],
@@ -69,7 +81,7 @@ def export_and_verify(front: SearchFront, images: ImageData, pick: str = "knee")
         }
     else:
         judged = {
-            "search_accuracy": _search_accuracy(front, member, export, images),
+            **_on_search_part(front, member, export, images),
             **facts_on_tests(path, images, space, member.architecture),
         }
     facts = {
@@ -87,12 +99,13 @@ def shipped_format(target: str) -> OnnxFile:
     return form if isinstance(form, OnnxFile) else ONNX_FILE
 
 
-def _search_accuracy(front: SearchFront, member: FrontMember, export: Export, images: ImageData) -> float:
+def _on_search_part(front: SearchFront, member: FrontMember, export: Export, images: ImageData) -> dict[str, float]:
     """Accuracy of what was exported on the search part; that is not what was judged where it is made up for anew."""
-    if front.document.get("model", {}).get("compensation") is None and front.objective == ACCURACY:
-        return member.objectives[ACCURACY]
-    space = get_space(member.architecture.space)
-    return onnx_accuracy(export.onnx, images, space, member.architecture, "search").accuracy
+    is_as_judged = front.document.get("model", {}).get("compensation") is None
+    if is_as_judged and front.objective in (ACCURACY, AVERAGE_PRECISION):
+        return {f"search_{front.objective}": member.objectives[front.objective]}
+    judged = onnx_accuracy(export.onnx, images, get_space(member.architecture.space), member.architecture, "search")
+    return {f"search_{judged.name}": judged.value}
 
 
 def note_verified(
@@ -117,10 +130,15 @@ def note_verified(
     member = front.pick(pick)
     verified: dict[str, Any] = {"number": member.number, "pick": pick, **facts}
     kept = RunFolder(front.run).original
-    if kept.exists() and front.objective != FIDELITY:
+    if kept.exists() and front.objective == MEAN_IOU:
+        original, _ = load_supernet(kept)
+        maps = maps_of(original.network.eval(), lambda x_BCHW: x_BCHW, images.image_side)
+        verified[f"original_test_{MEAN_IOU}"] = segmented(maps, with_masks(images), "test").value
+    elif kept.exists() and front.objective != FIDELITY:
         original, _ = load_supernet(kept)
         whole = original.extract(original.space.largest)
-        verified["original_test_accuracy"] = accuracy_of(whole, images, "test", "cpu")
+        judged = judge_part(whole, images, "test")
+        verified[f"original_test_{judged.name}"] = judged.value
     if front.target.partition("@")[0] == LOCAL:
         statistic = load_target(front.target).provenance.protocol.get("statistic")
         measurement = measure_network(onnx, statistic="p5" if statistic == "p5" else "median")
@@ -133,19 +151,18 @@ def note_verified(
 
 
 def facts_on_tests(path: Path, images: ImageData, space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
-    """What an ONNX file is worth on the test part, as `Judgement.to_dict` says it."""
+    """What an ONNX file is worth on the test part, as `Judgement.to_dict` or `LabelJudgement.to_dict` says it."""
     judged = onnx_accuracy(path, images, space, architecture)
     return judged.to_dict("test", images.class_counts("train").tolist())
 
 
 def onnx_accuracy(
     path: Path, images: ImageData, space: SearchSpace, architecture: Architecture, part: Part = "test"
-) -> Judgement:
-    """How often an ONNX file is right on a part of the images."""
+) -> Judgement | LabelJudgement:
+    """How often an ONNX file is right on a part of the images, or how well it tells several labels."""
     network, family = OnnxNetwork(path), family_of(space)
     side = space.input_shape(dict(architecture.settings))[-1]
-    batches = images.batches(part, BATCH_SIZE)
-    return judge(lambda x_BCHW: network(family.prepare(x_BCHW, side)), batches, images.class_names)
+    return judge_part(lambda x_BCHW: network(family.prepare(x_BCHW, side)), images, part)
 
 
 def onnx_fidelity(
@@ -163,6 +180,19 @@ def _placement(onnx: Path) -> str | None:
     """Where an exported file has its integers; None for files without."""
     files = read_json(onnx.with_name(PROOF))["formats"].values()
     return next((entry.get("placement") for entry in files if entry.get("file") == onnx.name), None)
+
+
+def onnx_segmented(export: Export, data: MaskedData, space: SearchSpace, architecture: Architecture) -> Segmented:
+    """What a linear probe of the patches finds on the test part, of the maps that the exported file gives."""
+    network, family = OnnxNetwork(export.folder / FEATURES.file), family_of(space)
+    side = space.input_shape(dict(architecture.settings))[-1]
+    found = export.proof["formats"][FEATURES.name]["maps"]
+    name = found[chosen_stride([entry["stride"] for entry in found])]["name"]
+
+    def maps(x_BCHW: Tensor) -> Tensor:
+        return torch.as_tensor(network.outputs(family.prepare(x_BCHW, side), [name])[0])
+
+    return segmented(maps, data, "test")
 
 
 def compare_latency(

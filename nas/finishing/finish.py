@@ -20,7 +20,7 @@ from nas.finishing.result import FinishResult
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
 from nas.finishing.teacher import ITSELF, NONE, make_teacher
-from nas.objectives.objective import ACCURACY
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, MACRO_AUROC
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, EXITS, check_same, recorded_settings, supernet_checkpoint
 from nas.runs.places import check_images
@@ -108,6 +108,8 @@ class _Finish:
         self.wanted = plan.wanted
         self.fewer: FewerBits | None = None
         self.reached = INHERITED  # the stage whose weights are the best so far
+        several = plan.images.has_several_labels
+        self.figures = (AVERAGE_PRECISION, MACRO_AUROC) if several else (ACCURACY, BALANCED)
         self.balanced: dict[str, float] = {}
 
     def __call__(self) -> FinishResult:
@@ -264,7 +266,8 @@ class _Finish:
         """Save and export what was found."""
         plan, accuracy = self.plan, self.accuracy
         checkpoint = self._save(run, network, outcome.checkpoint)
-        run.update_settings({"card": {**run.settings["card"], "objectives": {"accuracy": accuracy["averaged"]}}})
+        objectives = {self.figures[0]: accuracy["averaged"]}
+        run.update_settings({"card": {**run.settings["card"], "objectives": objectives}})
         exits = None if plan.exits is None else self._add_exits(run, network, plan.exits)
         self.progress(StageStarted("export"))
         verified = self._verify(run, network) | ({} if exits is None else {"exits": exits})
@@ -279,6 +282,7 @@ class _Finish:
             steps=outcome.steps,
             epochs=outcome.epochs,
             seconds=outcome.seconds,
+            figures=self.figures,
         )
 
     def _train(
@@ -316,14 +320,16 @@ class _Finish:
     def _judge(self, network: Supernet, stage: str | None = None, wanted: Wanted | None = None) -> float:
         """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked.
 
-        That of a stage is kept. Where classes are weighted, balanced accuracy is what counts.
+        That of a stage is kept. Where classes are weighted, balanced accuracy is what counts; where images have several
+        labels, mean average precision.
         """
-        seed = self.plan.training.seed
+        seed, (figure, beside) = self.plan.training.seed, self.figures
         evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
         found = evaluator.evaluate(alone(network.space), self.plan.training.seed)
+        values = {**found.scores, evaluator.name: found.objective}
         if stage is not None:
-            self.accuracy[stage], self.balanced[stage] = found.scores[ACCURACY], found.objective
-        return found.scores[ACCURACY] if self.plan.training.class_weights == "none" else found.objective
+            self.accuracy[stage], self.balanced[stage] = values[figure], values[beside]
+        return values[figure] if self.plan.training.class_weights == "none" else values[beside]
 
     def _other_runs(self, network: Supernet) -> Iterator[Ingredient]:
         """The weights of other runs, as ingredients."""
@@ -395,6 +401,8 @@ class _Finish:
         return {
             "export": str(export.folder.relative_to(run.path)),
             **facts_on_tests(export.folder / form.file, plan.images, plan.space, architecture),
-            "torch_test_accuracy": accuracy_of(lambda x: network(x, architecture), plan.images, "test", self.device),
+            f"torch_test_{self.figures[0]}": accuracy_of(
+                lambda x: network(x, architecture), plan.images, "test", self.device
+            ),
             "proof": {name: value for name, value in export.proof.items() if name != "formats"},
         }

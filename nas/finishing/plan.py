@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
+from nas.evaluation.accuracy import check_one_label
 from nas.evaluation.evaluators import FP32
 from nas.finishing.exit_choice import check_risk
 from nas.finishing.exits import ExitRequest
@@ -142,8 +143,10 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     Raises:
         As `nas.finish`.
     """
+    from supernets.data.mask_folder import refuse_masks
     from supernets.data.sources import load_data
     from supernets.training.settings import CHANGEABLE, TrainingSettings
+    from supernets.training.trainer import check_suits_several_labels
 
     options = checked_options(given.get("options", {}))
     given = _with_network(given)
@@ -170,6 +173,7 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     base = get_space(source.architecture.space) if inherited is None else inherited.supernet.space
     side = settings.image_size or base.image_side
     images = load_data(settings.data, side, augmentation=training.augmentation, hflip=training.hflip)
+    refuse_masks(images)
     if inherited is not None and not inherited.is_imported:
         images.check({**inherited.metadata["data"], "image_side": side})
     inherited_space = _trained_form(base.name, source.architecture, images, training, side)
@@ -177,7 +181,12 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     if settings.relu:
         changed = in_relu(source.architecture)
         space = _trained_form(changed.space, changed, images, training, side)
+    if images.has_several_labels:
+        check_suits_several_labels(training, images.source)
+        if settings.quantise is not None:
+            check_one_label(images, "`quantise`")
     if exits is not None:
+        check_one_label(images, "early exits")
         check_risk(exits.risk, images.splits["search"])
     soup = {run: _other_run(run, source.architecture, images) for run in settings.soup}
     return FinishPlan(settings, source, inherited, images, training, space, inherited_space, exits, soup)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, MACRO_AUROC
 from search_spaces import Architecture
 
-PLAIN_FIELDS = ("accuracy", "balanced_accuracy", "verified", "steps", "epochs", "seconds")
+PLAIN_FIELDS = ("verified", "steps", "epochs", "seconds")
 """Fields of a result that stand in JSON as they are."""
 
 
@@ -27,6 +28,8 @@ class FinishResult:
             first; and in fewer bits ``fp32``, and the stages that were tried before training.
         balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
             Where classes are weighted, it chooses what is averaged.
+        figures: What these two are called in ``finish.json`` and ``verified``: where images have several labels,
+            ``mean_average_precision`` and ``macro_auroc`` take their place.
         averaged: The checkpoints that were averaged.
         verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
             looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``; and ``exits`` where
@@ -46,12 +49,16 @@ class FinishResult:
     steps: int
     epochs: float
     seconds: float
+    figures: tuple[str, str] = (ACCURACY, BALANCED)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``finish.json`` holds."""
+        found = asdict(self)
+        accuracy, balanced, figures = (found.pop(name) for name in ("accuracy", "balanced_accuracy", "figures"))
         return {
             "schema": 1,
-            **asdict(self),
+            **dict(zip(figures, (accuracy, balanced), strict=True)),
+            **found,
             "run": str(self.run),
             "checkpoint": str(self.checkpoint.relative_to(self.run)),
             "architecture": self.architecture.to_dict(),
@@ -62,7 +69,12 @@ class FinishResult:
     def from_dict(cls, document: Mapping[str, Any]) -> FinishResult:
         """Read what `to_dict` wrote."""
         run = Path(document["run"])
+        figures = (ACCURACY, BALANCED) if ACCURACY in document else (AVERAGE_PRECISION, MACRO_AUROC)
+        accuracy, balanced = (document[name] for name in figures)
         return cls(
+            accuracy=accuracy,
+            balanced_accuracy=balanced,
+            figures=figures,
             run=run,
             checkpoint=run / document["checkpoint"],
             architecture=Architecture.from_dict(document["architecture"]),

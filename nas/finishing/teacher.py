@@ -92,7 +92,7 @@ def make_teacher(
         supernet, _ = load_supernet(source.original)
     if supernet is not None:
         network = _largest(supernet, images, training.seed)
-        return NetworkTeacher(network.to(device), training.temperature, precision)
+        return NetworkTeacher(network.to(device), training.temperature, precision, images.has_several_labels)
     return make_teacher(training, images, device)
 
 

@@ -15,7 +15,7 @@ from latency_tables.predictor import LatencyPredictor
 from latency_tables.targets import load_target, provenance_line
 from latency_tables.trace import trace
 from nas.errors import InfeasibleError, NasError, UsageError
-from nas.evaluation.accuracy import judge
+from nas.evaluation.accuracy import check_one_label, judge
 from nas.evaluation.evaluators import BATCH_SIZE
 from nas.events import Progress, StageProgress, ignore
 from nas.exporting.export import ProofError
@@ -88,7 +88,8 @@ def scale_inputs(
         raise NasError(f"`{folder}` exists and holds no scales", hint="choose another `--output`")
     predictor = LatencyPredictor(load_target(target))
     network, checkpoint, metadata = _trained(run)
-    images_of(checkpoint, metadata, data, is_quiet=True)  # that they are those of the run
+    # That they are those of the run, and are of classes.
+    check_one_label(images_of(checkpoint, metadata, data, is_quiet=True), "`--along scales`")
     rows, networks, images = [], [], []
     for scales in SCALES:
         entry, scaled = _costs(network, scales, predictor, limit)

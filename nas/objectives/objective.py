@@ -21,6 +21,10 @@ from nas.records.network import LATENCY, NetworkRecord, latency_name, target_of
 from nas.records.trial import State, Trial
 
 ACCURACY, BALANCED, FIDELITY = "accuracy", "balanced_accuracy", "fidelity"
+AVERAGE_PRECISION, MACRO_AUROC = "mean_average_precision", "macro_auroc"
+"""What takes the place of accuracy and balanced accuracy where images have several labels."""
+MEAN_IOU = "mean_iou"
+"""Mean intersection over union, where masks say the class of each pixel."""
 PREDICTED_ACCURACY = "predicted_accuracy"
 """Of a network whose accuracy is not known, from those that are."""
 

@@ -16,6 +16,10 @@ WARN_DIFFERENCE = 0.10
 """Relative difference between measured and predicted latency above which the page warns."""
 
 
+_APART = ("latency", "number", "test_by_class", "test_by_label")
+"""What the page does not list among other facts of the winner."""
+
+
 def checks_section(run: ReportData) -> str:
     """Training, and what was verified of the winner; empty where neither happened."""
     training, verified = run.section("training"), run.section("verified")
@@ -26,9 +30,10 @@ def checks_section(run: ReportData) -> str:
         facts = {name: entry for name, entry in training.items() if name not in ("schema", "run")}
         parts += ["<h3>Training</h3>", markup.pairs(flat_facts(facts))]
     if verified:
-        rest = {name: entry for name, entry in verified.items() if name not in ("latency", "number", "test_by_class")}
+        rest = {name: entry for name, entry in verified.items() if name not in _APART}
         parts += ["<h3>Verification</h3>", _latency_check(run), markup.pairs(flat_facts(rest)) if rest else ""]
         parts += [_by_class(verified.get("test_by_class"), bool(verified.get("test_is_uneven")))]
+        parts += [_by_label(verified.get("test_by_label"))]
     return markup.section("Training and verification", *parts)
 
 
@@ -52,6 +57,25 @@ def _by_class(by_class: object, is_uneven: bool) -> str:
     )
     note = markup.paragraph(uneven, "note") if is_uneven else ""
     return note + markup.folded("Accuracy by class, on the test part", table)
+
+
+def _by_label(by_label: object) -> str:
+    """What the file is worth on the test part label by label, the lowest average precision first."""
+    entries = by_label.items() if isinstance(by_label, Mapping) else ()
+    columns = {"average_precision": "average precision", "prior": "prior", "auroc": "AUROC"}
+    known = [
+        [name, *(facts[key] if _is_number(facts.get(key)) else math.nan for key in columns)]
+        for name, facts in entries
+        if isinstance(facts, Mapping)
+    ]
+    if not known:
+        return ""
+    rows = [
+        Row((name, *(MISSING if math.isnan(each) else f"{each:.2%}" for each in found)))
+        for name, *found in sorted(known, key=lambda row: -math.inf if math.isnan(row[1]) else row[1])
+    ]
+    table = markup.table([Column("label"), *(Column(title, True) for title in columns.values())], rows)
+    return markup.folded("Average precision by label, on the test part", table)
 
 
 def robustness_section(run: ReportData) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from latency_tables.predictor import Latency
 from nas.errors import UsageError
-from nas.objectives.objective import lead_of
+from nas.objectives.objective import AVERAGE_PRECISION, MACRO_AUROC, MEAN_IOU, lead_of
 from nas.objectives.pareto import Costs, dominated_by
 from nas.records.files import write_text
 from nas.report import markup
@@ -42,6 +42,13 @@ _VERIFIED = {
     "test_balanced_accuracy": "balanced accuracy of the file, on the test part",
     "test_fidelity": "fidelity of the file, on the test part",
     "original_test_accuracy": "accuracy of the original model, on the test part",
+    f"search_{MEAN_IOU}": "mean IoU of what ships, on the search part",
+    f"test_{MEAN_IOU}": "mean IoU of the file's patches, on the test part",
+    f"original_test_{MEAN_IOU}": "mean IoU of the original model's patches, on the test part",
+    f"search_{AVERAGE_PRECISION}": "mean average precision of what ships, on the search part",
+    f"test_{AVERAGE_PRECISION}": "mean average precision of the file, on the test part",
+    f"test_{MACRO_AUROC}": "macro AUROC of the file, on the test part",
+    f"original_test_{AVERAGE_PRECISION}": "mean average precision of the original model, on the test part",
 }
 """What was found out about what ships, by name in ``front.json``."""
 Pair = tuple[ReportData, ReportData]

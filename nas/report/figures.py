@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latency_tables.predictor import Latency
-from nas.objectives.objective import ACCURACY, lead_of
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, lead_of
 from nas.objectives.pareto import knee
 from nas.records.trial import Trial
 from nas.report.reading import (
@@ -98,8 +98,8 @@ def draw_front(front: SearchFront, trials: Sequence[Trial]) -> plotly.graph_obje
     if measured is not None and verified is not None:
         figure.add_trace(_measured(verified, measured, front))
     original = original_point(front)
-    if original is not None and name == ACCURACY:
-        figure.add_trace(_original(*original))
+    if original is not None and name in (ACCURACY, AVERAGE_PRECISION):
+        figure.add_trace(_original(*original, name))
     better = "higher" if lead.is_maximised else "lower"
     style(
         figure, f"predicted latency on {target} (ms)", f"{axis_label(name)}, {better} is better", percent=is_share(name)
@@ -262,25 +262,26 @@ def _front_trace(members: Sequence[FrontMember], front: SearchFront, role: str =
 def _measured(member: FrontMember, record: Latency, front: SearchFront, role: str = "measured") -> Any:
     trace = _marker([member], [record.ms], front, role, "measured on the device", "diamond", 13)
     trace.error_x = whiskers([record], role)
-    shipped = verified_share(front, "search_accuracy")
-    if shipped is not None and lead_of(front.objectives).name == ACCURACY:
+    lead = lead_of(front.objectives).name
+    shipped = verified_share(front, f"search_{lead}")
+    if shipped is not None and lead in (ACCURACY, AVERAGE_PRECISION):
         trace.y, trace.name = [shipped], "what ships, measured on the device"
     trace.hovertext = [f"<b>measured {interval(record)}</b><br>{_hover(member, front, choices=True)}"]
     return trace
 
 
-def _original(record: Latency, accuracy: float) -> Any:
+def _original(record: Latency, worth: float, name: str) -> Any:
     import plotly.graph_objects as graph_objects
 
     return graph_objects.Scatter(
         x=[record.ms],
-        y=[accuracy],
+        y=[worth],
         mode="markers",
         name="the whole model",
         marker={"color": COLOURS["original"], "size": 12, "symbol": "square"},
         meta={"role": "original"},
         error_x=whiskers([record], "original"),
-        hovertext=[f"<b>the whole model: accuracy {accuracy:.2%}</b><br>predicted {interval(record)}"],
+        hovertext=[f"<b>the whole model: {words(name)} {worth:.2%}</b><br>predicted {interval(record)}"],
         hoverinfo="text",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from nas.objectives.objective import FIDELITY, lead_of
+from nas.objectives.objective import AVERAGE_PRECISION, FIDELITY, MEAN_IOU, lead_of
 from nas.report import markup
 from nas.report.reading import ReportData
 from nas.report.words import words
@@ -14,7 +14,9 @@ from nas.runs.front import SearchFront
 def is_untrained(front: SearchFront) -> bool:
     """Whether networks were ranked by something else than what they are worth on images."""
     lead = lead_of(front.objectives)
-    return "accuracy" not in lead.name and lead.name != FIDELITY and lead.is_maximised
+    return (
+        "accuracy" not in lead.name and lead.name not in (FIDELITY, AVERAGE_PRECISION, MEAN_IOU) and lead.is_maximised
+    )
 
 
 def ranked_by(front: SearchFront) -> str:

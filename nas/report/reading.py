@@ -11,7 +11,7 @@ from typing import Any
 
 from latency_tables.predictor import Latency
 from nas.errors import RunError
-from nas.objectives.objective import ACCURACY, Objective, lead_of
+from nas.objectives.objective import Objective, lead_of
 from nas.records.files import read_json
 from nas.records.network import read_latency
 from nas.records.trial import State, Trial, parse_trial
@@ -89,13 +89,13 @@ def measured_latency(front: SearchFront) -> Latency | None:
 
 
 def original_point(front: SearchFront) -> tuple[Latency, float] | None:
-    """Predicted latency on the target and accuracy of the model that networks were cut out of; None without one.
+    """Predicted latency on the target and worth of the model that networks were cut out of; None without one.
 
     Raises:
         RunError: What stands there is no latency.
     """
-    latency, accuracy = _latency_in(front, "model"), _share_in(front, "model", ACCURACY)
-    return None if latency is None or accuracy is None else (latency, accuracy)
+    latency, worth = _latency_in(front, "model"), _share_in(front, "model", lead_of(front.objectives).name)
+    return None if latency is None or worth is None else (latency, worth)
 
 
 def _latency_in(front: SearchFront, section: str) -> Latency | None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 
 from latency_tables.predictor import Latency
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, MEAN_IOU
 from nas.records.network import SIZES
 from nas.records.trial import State
 from nas.report import markup
@@ -80,9 +81,10 @@ def recommendation(run: ReportData) -> str:
         ("parameters", count(pick.params), ""),
         ("MACs", count(pick.macs), "per image"),
     ]
-    tested = verified_share(front, "test_accuracy")
-    if tested is not None:
-        entries.append(("test accuracy", value(tested, "accuracy"), "of the file that ships"))
+    for figure in (ACCURACY, AVERAGE_PRECISION, MEAN_IOU):
+        tested = verified_share(front, f"test_{figure}")
+        if tested is not None:
+            entries.append((f"test {words(figure)}", value(tested, figure), "of the file that ships"))
     reason = (
         "The only network of the front."
         if len(members_of(front)) == 1

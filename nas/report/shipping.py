@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from nas.errors import RunError
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION
 from nas.report import markup
 from nas.report.markup import Column, Row
 from nas.report.reading import ReportData
-from nas.report.words import MISSING, count, milliseconds, worth_text
+from nas.report.words import MISSING, count, figure_of, milliseconds, words, worth_text
 from search_spaces.json_file import check_fields
 
 _COLUMNS = [
@@ -40,6 +41,7 @@ class _Model(TypedDict, total=False):
     params: int
     macs: int
     accuracy: float | None
+    mean_average_precision: float
     knn: float | None
     probe: float | None
     latency: dict[str, dict[str, Any]]
@@ -49,6 +51,7 @@ class _Model(TypedDict, total=False):
 class _File(TypedDict, total=False):
     bytes: int
     accuracy: float
+    mean_average_precision: float
     fidelity: float
     difference: float
     latency: dict[str, Any] | None
@@ -85,8 +88,7 @@ def _shipping(run: ReportData) -> str:
         notes += [f"{name}: {facts['not_measured']}." for name, facts in files.items() if "not_measured" in facts]
         judged = next((facts for facts in files.values() if "part" in facts), None)
         if judged is not None:
-            figure = "Fidelity" if "fidelity" in judged else "Accuracy"
-            notes.append(f"{figure}: on {judged['images']} images, {judged['part']}.")
+            notes.append(f"{figure_of(judged)}: on {judged['images']} images, {judged['part']}.")
         title = f"Files of the network `{pick}`, trial {entry.get('number', MISSING)}"
         parts += [f"<h3>{markup.escape(title)}</h3>", markup.table(_COLUMNS, rows)]
         parts += [markup.paragraph(" ".join(notes), "note")] if notes else []
@@ -94,7 +96,8 @@ def _shipping(run: ReportData) -> str:
 
 
 def _original(model: Mapping[str, Any]) -> str:
-    accuracy = model.get("accuracy")
+    figure = AVERAGE_PRECISION if AVERAGE_PRECISION in model else ACCURACY
+    accuracy = model.get(figure)
     facts = {
         "original model": str(model.get("name", MISSING)),
         "weights": str(model.get("weights", MISSING)),
@@ -103,7 +106,7 @@ def _original(model: Mapping[str, Any]) -> str:
         "MACs": count(model["macs"]) if "macs" in model else MISSING,
         "classifier": _HEADS.get(str(model.get("head")), MISSING),
         **{title: f"{model[name]:.2%}" for name, title in _WORTH.items() if model.get(name) is not None},
-        "accuracy on the search part": f"{accuracy:.2%}" if accuracy is not None else MISSING,
+        f"{words(figure)} on the search part": f"{accuracy:.2%}" if accuracy is not None else MISSING,
         "taught the networks inside it": "yes" if model.get("teaches") else "no",
     }
     for target, latency in model.get("latency", {}).items():

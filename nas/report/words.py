@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from latency_tables.predictor import Latency
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, FIDELITY, MEAN_IOU
 from nas.objectives.quantities import find_quantity
 
 MISSING = "—"
@@ -45,14 +46,21 @@ def interval(record: Latency) -> str:
 
 def is_share(name: str) -> bool:
     """Whether an objective is a share of images, to be written in per cent."""
-    return "accuracy" in name
+    return any(words(share) in words(name) for share in (ACCURACY, AVERAGE_PRECISION, MEAN_IOU))
 
 
 def worth_text(facts: Mapping[str, Any]) -> str:
-    """What a file of a network is worth on images, accuracy or fidelity; empty where that was not measured."""
+    """What a file of a network is worth on images, as `figure_of` calls it; empty where that was not measured."""
     if "accuracy" in facts:
         return f"{facts['accuracy']:.2%}"
+    if AVERAGE_PRECISION in facts:
+        return f"{facts[AVERAGE_PRECISION]:.2%}"
     return f"fidelity {facts['fidelity']:.3f}" if "fidelity" in facts else ""
+
+
+def figure_of(facts: Mapping[str, Any]) -> str:
+    """What the worth of a file is: accuracy, mean average precision or fidelity, with a capital."""
+    return next((words(name).capitalize() for name in (FIDELITY, AVERAGE_PRECISION) if name in facts), "Accuracy")
 
 
 def value(number: float | None, name: str) -> str:

@@ -11,14 +11,25 @@ from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import NONE, PREFIX
 from nas.executors.factory import EXECUTORS
 from nas.executors.successive_halving import FIDELITIES, RUNGS
-from nas.objectives.objective import ACCURACY, BALANCED, FIDELITY, Objective, evaluated_name, parse_names
+from nas.objectives.objective import (
+    ACCURACY,
+    AVERAGE_PRECISION,
+    BALANCED,
+    FIDELITY,
+    MEAN_IOU,
+    Objective,
+    evaluated_name,
+    parse_names,
+)
 from nas.objectives.quantities import find_quantity, limit_name, quantity_names
 from nas.records.network import target_of
 from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
 from nas.searching.settings import DEFAULT_FOCUS, DEFAULT_WINDOW, FP32, INT8, SUPERNET, WINNER, SearchSettings
-from nas.training.pretrained import RANDOM, check_model
+from nas.training.pretrained import RANDOM, check_model, space_of
 from search_spaces import SearchSpace, UnknownNameError
+from search_spaces.timm_models import PREFIX as TIMM
+from search_spaces.timm_models import TimmReference
 
 if TYPE_CHECKING:
     from nas.objectives.bounds import Device
@@ -146,6 +157,8 @@ def _target_in(target: str, precision: str) -> str:
 
 def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
     """Without labels nothing is trained, and networks are ranked by fidelity to a model."""
+    if MEAN_IOU in (chosen.get("objectives") or ()):
+        chosen = _on_masks(chosen)
     labels = chosen.get("labels", SearchSettings.labels)
     if labels not in (SearchSettings.labels, WITHOUT_LABELS):
         raise UsageError(f"`labels` is {labels!r}, expected {SearchSettings.labels!r} or {WITHOUT_LABELS!r}")
@@ -168,6 +181,18 @@ def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+def _on_masks(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Patches are judged in place of labels of whole images; none are merged, so that they stay on their grid."""
+    if "model" not in chosen:
+        raise UsageError(
+            f"objective `{MEAN_IOU}` judges patches of networks inside a trained model, and there is no `model`",
+            hint="add `--model NAME`, a vision transformer of timm",
+        )
+    reference = TimmReference.parse(chosen["model"].removeprefix(f"{TIMM}:"))
+    model = replace(reference, merges=False).text
+    return {**chosen, "labels": WITHOUT_LABELS, "model": model, "space": space_of(model)}
+
+
 def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     """Check what is to be optimised against what is to be evaluated; a score that is named there is the score."""
     if chosen.get("objectives") is None:
@@ -175,12 +200,12 @@ def _with_objectives(chosen: dict[str, Any]) -> dict[str, Any]:
     names = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
     is_trained = bool(_ACCURATE & set(chosen))
     evaluated, leading = evaluated_name(names), FIDELITY if chosen.get("labels") == WITHOUT_LABELS else ACCURACY
-    by_labels = (ACCURACY,) if "accuracies" in chosen else (ACCURACY, BALANCED)
-    if evaluated is not None and evaluated not in (*by_labels, FIDELITY) and find_quantity(evaluated) is None:
+    by_labels = (ACCURACY,) if "accuracies" in chosen else (ACCURACY, BALANCED, AVERAGE_PRECISION)
+    if evaluated is not None and evaluated not in (*by_labels, FIDELITY, MEAN_IOU) and find_quantity(evaluated) is None:
         scores = [*score_names(), *(name.replace("-", "_") for name in score_names())]
         if evaluated not in scores:
-            raise UnknownNameError("objective", evaluated, [*by_labels, FIDELITY, *scores, *quantity_names()])
-    if is_trained and evaluated not in (by_labels if leading == ACCURACY else (leading,)):
+            raise UnknownNameError("objective", evaluated, [*by_labels, FIDELITY, MEAN_IOU, *scores, *quantity_names()])
+    if is_trained and evaluated not in (by_labels if leading == ACCURACY else (leading, MEAN_IOU)):
         raise UsageError(
             f"objectives: found {', '.join(f'`{name}`' for name in names)}, expected `{leading}` among them, since"
             f" networks with {_what_is_known(chosen)} are ranked by it"

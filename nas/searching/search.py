@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas.controllers import get_controller
 from nas.errors import NasError, UsageError
+from nas.evaluation.accuracy import check_one_label
 from nas.evaluation.accuracy_table import AccuracyTable
 from nas.evaluation.compensation import Compensation
 from nas.evaluation.evaluators import AsvitEvaluator, Evaluator, ScoreEvaluator, untrained_evaluator
 from nas.evaluation.fidelity import trained_evaluator
+from nas.evaluation.segmentation import with_masks
 from nas.events import Progress, StageClock, StageStarted, TrainingCutShort
 from nas.executors.successive_halving import FIDELITIES
 from nas.latency.device import load_device
 from nas.latency.evidence import expected_seconds
 from nas.objectives.bounds import Bounds
-from nas.objectives.objective import Objective, make_objectives
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, MEAN_IOU, Objective, make_objectives
 from nas.objectives.quantities import Quantity
 from nas.records.files import write_json
 from nas.records.trial import State
@@ -232,13 +234,18 @@ class _Search:
             else:
                 images = load_data(settings.data, side)
         if images is not None:
+            _check_labels(settings, images)
             classes = images.classes if own is None else own.supernet.space.classes
         space, table = get_space(settings.space, classes=classes), None
         if settings.accuracies is not None:
             table = AccuracyTable.read(Path(settings.accuracies), space, settings.interpolate)
             space = table.space
-        if training is not None:
+        if training is not None and images is not None:
             check_training(training, space)
+            if images.has_several_labels:
+                from supernets.training.trainer import check_suits_several_labels
+
+                check_suits_several_labels(training, images.source)
         untrained = None if settings.score is None else untrained_evaluator(space, settings.score, settings.workers)
         if expected_seconds(settings.targets, space):
             self.progress(StageStarted(MEASURING))
@@ -326,7 +333,7 @@ class _Search:
         start = None
         if question.own is not None:
             training = replace(training, precision=question.own.precision(settings.options))
-            start = question.own.start(training)
+            start = question.own.start(training, images.has_several_labels)
         trained, supernet = train_in_run(
             run, settings.space, images, training, self.settings.device, self.progress, start=start
         )
@@ -395,3 +402,20 @@ class _Search:
                 )
         write_json(run.path / "front.json", document)
         return SearchResult(run.path, document, is_interrupted)
+
+
+def _check_labels(settings: SearchSettings, images: ImageData) -> None:
+    """Make sure that images have the labels that an objective which was named is about."""
+    if MEAN_IOU in settings.objective_names:
+        with_masks(images)
+    elif settings.uses_labels:
+        from supernets.data.mask_folder import refuse_masks
+
+        refuse_masks(images)
+    if BALANCED in settings.objective_names:
+        check_one_label(images, f"objective `{BALANCED}`")
+    if AVERAGE_PRECISION in settings.objective_names and not images.has_several_labels:
+        raise UsageError(
+            f"objective `{AVERAGE_PRECISION}`: images of `{images.source}` have one class each, not several labels",
+            hint=f"name `{ACCURACY}` instead",
+        )

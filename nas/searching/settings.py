@@ -63,7 +63,8 @@ class SearchSettings(RunSettings, Question):
     objectives: Annotated[
         list[str] | None,
         Setting(
-            "What to optimise, with commas: accuracy, fidelity (without labels) or a score, which are maximised;"
+            "What to optimise, with commas: accuracy (mean_average_precision where images have several labels),"
+            " fidelity (without labels), mean_iou (images with masks) or a score, which are maximised;"
             " latency:DEVICE, params, macs,"
             " peak-memory and other quantities, which are minimised. Nothing is evaluated where the first kind is"
             " missing.",
@@ -325,10 +326,10 @@ class SearchSettings(RunSettings, Question):
     @property
     def judged_by(self) -> str:
         """What networks with trained weights are ranked by."""
-        from nas.objectives.objective import ACCURACY, BALANCED, FIDELITY
+        from nas.objectives.objective import ACCURACY, BALANCED, FIDELITY, MEAN_IOU
 
         if not self.uses_labels:
-            return FIDELITY
+            return MEAN_IOU if MEAN_IOU in (self.objectives or ()) else FIDELITY
         return BALANCED if BALANCED in (self.objectives or ()) else ACCURACY
 
     @property

@@ -59,7 +59,7 @@ def ship_winner(
     export = folder / facts.pop("export")
     facts |= {
         "export": str(export.relative_to(result.run)),
-        "search_accuracy": finished.accuracy["averaged"],
+        f"search_{finished.figures[0]}": finished.accuracy["averaged"],
         "finished": dict(finished.accuracy),
         "epochs": finished.epochs,
     }

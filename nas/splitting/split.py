@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from latency_tables.runtimes.onnx_file import INPUT_NAME, OPSET, OUTPUT_NAME, quiet_exporters
 from nas.errors import NasError, UsageError
-from nas.evaluation.accuracy import accuracy_of, judge
+from nas.evaluation.accuracy import accuracy_of, check_one_label, judge
 from nas.evaluation.compensation import SEQUENTIAL, Compensation
 from nas.evaluation.evaluators import BATCH_SIZE, calibration_batches
 from nas.events import Progress, StageProgress, StageStarted, ignore
@@ -136,6 +136,7 @@ class _Splitting:
             )
         self.supernet, metadata = load_supernet(checkpoint)
         self.images: ImageData = images_of(checkpoint, metadata, settings.data)
+        check_one_label(self.images, "`nas split`")
         if len(members) > self.images.classes:
             raise UsageError(
                 f"{len(members)} devices and {self.images.classes} classes, expected a class for every device",

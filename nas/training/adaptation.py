@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nas.evaluation.accuracy import accuracy_of, guessed
 from nas.evaluation.classifier import MOST_IMAGES, fit_to_images
 from nas.evaluation.evaluators import calibration_batches
+from nas.evaluation.segmentation import MOST_LEARNED, maps_of, segmented
 from nas.events import Notice, Progress, ignore
 from nas.networks.precision import fast_precision
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, MEAN_IOU
 from search_spaces import get_space
 from search_spaces.timm_models import PREFIX
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
+    from supernets.data.mask_folder import MaskedData
     from supernets.features import Features
     from supernets.probing import FittedClassifier
     from supernets.supernet import Supernet
@@ -36,13 +40,17 @@ class Worth:
     """What a model's features are worth on the search part of images, before any training.
 
     Attributes:
-        neighbours: Accuracy in [0, 1] of the 20 nearest training images' majority; None where a class has one image.
+        neighbours: Accuracy in [0, 1] of the 20 nearest training images' majority; None where a class has one image, or
+            images have several labels.
         weighted: Accuracy of 10, 20, 100 and 200 nearest by number, weighted as DINO does; empty there.
-        probe: Accuracy of a classifier that is fitted to the training images.
+        probe: Accuracy of a classifier that is fitted to the training images, or its mean average precision.
         decay: Weight decay that was chosen for it.
         images: Training images it was fitted to.
         judged: Images of the search part that were looked at.
         seconds: What all of it took.
+        figure: What all of these are; mean average precision where images have several labels, mean intersection over
+            union of patches where they have masks.
+        by_class: The last by class; empty for others.
     """
 
     neighbours: float | None
@@ -52,6 +60,8 @@ class Worth:
     images: int
     judged: int
     seconds: float
+    figure: str = ACCURACY
+    by_class: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def measure_worth(
@@ -77,12 +87,13 @@ def measure_worth(
     judged = reader.read(images, "search", MOST_IMAGES)
     known, fitted = fit_to_images(reader, images, seed, seconds)
     try:
-        neighbours, weighted = _neighbours(known, judged)
+        neighbours, weighted = (None, {}) if images.has_several_labels else _neighbours(known, judged)
     except DataError:
         neighbours, weighted = None, {}
     probe = fitted.accuracy(judged.values_ND, judged.labels_N)
     counts, spent = (len(known.labels_N), len(judged.labels_N)), time.monotonic() - started
-    return Worth(neighbours, weighted, probe, fitted.decay, *counts, spent), fitted
+    figure = AVERAGE_PRECISION if images.has_several_labels else ACCURACY
+    return Worth(neighbours, weighted, probe, fitted.decay, *counts, spent, figure), fitted
 
 
 def load_fitting(
@@ -127,13 +138,26 @@ def worth_of(model: str, weights: str, data: str, progress: Progress = ignore) -
         UnknownNameError, TimmModelError, SupernetError: As `load_fitting`.
     """
     from supernets.batch_norm import reestimate_batch_norm
+    from supernets.data.mask_folder import MaskedData
     from supernets.data.sources import load_data
 
     space = get_space(f"{PREFIX}:{model.removeprefix(f'{PREFIX}:')}")
     images = load_data(data, space.image_side)
     original, _ = load_fitting(model.removeprefix(f"{PREFIX}:"), weights, images, progress)
+    if isinstance(images, MaskedData):
+        return _segmented(original.supernet, images)
     reestimate_batch_norm(original.supernet.network, calibration_batches(images, 0))
     return measure_worth(original.supernet, images, 0)[0]
+
+
+def _segmented(supernet: Supernet, images: MaskedData) -> Worth:
+    """What the patches of the whole network are worth on images with masks."""
+    started = time.monotonic()
+    maps = maps_of(supernet.network.eval(), lambda x_BCHW: x_BCHW.to(supernet.device), images.image_side)
+    found = segmented(maps, images, "search")
+    learned, spent = min(MOST_LEARNED, images.splits["train"]), time.monotonic() - started
+    by_class = dict(zip(found.class_names, found.unions, strict=True))
+    return Worth(None, {}, found.value, 0.0, learned, found.images, spent, MEAN_IOU, by_class)
 
 
 def adapt_classifier(
@@ -158,7 +182,11 @@ def adapt_classifier(
     from supernets.features import put_classifier
 
     given = None
-    if tells_classes:
+    if tells_classes and images.has_several_labels:
+        given = accuracy_of(lambda x_BCHW: supernet.network(x_BCHW).cpu(), images, "search", supernet.device)
+        if given > guessed(images, "search"):
+            return {"head": "given"}
+    elif tells_classes:
         given, reordered = _right(supernet, images)
         if reordered - given <= CONFUSED and given * images.classes > 1:
             return {"head": "given"}
@@ -175,10 +203,11 @@ def adapt_classifier(
         return {"head": "fitted", **facts}
     if worth.probe <= given + BETTER:
         return {"head": "given", **facts}
+    figure = worth.figure.replace("_", " ")
     progress(
         Notice(
-            f"the classifier that came with the weights is right on {given:.1%} of the search part, one that was fitted"
-            f" to the training images on {worth.probe:.1%} (its classes may stand in another order, or be others); the"
+            f"the classifier that came with the weights: {figure} {given:.1%} on the search part; one that was fitted"
+            f" to the training images: {worth.probe:.1%} (its classes may stand in another order, or be others); the"
             " fitted one takes its place"
         )
     )

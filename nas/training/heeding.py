@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nas.evaluation.accuracy import judge
+from nas.evaluation.accuracy import guessed, judge
 from nas.evaluation.evaluators import BATCH_SIZE
 from nas.events import Notice, Progress
 
@@ -29,14 +29,17 @@ def is_heeded(teacher: float, student: float | None, images: ImageData, progress
         images: Images that both were judged on.
         progress: Told of a teacher that is not heeded.
     """
-    chance = 1 / images.classes
+    chance = guessed(images, "search") if images.has_several_labels else 1 / images.classes
     if teacher <= chance:
         reason = f"no more than chance ({chance:.1%}): does it know other classes, or these in another order?"
     elif student is not None and teacher < student - math.sqrt(student * (1 - student) / images.splits["search"]):
         reason = f"its student on {student:.1%} before it learns anything"
     else:
         return True
-    progress(Notice(f"the teacher is right on {teacher:.1%} of the search part, {reason}; it does not teach"))
+    said = f"is right on {teacher:.1%} of the search part"
+    if images.has_several_labels:
+        said = f"has a mean average precision of {teacher:.1%}"
+    progress(Notice(f"the teacher {said}, {reason}; it does not teach"))
     return False
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError
+from nas.evaluation.accuracy import guessed
 from nas.evaluation.classifier import MOST_IMAGES
 from nas.evaluation.evaluators import SupernetEvaluator, calibration_batches
 from nas.events import Notice, Progress, StageStarted
@@ -72,8 +73,8 @@ class PretrainedStart:
     Attributes:
         supernet: Its weights, sorted by importance where they are trained.
         facts: What ``front.json`` says of it: ``name``, ``weights``, ``license``, ``teaches``, ``accuracy`` on the
-            search part, ``criteria`` and ``losses`` of the ordering, ``precision`` of its products in training,
-            and what `adapt_classifier` says.
+            search part (``mean_average_precision`` where images have several labels), ``criteria`` and ``losses`` of
+            the ordering, ``precision`` of its products in training, and what `adapt_classifier` says.
         seconds: What the preparation took.
     """
 
@@ -95,18 +96,19 @@ class PretrainedStart:
         found: Precision = options.get("precision") or self.facts.get("precision", "fp32")
         return found
 
-    def start(self, training: TrainingSettings) -> Start:
+    def start(self, training: TrainingSettings, has_several_labels: bool) -> Start:
         """What the training of the supernet begins with; the original teaches where it knows the classes.
 
         Args:
             training: Whose teachers, where it names some, take the place of the original.
+            has_several_labels: Whether images may have several labels.
         """
         from supernets.training.network_teacher import NetworkTeacher
 
         if training.teachers or not self.facts["teaches"]:
             return Start(self.supernet)
         original = self.supernet.extract(self.supernet.space.largest).to(self.supernet.device)
-        return Start(self.supernet, NetworkTeacher(original))
+        return Start(self.supernet, NetworkTeacher(original, has_several_labels=has_several_labels))
 
     def costs(self, bounds: Bounds) -> dict[str, Any]:
         """Parameters, MACs and predicted latency by target of the whole model, ready for JSON."""
@@ -207,13 +209,14 @@ def _judged(supernet: Supernet, images: ImageData, head: str, seed: int, progres
     """Accuracy of the whole model where its classifier tells classes, and whether it teaches."""
     if head == COMPONENTS:
         return {"teaches": False}
-    accuracy = SupernetEvaluator(supernet, images, seed).evaluate(supernet.space.largest, seed).objective
-    teaches = head != "random" and accuracy * images.classes > 1
+    evaluator = SupernetEvaluator(supernet, images, seed)
+    accuracy, several = evaluator.evaluate(supernet.space.largest, seed).objective, images.has_several_labels
+    is_above = accuracy > guessed(images, "search") if several else accuracy * images.classes > 1
+    teaches = head != "random" and is_above
     if head != "random" and not teaches:
-        progress(
-            Notice(f"the model is right on {accuracy:.1%} of the search part, no more than chance: it teaches nothing")
-        )
-    return {"teaches": teaches, "accuracy": accuracy}
+        said = f"has a mean average precision of {accuracy:.1%}" if several else f"is right on {accuracy:.1%}"
+        progress(Notice(f"the model {said} of the search part, no more than chance: it teaches nothing"))
+    return {"teaches": teaches, evaluator.name: accuracy}
 
 
 def find_model(asked: ModelRequest, data: str, folder: Path | None, device: str, progress: Progress) -> PretrainedStart:
@@ -230,9 +233,12 @@ def find_model(asked: ModelRequest, data: str, folder: Path | None, device: str,
         DataError: The images cannot be used, or have changed.
         UnknownNameError, TimmModelError, SupernetError: As `prepare_model`.
     """
+    from supernets.data.mask_folder import refuse_masks
     from supernets.data.sources import load_data
 
     images = load_data(data, get_space(space_of(asked.name)).image_side)
+    if asked.uses_labels:
+        refuse_masks(images)
     own = None if folder is None else kept_original(folder, images, device)
     if own is not None:
         return own

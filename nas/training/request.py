@@ -62,15 +62,18 @@ def load_images(
     settings: TrainSettings, space: SearchSpace, training: TrainingSettings, is_quiet: bool = False
 ) -> ImageData:
     """The images of a run, at the side of its space."""
+    from supernets.data.mask_folder import refuse_masks
     from supernets.data.sources import load_data
 
-    return load_data(
+    images = load_data(
         settings.data,
         space.image_side,
         augmentation=training.augmentation,
         hflip=training.hflip,
         is_quiet=is_quiet,
     )
+    refuse_masks(images)
+    return images
 
 
 def find_space(settings: TrainSettings) -> SearchSpace:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.evaluation.accuracy import commonest_accuracy
+from nas.evaluation.accuracy import guessed
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.events import Progress, StageClock, StageStarted, ignore
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION
 from nas.records.files import write_json
 from nas.runs.folder import CHECKPOINTS, seconds_left
 from nas.runs.places import check_images, identity_of
@@ -58,6 +59,8 @@ class TrainResult:
         accuracy: Accuracy on the search part of the images, in [0, 1]: of the networks that represent the space, by
             name, or of the one ``network``.
         commonest_accuracy: Accuracy of always saying the commonest class of that part, in [0, 1].
+        figure: What accuracy is called in ``training.json``: where images have several labels, mean average precision
+            takes its place, and beside it stands that of guessing, ``prior``.
         architecture: Architecture of the one network; None for a supernet.
         phases: What an image cost in each phase of the training, as `supernets.training.progressive.PhaseCost`.
     """
@@ -71,6 +74,7 @@ class TrainResult:
     commonest_accuracy: float
     architecture: Architecture | None
     phases: tuple[PhaseCost, ...]
+    figure: str = ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
         """What ``training.json`` holds."""
@@ -81,8 +85,8 @@ class TrainResult:
             "steps": self.steps,
             "epochs": self.epochs,
             "seconds": self.seconds,
-            "accuracy": self.accuracy,
-            "commonest_accuracy": self.commonest_accuracy,
+            self.figure: self.accuracy,
+            "commonest_accuracy" if self.figure == ACCURACY else "prior": self.commonest_accuracy,
             "architecture": None if self.architecture is None else self.architecture.to_dict(),
             "phases": [asdict(phase) for phase in self.phases],
         }
@@ -130,6 +134,8 @@ class _Plan:
 
 def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progress) -> TrainResult:
     """Train in the process that writes."""
+    from supernets.training.trainer import check_suits_several_labels
+
     clock = StageClock(progress)
     progress = clock
     found = find_space(settings)
@@ -141,6 +147,8 @@ def _train_first(settings: TrainSettings, group: ProcessGroup, progress: Progres
     check_named_teachers(training)
     check_random_weights(training)
     images = load_images(settings, found, training)
+    if images.has_several_labels:
+        check_suits_several_labels(training, images.source)
     epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
     begun = None if settings.folder is None or not settings.resume else settings.folder / CHECKPOINTS
     clock.plan({f"training{epochs}": seconds_left(training.budget_seconds, begun)})
@@ -251,7 +259,7 @@ def _train(
             supernet, _ = load_supernet(outcome.checkpoint, group.device)
         networks = _networks(found, found.representatives if architecture is None else ())
         accuracy = _Validator(networks or {"network": found.largest}, images, training.seed)(supernet)
-        commonest = commonest_accuracy(images, "search")
+        commonest = guessed(images, "search")
     accuracy, commonest = group.broadcast((accuracy, commonest))
     result = TrainResult(
         run=work.folder,
@@ -263,6 +271,7 @@ def _train(
         commonest_accuracy=commonest,
         architecture=architecture,
         phases=tuple(phases),
+        figure=AVERAGE_PRECISION if images.has_several_labels else ACCURACY,
     )
     return result, supernet
 

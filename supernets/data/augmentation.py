@@ -158,7 +158,7 @@ def mix_images(
 
     Args:
         images_BCHW: Left as they are.
-        labels_B: Class of each image.
+        labels_B: Class of each image, or whether it has each label ``[B, K]``.
         classes: Number of classes.
         augmentation: Augmentation whose ``mixup`` and ``cutmix`` are used.
         smoothing: Share of each label that is spread over all classes.
@@ -167,7 +167,10 @@ def mix_images(
     Returns:
         The images, and their soft targets ``[B, K]``.
     """
-    targets_BK = F.one_hot(labels_B, classes) * (1 - smoothing) + smoothing / classes
+    if labels_B.ndim == 2:
+        targets_BK = labels_B * (1 - smoothing) + smoothing / 2
+    else:
+        targets_BK = F.one_hot(labels_B, classes) * (1 - smoothing) + smoothing / classes
     alphas = {"mixup": augmentation.mixup, "cutmix": augmentation.cutmix}
     kinds = [kind for kind, alpha in alphas.items() if alpha > 0]
     if not kinds:

@@ -47,6 +47,11 @@ def split_of(name: str) -> Split | None:
     return next((split for split, spellings in SPELLINGS.items() if text in spellings), None)
 
 
+def split_of_path(name: str) -> Split | None:
+    """The part that a folder in the path of a file is called like; None where none is."""
+    return next((split for folder in name.split("/")[:-1] if (split := split_of(folder))), None)
+
+
 def find_layout(top: Path) -> Layout:
     """Look at the folders of ``top``, and of the one folder that it may consist of.
 

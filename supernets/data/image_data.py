@@ -27,7 +27,8 @@ from supernets.errors import DataError
 
 Part = Literal["train", "search", "test"]
 Batch = tuple[Tensor, Tensor]
-"""Normalised images ``[B, 3, H, W]`` (float32) and their labels ``[B]`` (int64)."""
+"""Normalised images ``[B, 3, H, W]`` (float32) and their labels (int64): the class ``[B]`` of each, or where images may
+have several labels, 0 or 1 for each class ``[B, K]``."""
 IntArray = npt.NDArray[np.int64]
 
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -118,11 +119,16 @@ class ImageData(ABC):
     @property
     @abstractmethod
     def labels(self) -> IntArray:
-        """The class of every image of the source."""
+        """The class of every image of the source, or whether it has each label, as in a `Batch`."""
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether an image may have several labels, or none, in place of one class."""
+        return self.labels.ndim == 2
 
     def class_counts(self, part: Part) -> IntArray:
         """The number of images of each class in a part."""
-        return np.bincount(self.labels[self.division.parts[part]], minlength=self.classes)
+        return count_classes(self.labels[self.division.parts[part]], self.classes)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of training batches of an epoch; the last images that fill no batch are left out of it."""
@@ -155,10 +161,15 @@ class ImageData(ABC):
             batch_size: Images per batch.
             most: Images to take, evenly over the part; None takes all.
         """
-        indices = self.division.parts[part]
-        if most is not None and most < len(indices):
-            indices = indices[np.arange(most) * len(indices) // most]
+        indices = self.chosen(part, most)
         return self._plain([indices[i : i + batch_size] for i in range(0, len(indices), batch_size)])
+
+    def chosen(self, part: Part, most: int | None = None) -> IntArray:
+        """The images of a part that `batches` gives, in its order."""
+        indices = self.division.parts[part]
+        if most is None or most >= len(indices):
+            return indices
+        return indices[np.arange(most) * len(indices) // most]
 
     def describe(self) -> dict[str, Any]:
         """What tells these images from others, ready for JSON; `check` compares with it later."""
@@ -332,19 +343,44 @@ def divide(
         DataError: There are fewer than two classes, or too few images in one.
     """
     check_classes(labels, class_names, source, FEWEST_PER_CLASS)
-    most: dict[Part, int] = {"search": max(1, MOST_SEARCHED // len(class_names))}
+    return divide_strata(names, labels, seed, fractions, len(class_names))
+
+
+def divide_strata(
+    names: Sequence[str], strata: IntArray, seed: int, fractions: Mapping[Part, float], count: int | None = None
+) -> dict[Part, IntArray]:
+    """Divide what has names, stratum by stratum, as `divide` does with images and their classes.
+
+    Args:
+        names: Names, all different.
+        strata: Index of the stratum of each.
+        seed: Number that is hashed with each name.
+        fractions: Share of each part but `train`, which takes the rest.
+        count: Number of strata; None for the largest index and one.
+    """
+    count = count or int(strata.max(initial=0)) + 1
+    most: dict[Part, int] = {"search": max(1, MOST_SEARCHED // count)}
     chosen: dict[Part, list[IntArray]] = {part: [] for part in ("train", *fractions)}
-    ends = np.bincount(labels, minlength=len(class_names)).cumsum()
-    for found in np.split(np.argsort(labels, kind="stable"), ends[:-1]):
+    ends = np.bincount(strata, minlength=count).cumsum()
+    for found in np.split(np.argsort(strata, kind="stable"), ends[:-1]):
+        if not len(found):
+            continue
         keys = [hashlib.sha256(os.fsencode(f"{seed}/{names[index]}")).digest() for index in found.tolist()]
         members = found[sorted(range(len(keys)), key=keys.__getitem__)]
         total = len(members)
         for part, fraction in fractions.items():
-            count = min(max(1, round(fraction * total)), most.get(part, total))
-            chosen[part].append(members[:count])
-            members = members[count:]
+            taken = min(max(1, round(fraction * total)), most.get(part, total))
+            chosen[part].append(members[:taken])
+            members = members[taken:]
         chosen["train"].append(members)
-    return {part: np.sort(np.concatenate(indices)) for part, indices in chosen.items()}
+    empty: IntArray = np.empty(0, dtype=np.int64)
+    return {part: np.sort(np.concatenate([empty, *indices])) for part, indices in chosen.items()}
+
+
+def count_classes(labels: IntArray, classes: int) -> IntArray:
+    """The number of images of each class, or with each label."""
+    counts: IntArray = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return counts
 
 
 def check_classes(labels: IntArray, class_names: Sequence[str], source: str, fewest: int) -> None:

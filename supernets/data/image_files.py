@@ -22,12 +22,16 @@ from supernets.data.image_data import (
     LoadOptions,
     Part,
     check_classes,
+    count_classes,
     digest_of,
     divide,
 )
 from supernets.data.image_index import ImageIndex, Names, index_images
 from supernets.data.known_classes import held_out_halves
+from supernets.data.label_division import some
 from supernets.data.label_map import find_map, mapped
+from supernets.data.label_table import LabelTable, find_label_table
+from supernets.data.mask_folder import MaskedData, MaskStore, find_masks, holds_masks
 from supernets.data.picture_check import Checked, check_pictures
 from supernets.data.stored_images import StoredData, mirrored
 from supernets.data.web_dataset import holds_shards, load_shards
@@ -62,11 +66,12 @@ class Found:
         layout: How it is laid out.
         class_names: Names of the classes in label order.
         names: Names of the files.
-        labels: Class index of each file.
+        labels: Class index ``(N,)`` of each file, or whether it has each label ``(N, K)``.
         sizes: Size of each file in bytes.
         held_out: Indices of files that the folder itself holds out, by part.
         trained: Number of the files, the first ones, that are not held out.
         remarks: What of all that should be said.
+        table: What says the labels and divides the images; None for folders and lists of classes.
     """
 
     source: str
@@ -78,6 +83,7 @@ class Found:
     held_out: Mapping[Part, IntArray]
     trained: int
     remarks: tuple[str, ...]
+    table: LabelTable | MaskStore | None = None
 
     def divided(self, seed: int, trained_elsewhere: bool = False) -> dict[Part, IntArray]:
         """The indices of each part, of all files whether they can be read or not.
@@ -89,6 +95,8 @@ class Found:
         Raises:
             DataError: There are fewer than two classes, or too few files in one.
         """
+        if self.table is not None:
+            return self.table.divided(seed, self.source)
         names, labels = self.names[: self.trained], self.labels[: self.trained]
         held_out = dict(self.held_out)
         if trained_elsewhere and "test" in held_out and "search" not in held_out:
@@ -123,7 +131,7 @@ class Found:
                 hint=hint,
             )
         for part, indices in left.items():
-            before, now = (np.bincount(self.labels[i], minlength=len(self.class_names)) for i in (parts[part], indices))
+            before, now = (count_classes(self.labels[i], len(self.class_names)) for i in (parts[part], indices))
             empty = np.flatnonzero((before > 0) & (now == 0)).tolist()
             if empty:
                 raise DataError(
@@ -139,8 +147,8 @@ class FolderSource:
 
     The folders of parts may be spelt in other ways, see `supernets.data.folder_layout`. Where there is no ``val``, or
     no ``test``, the missing one of `search` and `test` is taken from ``train``, except that a lone ``val`` is the test
-    part, as published results use it. A folder may also hold shards, see `supernets.data.web_dataset`. A
-    `supernets.data.image_data.DataSource`.
+    part, as published results use it. A folder may also hold shards, see `supernets.data.web_dataset`, or pictures and
+    masks, see `supernets.data.mask_folder`. A `supernets.data.image_data.DataSource`.
     """
 
     expected = "a folder of images"
@@ -157,6 +165,8 @@ class FolderSource:
         """
         if holds_shards(text):
             return load_shards(text, options)
+        if holds_masks(Path(text)):
+            return MaskedData(text, find_masks(Path(text)), options)
         found = find_images(text)
         parts = found.divided(options.seed, options.trained_elsewhere)
         checked = found.checked(parts)
@@ -185,6 +195,16 @@ def find_images(source: str) -> Found:
     root = Path(source)
     if not root.is_dir():
         raise DataError(f"data `{source}`: found a file, expected a folder with a sub-folder of images per class")
+    if holds_masks(root):
+        store = find_masks(root)
+        sizes = np.array([(root / name).stat().st_size for name in store.pictures], dtype=np.int64)
+        columns = (store.class_names, Names.of(store.pictures), store.labels, sizes)
+        return Found(source, Layout(root, {}), *columns, {}, len(store.pictures), (), store)
+    table = find_label_table(root)
+    if table is not None:
+        sizes = np.array([(root / name).stat().st_size for name in table.names], dtype=np.int64)
+        columns = (table.class_names, Names.of(table.names), table.labels, sizes)
+        return Found(source, Layout(root, {}), *columns, {}, len(table.names), table.remarks, table)
     layout = find_layout(root)
     known = None if layout.splits else find_map(layout.root)
     if known is not None:
@@ -228,8 +248,8 @@ def _find_parts(source: str, layout: Layout) -> Found:
             held_out[part] = np.concatenate(places[split])
             missing = sorted(set(range(len(classes))) - set(all_labels[held_out[part]].tolist()))
             if missing:
-                names = _some([classes[label] for label in missing])
-                remarks.append(f"no image of {names} is in {_some(list(layout.splits[split]))}")
+                names = some([classes[label] for label in missing])
+                remarks.append(f"no image of {names} is in {some(list(layout.splits[split]))}")
     return Found(
         source,
         layout,
@@ -255,9 +275,9 @@ def _check_known(folder: Path, index: ImageIndex, classes: Sequence[str], known:
         return
     spelt = {name.casefold(): name for name in classes}
     close = spelt.get(unknown[0].casefold()) or next(iter(difflib.get_close_matches(unknown[0], classes, n=1)), None)
-    what = f"class {_some(unknown)} is" if len(unknown) == 1 else f"classes {_some(unknown)} are"
+    what = f"class {some(unknown)} is" if len(unknown) == 1 else f"classes {some(unknown)} are"
     raise DataError(
-        f"data `{folder}`: {what} not among those to train on, {_some(classes)}",
+        f"data `{folder}`: {what} not among those to train on, {some(classes)}",
         hint=f"did you mean `{close}`?" if close else "give each part the same class folders",
     )
 
@@ -268,8 +288,3 @@ def _left_out(prefix: str, index: ImageIndex) -> list[str]:
         return []
     kinds = [f"{count} {kind}" for kind, count in sorted(index.others.items(), key=lambda item: -item[1])]
     return [f"{prefix}{sum(index.others.values())} files are no images by their names and left out: {', '.join(kinds)}"]
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -88,6 +88,11 @@ def with_known_classes(images: ImageData, classes: int, described: Mapping[str, 
     Raises:
         DataError: They are images of other classes.
     """
+    if images.has_several_labels:
+        raise DataError(
+            f"data `{images.source}`: images have several labels, the imported weights tell one class of each",
+            hint="give images in a folder per class, or begin from a model: `nas search --model`",
+        )
     if not is_of_imagenet(described):
         if images.classes != classes:
             raise DataError(

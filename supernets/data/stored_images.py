@@ -75,7 +75,7 @@ class StoredData(ImageData):
 
     @property
     def labels(self) -> IntArray:
-        """The class of every image of the source."""
+        """As `ImageData.labels`."""
         return self._store.labels
 
     @property
@@ -144,7 +144,9 @@ def mirrored(options: LoadOptions, source: str, class_names: Sequence[str]) -> t
 
 
 def imbalance(labels: IntArray, class_names: Sequence[str]) -> tuple[str, ...]:
-    """What to say of classes that are much rarer than others."""
+    """What to say of classes that are much rarer than others; nothing of labels of which images may have several."""
+    if labels.ndim == 2:
+        return ()
     counts = np.bincount(labels, minlength=len(class_names))
     most, fewest = int(counts.argmax()), int(counts.argmin())
     if not 0 < UNEVEN * counts[fewest] < counts[most]:

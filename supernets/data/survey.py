@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from supernets.data.decoding import KINDS, Refusal
-from supernets.data.image_data import IntArray, LoadOptions, Part
+from supernets.data.image_data import IntArray, LoadOptions, Part, count_classes
 from supernets.data.image_files import find_images
 from supernets.data.picture_check import Checked, Facts, check_pictures, copies, decoded
 from supernets.data.stored_images import DAMAGED_SHARE, imbalance, mirrored
@@ -61,8 +61,8 @@ def survey(source: str, progress: Report = lambda done, total: None) -> dict[str
     Returns:
         Ready for JSON: ``classes`` with the images of each by part, ``parts``, ``shards`` with the images of each,
         ``skipped`` files and why, what is ``changed`` in how many, ``modes``, ``formats``, ``columns`` and ``rows`` of
-        pixels (least, median, most), ``copies`` of each other, ``hflip``, ``remarks``, and the ``problem`` for which
-        nothing could be trained, or None.
+        pixels (least, median, most), ``copies`` of each other, ``labels`` where an image may have several (``mean``,
+        ``without`` any), ``hflip``, ``remarks``, and the ``problem`` for which nothing could be trained, or None.
 
     Raises:
         DataError: There is no folder, or no images in it.
@@ -70,9 +70,7 @@ def survey(source: str, progress: Report = lambda done, total: None) -> dict[str
     shards = read_shards(source) if holds_shards(source) else None
     seen = _in_files(source, progress) if shards is None else _in_shards(shards, progress)
     options, remarks = mirrored(LoadOptions(image_side=1), seen.folder.resolve().name, seen.class_names)
-    counts = {
-        part: np.bincount(seen.labels[each], minlength=len(seen.class_names)) for part, each in seen.parts.items()
-    }
+    counts = {part: count_classes(seen.labels[each], len(seen.class_names)) for part, each in seen.parts.items()}
     in_shards = Counter(name.partition("/")[0] for name in seen.names) if shards is not None else {}
     refusals = seen.checked.refusals if shards is None else {}
     return {
@@ -80,6 +78,7 @@ def survey(source: str, progress: Report = lambda done, total: None) -> dict[str
         "source": source,
         "folder": str(seen.folder),
         "images": len(seen.names),
+        "labels": _labels(seen.labels) if seen.labels.ndim == 2 else None,
         "shards": dict(in_shards),
         "classes": {
             name: {part: int(counts[part][label]) for part in seen.parts} for label, name in enumerate(seen.class_names)
@@ -154,6 +153,11 @@ def _pixels(checked: Checked) -> dict[str, Any]:
     }
 
 
+def _labels(labels: IntArray) -> dict[str, Any]:
+    counts = labels.sum(axis=1)
+    return {"mean": float(counts.mean()), "without": int((counts == 0).sum())}
+
+
 def _range(numbers: Iterable[int]) -> dict[str, int]:
     ordered = sorted(numbers)
     return {"least": ordered[0], "median": ordered[len(ordered) // 2], "most": ordered[-1]} if ordered else {}
@@ -166,5 +170,5 @@ def _copies(seen: _Seen) -> dict[str, Any]:
     return {
         "groups": len(seen.copies),
         "across_parts": [group for group in seen.copies if len({part_of.get(name) for name in group}) > 1],
-        "across_classes": [group for group in seen.copies if len({label_of[name] for name in group}) > 1],
+        "across_classes": [group for group in seen.copies if len({str(label_of[name]) for name in group}) > 1],
     }

@@ -233,6 +233,8 @@ def outline_of(reference: TimmReference, classes: int | None = None) -> Outline:
             (own if part.removable and elastic.choice.startswith(f"{part.name}.") else choices)[elastic.choice] = (
                 elastic.values
             )
+    if merges and not reference.merges:
+        choices[TOKENS] = (0,)
     choices |= plain_depths(parts) | own
     first: dict[str, str] = {}
     outlines = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def load_original(
     reference = TimmReference.parse(name)
     if image_side is not None:
         arguments = {**dict(reference.arguments), "img_size": image_side}
-        reference = TimmReference(reference.name, tuple(sorted(arguments.items())), reference.order)
+        reference = replace(reference, arguments=tuple(sorted(arguments.items())))
     space = get_space(f"{PREFIX}:{reference.text}", classes)
     assert isinstance(space, TimmSpace)
     supernet = Supernet(space)

@@ -27,8 +27,19 @@ RATIO_CLIP = 5.0
 
 
 def label_loss(logits_BK: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with labels of which ``smoothing`` is spread evenly over all classes, averaged over the batch."""
+    """Cross-entropy with labels of which ``smoothing`` is spread evenly over all classes, averaged over the batch.
+
+    Where images have several labels, ``(B, K)``, it is the binary one, averaged over classes too, and ``smoothing`` is
+    spread over having the label and not.
+    """
+    if labels_B.ndim == 2:
+        return binary_loss(logits_BK, labels_B * (1 - smoothing) + smoothing / 2)
     return F.cross_entropy(logits_BK, labels_B, label_smoothing=smoothing)
+
+
+def binary_loss(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """Cross-entropy of having each label and not, averaged over classes and the batch."""
+    return F.binary_cross_entropy_with_logits(logits_BK, targets_BK.to(logits_BK.dtype))
 
 
 def distillation_loss(logits_BK: Tensor, teacher_logits_BK: Tensor) -> Tensor:
@@ -70,7 +81,7 @@ class ImageTargets:
     """What networks are to say about some images.
 
     Attributes:
-        labels_B: Labels of the images, as they were before they were mixed.
+        labels_B: Labels of the images, as they were before they were mixed; ``(B, K)`` where they have several.
         classes_BK: Probabilities of the classes where images were mixed; None where the labels say all.
         patches_BPK: Probabilities of the classes of every patch; None where each patch has those of its image.
         teacher_BK: Probabilities that the teachers give; None without any.
@@ -86,6 +97,11 @@ class ImageTargets:
     label_share: float = 0.0
     is_hard: bool = False
     weights_K: Tensor | None = None
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether images may have several labels, so that probabilities are those of each label by itself."""
+        return self.labels_B.ndim == 2
 
     def part(self, index: int, count: int) -> ImageTargets:
         """The targets of images ``index::count``."""
@@ -119,7 +135,8 @@ def target_loss(
 
     Args:
         target: What it learns from: the ``labels``, which stand for all of ``targets``; the soft outputs of the step's
-            ``first`` network; or the ``mean`` of the soft outputs of all ``earlier`` ones, by `alpha_divergence_loss`.
+            ``first`` network; or the ``mean`` of the soft outputs of all ``earlier`` ones, by `alpha_divergence_loss`
+            (by `binary_loss` where images have several labels).
             Patches learn from ``targets`` in any case.
         output: What the network says about the images.
         targets: What it should say.
@@ -131,6 +148,9 @@ def target_loss(
     logits_BK = class_logits(output)
     if target == "labels" or not earlier:
         found = loss(logits_BK, targets, smoothing)
+    elif targets.has_several_labels:
+        known = earlier[:1] if target == "first" else earlier
+        found = binary_loss(logits_BK, torch.stack([before.sigmoid() for before in known]).mean(dim=0))
     elif target == "first":
         found = distillation_loss(logits_BK, earlier[0])
     else:
@@ -140,14 +160,16 @@ def target_loss(
 
 
 def supervised_loss(logits_BK: Tensor, targets: ImageTargets, smoothing: float) -> Tensor:
-    """Cross-entropy with the labels, the mixed targets or the teachers, averaged over the images.
+    """Cross-entropy with the labels, the mixed targets or the teachers, averaged over the images; see `label_loss`.
 
     Source of the shares: Tang et al., "ElasticViT", ICCV 2023, arXiv 2303.09730, whose two teachers replace the labels
     and whose single teacher stands beside them. A mean over weighted images is one by the sum of their weights.
     """
     if targets.teacher_BK is None:
         return _on_labels(logits_BK, targets, smoothing, targets.weights_K)
-    if targets.is_hard:
+    if targets.has_several_labels:
+        taught = binary_loss(logits_BK, targets.teacher_BK)
+    elif targets.is_hard:
         taught = F.cross_entropy(logits_BK, targets.teacher_BK.argmax(dim=-1), targets.weights_K)
     else:
         taught = F.cross_entropy(logits_BK, targets.teacher_BK.to(logits_BK.dtype))
@@ -171,6 +193,12 @@ def patch_loss(patches_BPK: Tensor, targets: ImageTargets, smoothing: float) -> 
 
 
 def _on_labels(logits_BK: Tensor, targets: ImageTargets, smoothing: float, weights_K: Tensor | None = None) -> Tensor:
+    if targets.has_several_labels:
+        return (
+            label_loss(logits_BK, targets.labels_B, smoothing)
+            if targets.classes_BK is None
+            else binary_loss(logits_BK, targets.classes_BK)
+        )
     if targets.classes_BK is None:
         return F.cross_entropy(logits_BK, targets.labels_B, weights_K, label_smoothing=smoothing)
     return F.cross_entropy(logits_BK, targets.classes_BK.to(logits_BK.dtype))

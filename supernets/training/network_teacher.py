@@ -16,9 +16,17 @@ class NetworkTeacher:
         network: Images ``(B, 3, H, W)`` of any side to logits ``(B, K)``; put into evaluation mode, without gradients.
         temperature: What its logits are divided by; under 1 sharpens.
         precision: Precision of its products, float32 or bfloat16.
+        has_several_labels: Whether images may have several labels, each with a probability of its own.
     """
 
-    def __init__(self, network: nn.Module, temperature: float = 1.0, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        temperature: float = 1.0,
+        precision: torch.dtype = torch.float32,
+        has_several_labels: bool = False,
+    ) -> None:
+        self._has_several_labels = has_several_labels
         self._network = network.eval().requires_grad_(False)
         self._temperature, self._precision = temperature, precision
 
@@ -28,4 +36,5 @@ class NetworkTeacher:
         is_reduced = self._precision != torch.float32
         with torch.autocast(images_BCHW.device.type, self._precision, enabled=is_reduced):
             logits_BK: Tensor = self._network(images_BCHW)
-        return (logits_BK.float() / self._temperature).softmax(dim=-1)
+        sharpened_BK = logits_BK.float() / self._temperature
+        return sharpened_BK.sigmoid() if self._has_several_labels else sharpened_BK.softmax(dim=-1)

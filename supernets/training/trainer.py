@@ -351,12 +351,30 @@ def _check_fits(supernet: Supernet, data: ImageData, settings: TrainingSettings,
             f" {supernet.space.classes}",
             hint=f"make the space for {data.classes} classes",
         )
+    if data.has_several_labels:
+        check_suits_several_labels(settings, data.source)
     images = min(settings.batch_size, data.splits["train"])
     if images < group.count * settings.accumulate:
         raise TrainingError(
             f"training: {images} images per step for {group.count} workers and {settings.accumulate} parts each,"
             " expected an image for each part at least",
             hint="raise `batch_size`, or take fewer workers or parts",
+        )
+
+
+def check_suits_several_labels(settings: TrainingSettings, source: str) -> None:
+    """Make sure that settings of a training do not ask for one class of each image.
+
+    Raises:
+        TrainingError: They do; the message names the setting.
+    """
+    plain = TrainingSettings()
+    asked = ("mixing", "class_weights", "teacher_target", "teachers", "loss")
+    for name in (name for name in asked if getattr(settings, name) != getattr(plain, name)):
+        raise TrainingError(
+            f"training setting `{name}`: found {getattr(settings, name)!r}, which takes one class of each image, but"
+            f" images of `{source}` have several labels",
+            hint=f"leave `{name}` out",
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import nas
 from latency_tables import LatencyPredictor, LatencyTable
@@ -46,6 +47,8 @@ from nas.training.settings import TrainSettings
 from search_spaces import Architecture, SingleSpace, get_space
 from supernets.checkpoint import load_supernet, save_checkpoint
 from supernets.data import image_index
+from supernets.data.image_files import find_images
+from supernets.data.mask_folder import find_masks
 from supernets.features import remembered
 from supernets.importing.registry import read_supernet
 from supernets.supernet import Supernet
@@ -54,6 +57,7 @@ from supernets.training.log import LOG_NAME, TrainingLog
 from supernets.training.settings import TrainingSettings
 from supernets.training.soup import _ACCURACY, Snapshots
 from tests.support import tables
+from tests.support.labelled_images import write_spots
 from tests.support.mutations import (
     Mutation,
     mutate_bytes,
@@ -108,6 +112,7 @@ def make_formats(folder: Path, patch: pytest.MonkeyPatch) -> list[Format]:
         *_table_formats(folder / "tables"),
         *_network_formats(folder / "networks"),
         *_cache_formats(folder / "caches"),
+        *_label_formats(folder / "labels"),
     ]
 
 
@@ -413,6 +418,27 @@ def _network_formats(folder: Path) -> list[Format]:
 def _from_text(path: Path) -> None:
     found = Architecture.from_json(path.read_text(errors="replace"))
     get_space(found.space).parse(found.to_dict())
+
+
+def _label_formats(folder: Path) -> list[Format]:
+    """Tables of labels, and masks."""
+    table = write_spots(folder / "spots", 20, 8) / "labels.csv"
+    lines = write_spots(folder / "lines", 20, 8) / "labels.jsonl"
+    rows = [row.split(",") for row in (lines.parent / "labels.csv").read_text().split("\n")[1:]]
+    said = [
+        {"file": name, "labels": ["above"] * (above == "1") + ["below"] * (below == "1")} for name, above, below in rows
+    ]
+    lines.write_text("\n".join(map(json.dumps, said)))
+    (lines.parent / "labels.csv").unlink()
+    pictures, masks = write_spots(folder / "masked" / "images", 5, 8), folder / "masked" / "masks"
+    masks.mkdir()
+    for path in pictures.glob("*.png"):
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(masks / path.name)
+    return [
+        Format("table of labels", table, mutate_fields, lambda: find_images(str(table.parent)).divided(0)),
+        Format("lines of labels", lines, mutate_lines, lambda: find_images(str(lines.parent)).divided(0)),
+        Format("mask", masks / "0.png", mutate_bytes, lambda: find_masks(masks.parent)),
+    ]
 
 
 def _cache_formats(folder: Path) -> list[Format]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas.cli.search import baseline_lines
-from nas.evaluation.accuracy import accuracy_of, commonest_accuracy, judge
+from nas.evaluation.accuracy import accuracy_of, guessed, judge
 from nas.evaluation.evaluators import BalancedEvaluator, SupernetEvaluator
 from search_spaces import get_space
 from supernets.data.image_data import Division, LoadOptions
@@ -97,6 +97,6 @@ def test_networks_are_judged_by_every_class_alike_where_that_is_asked() -> None:
 
 def test_the_commonest_class_of_a_part() -> None:
     data = few([0, 0, 0, 1, 0, 1], 4)
-    assert commonest_accuracy(data, "search") == 0.5
-    assert commonest_accuracy(data, "test") == 2 / 3
+    assert guessed(data, "search") == 0.5
+    assert guessed(data, "test") == 2 / 3
     assert accuracy_of(network, data, "test", "cpu") == 1 / 3

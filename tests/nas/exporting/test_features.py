@@ -15,7 +15,8 @@ from torch import nn
 from nas.errors import NasError
 from nas.exporting.formats import features
 from nas.exporting.formats.base import ExportedNetwork
-from nas.exporting.formats.features import FEATURES, FeatureMaps
+from nas.exporting.formats.features import FEATURES
+from supernets.feature_maps import FeatureMaps
 from supernets.networks.timm_subnet import MergingBlocks
 
 SWIN: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 24, "depths": (1,) * 4, "num_heads": (1,) * 4}

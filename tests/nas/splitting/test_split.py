@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import nas
 from nas.errors import UsageError
 from nas.runs.front import SearchFront
+from nas.splitting import split
 from nas.splitting.costs import FrontCosts, NothingFitsError
 from nas.splitting.devices import Link, Member, latency_ms, parse_devices, parse_link, shared_link_ms
 from nas.splitting.partition import partition, sizes_by_speed
@@ -75,6 +76,33 @@ def test_latency_is_that_of_the_slowest_device_and_of_a_link() -> None:
 def test_what_cannot_be_read_is_refused(read: Any, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"is_training": True}, "holds no search, expected one with a front"),
+        ({"find_weights": lambda: None}, "was searched with random weights, and a split learns from labels"),
+        ({"settings": {"labels": "none"}}, "was searched with no labels, and a split learns from labels"),
+        ({"classes": 1}, "2 devices and 1 classes, expected a class for every device"),
+    ],
+)
+def test_runs_that_cannot_be_split_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written, and before costs are asked for."""
+    run = {"is_training": False, "find_weights": lambda: tmp_path / "weights", "settings": {}, "classes": 10, **changes}
+    images = SimpleNamespace(classes=run.pop("classes"), has_several_labels=False)
+    for name, found in (
+        ("RunFolder", SimpleNamespace(**run)),
+        ("load_front", None),
+        ("load_supernet", (None, {})),
+        ("images_of", images),
+    ):
+        monkeypatch.setattr(split, name, lambda *_, found=found: found)
+    with pytest.raises(UsageError, match=message):
+        nas.split(tmp_path, "pixel6:1GB,pixel4:1GB", "1MB/s")
+    assert not (tmp_path / "split").exists()
 
 
 @pytest.fixture(scope="module")
