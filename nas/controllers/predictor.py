@@ -12,7 +12,9 @@ thousands at a time.
 
 Quality is the negative first cost. Of several known costs each fit trades quality against one weighted sum, with
 weights drawn anew (as J. Knowles does, "ParEGO", IEEE Transactions on Evolutionary Computation 10, 2006); without known
-costs the rule is expected improvement.
+costs the rule is expected improvement. Where there is a limit, the best network within it is what ships, so every
+second fit proposes for quality alone, and the first networks show as many values of choices as they can: a value that
+is rare within a limit may be what matters most.
 
 Legend of array suffixes: n genotypes, c choices, k objectives.
 """
@@ -31,6 +33,7 @@ from nas.controllers.base import Outcomes
 from nas.controllers.improvement import Front, best_batch
 from nas.controllers.neighbours import Neighbourhoods
 from nas.controllers.proposals import (
+    covering,
     distinct,
     fresh_proposal,
     informed_population,
@@ -51,7 +54,7 @@ from search_spaces import Genotypes
 Floats = npt.NDArray[np.float64]
 
 LARGE, SPREAD = 4, 4
-"""Networks tried before anything is predicted: such as are large for their costs, and others."""
+"""Networks tried before anything is predicted: such as are large for their costs, and others that show new values."""
 PER_SUGGESTION = 2
 """Proposals of its own for each network that the problem suggests."""
 BATCH_SHARE = 0.15
@@ -115,10 +118,15 @@ class PredictorController:
         self._generator = np.random.default_rng(problem.seed)
         self._encode = SpaceEncoder(problem.space)
         self._neighbourhoods = Neighbourhoods(problem)
-        self._queue: list[Genotypes] = list(informed_population(problem, LARGE, SPREAD, self._generator))
         suggested = problem.feasible[:0] if problem.suggested is None else problem.suggested
         self._since_suggestion = PER_SUGGESTION
         self._suggested: list[Genotypes] = list(within_bound(problem, suggested))
+        self._is_limited = bool(np.isfinite(problem.excess(problem.feasible)).any())
+        first = informed_population(problem, LARGE, 0 if self._is_limited else SPREAD, self._generator)
+        self._queue: list[Genotypes] = list(first)
+        if self._is_limited:
+            self._queue += list(covering(problem, first, SPREAD, self._generator))
+        self._is_turn_of_best = False
         self._seen: set[bytes] = set()
         self._done: list[Genotypes] = []
         self._costs_k: list[Floats] = []
@@ -164,12 +172,14 @@ class PredictorController:
             return self._fresh(self._problem.space.sample(SAMPLED, self._generator))[:count]
         predict, scale = fitted
         costs_nk = np.array(self._costs_k)
-        cost_of = self._known_cost(costs_nk)
+        self._is_turn_of_best = self._is_limited and not self._is_turn_of_best
+        cost_of = _no_cost if self._is_turn_of_best else self._known_cost(costs_nk)
         cost_n, quality_n = cost_of(costs_nk), -costs_nk[:, 0]
         front = Front.of(cost_n, quality_n, *_corner(cost_n, quality_n), scale)
         on_front = self._evaluated[pareto_mask(costs_nk)]
         judge = partial(self._judged, predict=predict, cost_of=cost_of)
-        if self._problem.objectives[0].is_evaluated and len(self._problem.objectives) > 1:
+        is_traded = len(self._problem.objectives) > 1 and not self._is_turn_of_best
+        if self._problem.objectives[0].is_evaluated and is_traded:
             near = self._near(on_front, judge, front, count)
             if len(near):
                 return near
@@ -207,7 +217,7 @@ class PredictorController:
         """Maps costs ``[n, k]`` to the one known cost ``[n]`` that this fit trades quality against."""
         known = costs_nk.shape[1] - 1
         if known == 0:
-            return lambda costs_nk: np.zeros(len(costs_nk))
+            return _no_cost
         if known == 1:
             return lambda costs_nk: costs_nk[:, 1]
         low_k = costs_nk[:, 1:].min(axis=0)
@@ -254,6 +264,10 @@ class PredictorController:
 
     def _fresh(self, genotypes: Genotypes) -> Genotypes:
         return without(distinct(within_bound(self._problem, genotypes)), self._seen)
+
+
+def _no_cost(costs_nk: Floats) -> Floats:
+    return np.zeros(len(costs_nk))
 
 
 def _corner(cost_n: Floats, quality_n: Floats) -> tuple[float, float]:

@@ -45,6 +45,35 @@ def informed_population(problem: SearchProblem, large: int, spread: int, generat
     return np.concatenate([chosen, _spread(problem, sampled, chosen, spread, generator)])
 
 
+def covering(problem: SearchProblem, chosen: Genotypes, count: int, generator: np.random.Generator) -> Genotypes:
+    """Up to ``count`` genotypes ``[n, c]`` within the bounds that show the most values that no other network has shown.
+
+    Values that are rare within the bounds, an image's side for example, would else be met late. Once all are shown,
+    networks are spread evenly as in `first_population`.
+
+    Args:
+        problem: What is searched.
+        chosen: Genotypes that are tried anyway.
+        count: Number of further ones.
+        generator: Decides between those that show as much.
+    """
+    sampled = _samples(problem, problem.feasible, count, generator)
+    fresh = generator.permutation(without(distinct(sampled), set(row_keys(chosen))))
+    columns = np.arange(len(problem.space.cardinalities))
+    is_shown = np.zeros((len(columns), problem.space.cardinalities.max()), dtype=bool)
+    is_shown[columns[None], chosen] = True
+    found = fresh[:0]
+    while len(found) < min(count, len(fresh)):
+        new_n = (~is_shown[columns[None], fresh]).sum(axis=1)
+        best = int(np.argmax(new_n))
+        if not new_n[best]:
+            break
+        found = np.concatenate([found, fresh[best : best + 1]])
+        is_shown[columns, fresh[best]] = True
+    taken = np.concatenate([chosen, found])
+    return np.concatenate([found, _spread(problem, sampled, taken, count - len(found), generator)])
+
+
 def fresh_proposal(
     problem: SearchProblem, seen: set[bytes], parents: Genotypes, generator: np.random.Generator
 ) -> Genotypes | None:

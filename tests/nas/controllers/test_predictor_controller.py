@@ -237,7 +237,7 @@ def neighbours_of(genotype: Genotypes, problem: SearchProblem) -> set[bytes]:
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_each_proposal_is_a_neighbour_of_the_least_explored_member_of_the_front(count: int) -> None:
-    problem, quality = make_problem(MINI, 9.0), curved_quality(MINI)
+    problem, quality = make_problem(MINI, math.inf), curved_quality(MINI)
     controller = get_controller("predictor")(problem)
     known: list[Genotypes] = []
     costs: list[tuple[float, float]] = []
@@ -277,3 +277,31 @@ def test_suggestions_within_the_bound_come_between_proposals() -> None:
         assert (asked[:first] == plain[:first]).all()
         rows = [position for position, row in enumerate(asked) if (row == within).all(axis=1).any()]
         assert rows == ([first, first + PER_SUGGESTION, first + 2 * PER_SUGGESTION + 1] if len(suggested) > 2 else [])
+
+
+def test_first_networks_within_a_limit_show_rare_values() -> None:
+    problem = make_problem(MINI, 2.2)
+    within = within_bound(problem, MINI.sample(4096, np.random.default_rng(1)))
+    first = get_controller("predictor")(problem).ask(LARGE + SPREAD)
+    assert problem.excess(first).max() <= 0
+    shown = sum(len(set(first[:, column])) for column in range(len(MINI.choices)))
+    there = sum(len(set(within[:, column])) for column in range(len(MINI.choices)))
+    drawn = [within[np.random.default_rng(seed).choice(len(within), len(first))] for seed in range(9)]
+    assert there >= shown > max(sum(len(set(rows[:, c])) for c in range(len(MINI.choices))) for rows in drawn)
+
+
+def test_the_best_within_a_limit_is_found_where_its_side_is_rare() -> None:
+    """As in tables of supernets: one choice matters most, and few networks within the limit have its better value."""
+    problem = make_problem(MINI, 2.2)
+    within = within_bound(problem, MINI.sample(20_000, np.random.default_rng(1)))
+    side = MINI.columns["input.side"]
+    assert 0 < (within[:, side] > 0).mean() < 0.2
+
+    def quality(genotype: Genotypes) -> float:
+        return float(10 * genotype[side] + curved_quality(MINI)(genotype))
+
+    best = []
+    for seed in range(3):
+        _, costs = drive(get_controller("predictor")(replace(problem, seed=seed)), problem, 30, quality, never)
+        best.append(-costs[:, 0].min())
+    assert min(best) > np.quantile([quality(row) for row in within if row[side] > 0], 0.9)
