@@ -20,7 +20,7 @@ QUICK_MACS = 4_000_000_000
 
 def registered(name: str, is_slow: bool) -> type[NetworkFamilyContract]:
     class Registered(NetworkFamilyContract):
-        samples = NetworkFamilyContract.samples if is_slow else 16
+        samples = NetworkFamilyContract.samples if is_slow else 6
         macs = (4 if is_slow else 1) * NetworkFamilyContract.macs
 
         def make_space(self) -> SearchSpace:

@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 from typer.core import TyperGroup
@@ -13,6 +14,8 @@ from typer.main import get_command
 
 from nas.cli.main import app
 
+program = cache(partial(get_command, app))
+"""The command `nas`, which takes a while to make."""
 START = re.compile(r"(?:\$ |pip install -e \. && |torchrun .*? -m )?nas (?=[a-z-])")
 
 
@@ -45,7 +48,7 @@ def mentioned_commands(document: str) -> Iterator[str]:
 
 def command_names() -> set[str]:
     """The words that may follow `nas`."""
-    command = get_command(app)
+    command = program()
     assert isinstance(command, TyperGroup)
     return set(command.commands)
 
@@ -65,7 +68,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: An option does not exist, a value is of another kind, or something lacks.
     """
-    command = get_command(app)
+    command = program()
     context = command.make_context("nas", list(words))
     while isinstance(command, TyperGroup):
         name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -76,7 +79,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 
 def unknown_options(words: Sequence[str]) -> list[str]:
     """Those of these words that look like options and are none of their command's."""
-    command, rest = get_command(app), list(words)
+    command, rest = program(), list(words)
     while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
         command = command.commands[rest.pop(0)]
     known = {"-h", "--help"} | {

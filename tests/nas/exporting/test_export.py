@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,11 +85,17 @@ def test_card_and_metadata_of_trained_weights(export: Export) -> None:
     assert "subtract (0.5) and divide by (1)" in card
 
 
-def test_random_weights_are_announced_everywhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network that nobody has trained."""
+    return export_subnet(ExportRequest(SPACE, ARCHITECTURE), tmp_path_factory.mktemp("untrained") / "out").folder
+
+
+def test_random_weights_are_announced_everywhere(untrained: Path) -> None:
     import onnx
     from safetensors import safe_open
 
-    folder = export_subnet(ExportRequest(SPACE, ARCHITECTURE), tmp_path / "out").folder
+    folder = untrained
     assert "These weights are random" in (folder / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["trained"] is False
     with safe_open(folder / "model.safetensors", "pt") as file:
@@ -129,8 +136,10 @@ def test_batches_of_any_size_are_proven(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_failed_export_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = export_subnet(ExportRequest(SPACE, ARCHITECTURE), tmp_path / "out").folder
+def test_a_failed_export_keeps_the_earlier_one(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(untrained, tmp_path / "out"))
     before = (folder / "model.safetensors").read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -150,8 +159,6 @@ def test_foreign_folder_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_damaged_exports_are_refused(export: Export, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(export.folder, folder)
     weights = (folder / "model.safetensors").read_bytes()

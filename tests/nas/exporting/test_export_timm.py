@@ -108,7 +108,7 @@ def test_families_that_older_releases_compute_otherwise_need_a_later_one(
         build_subnet(config, {})
 
 
-@pytest.mark.parametrize(("side", "patch"), [(24, 8), (32, 16)])
+@pytest.mark.parametrize(("side", "patch"), [pytest.param(24, 8, marks=pytest.mark.slow), (32, 16)])
 def test_timm_alone_loads_a_network_of_equal_blocks(supernet: Supernet, side: int, patch: int, tmp_path: Path) -> None:
     space = supernet.space
     values = dict(space.middle.settings) | {"input.side": side, "input.patch": patch, "tokens.r": 0}

@@ -12,9 +12,10 @@ from nas.scores.registry import get_score, score_names
 from nas.scores.subject import ScoreSubject
 from search_spaces.graph import SOURCE, Op, OpGraph
 
-QUICK = {"deit_tiny_patch16_224": 32, "levit_128s": 224, "mobilenetv4_conv_small": 64, "xcit_nano_12_p16_224": 64}
+QUICK = {"deit_tiny_patch16_224": 32, "mobilenetv4_conv_small": 64, "xcit_nano_12_p16_224": 64}
 OTHERS = {
     "vit_tiny_patch16_224": 64,
+    "levit_128s": 224,
     "swin_tiny_patch4_window7_224": 224,
     "pit_ti_224": 64,
     "efficientformer_l1": 224,

@@ -26,7 +26,8 @@ def front(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "asked",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
+        {"evaluations": 100},
         {"limits": {"pixel6": 0.9}, "evaluations": 60, "seed": 3},
         {"objectives": "latency:pixel6,params", "evaluations": 400},
         {"macs": 2e7, "window": 0.5, "evaluations": 40, "controller": "evolution-resnas"},
