@@ -131,7 +131,7 @@ class FewerBits:
             progress: Told how many blocks are done.
         """
         if stage == CLIP:
-            clip(self.module, self.images[:1], self.mode.precisions)
+            clip(self.module, self.images[:CALIBRATION_IMAGES], self.mode.precisions)
         elif stage == BIAS_CORRECTION:
             bias_correction(self.module, self.original, self.images[:CALIBRATION_IMAGES], self.mode)
         else:

@@ -29,20 +29,25 @@ def test_rounded_weights_stay_what_they_are(precision: Precision) -> None:
     assert torch.allclose(rounded_weight(once_OI, precision), once_OI, rtol=1e-6)
 
 
-def test_clipped_weights_are_rounded_with_smaller_errors() -> None:
-    network = random_vit()
-    before = {name: weight.clone() for name, weight in network.named_parameters()}
-    clip(network, random_images(1), dict.fromkeys(inner_layers(network)[:-1], "w2"))
-    for name, weight in network.named_parameters():
-        if weight.ndim != 2 or name == "head.weight":
-            assert torch.equal(weight, before[name])
-        else:
-            errors = [(rounded_weight(each, "w2") - before[name]).square().sum() for each in (weight, before[name])]
-            assert errors[0] < 0.9 * errors[1]
-    again = copy.deepcopy(network)
-    clip(again, random_images(1), dict.fromkeys(inner_layers(network)[:-1], "w2"))
-    rounded = (rounded_weight(each.get_parameter("head.weight"), "w2") for each in (network, again))
-    assert torch.equal(*rounded)
+@torch.no_grad()
+def test_clipped_weights_lose_less_and_stay_clipped() -> None:
+    network, images_BCHW = random_vit(), random_images(8)
+    network.get_parameter("blocks.0.mlp.fc1.weight")[:, ::32] *= 8
+    original, layers = copy.deepcopy(network), inner_layers(network)
+    clip(network, images_BCHW, dict.fromkeys(layers[:-1], "w2"))
+    assert all(
+        torch.equal(weight, original.get_parameter(name)) == (name.removesuffix(".weight") not in layers[:-1])
+        for name, weight in network.named_parameters()
+    )
+    path = "blocks.0.mlp.fc1"
+    x, whole_OI = calls_of(original, path, images_BCHW)[0].x, original.get_parameter(f"{path}.weight")
+    clipped_OI = network.get_parameter(f"{path}.weight")
+    errors = [(x @ (rounded_weight(each_OI, "w2") - whole_OI).T).square().mean() for each_OI in (clipped_OI, whole_OI)]
+    assert errors[0] < 0.9 * errors[1]
+    once_OI = rounded_weight(clipped_OI, "w2")
+    clipped_OI.copy_(once_OI)
+    clip(network, images_BCHW, {path: "w2"})
+    assert torch.allclose(clipped_OI, once_OI)
 
 
 def test_corrected_biases_give_every_layer_its_mean() -> None:
