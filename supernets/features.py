@@ -160,14 +160,19 @@ def classifiers_of(supernet: Supernet) -> list[nn.Linear]:
     return classifiers_in(supernet.network, supernet.space)
 
 
-def classifiers_in(network: nn.Module, space: SearchSpace) -> list[nn.Linear]:
+def classifiers_in(network: nn.Module, space: SearchSpace, head: str = "head.") -> list[nn.Linear]:
     """The same layers of a network of the space.
+
+    Args:
+        network: The network.
+        space: Its space.
+        head: What names of layers of the last part begin with; empty where that is given in place of the network.
 
     Raises:
         SupernetError: As `classifiers_of`.
     """
     names = _classifier_names(space)
-    layers = [dict(network.named_modules()).get(f"head.{name}") for name in names]
+    layers = [dict(network.named_modules()).get(f"{head}{name}") for name in names]
     dense = [layer for layer in layers if isinstance(layer, nn.Linear) and layer.bias is not None]
     if len(dense) < len(names):
         raise SupernetError(f"`{space.base.name}` has no dense classifier with a bias, so none can be fitted")

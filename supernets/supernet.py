@@ -83,6 +83,11 @@ class BorrowedSubnet:
         self._input_side = input_side
         self._training = training
 
+    @property
+    def head(self) -> nn.Module:
+        """Its last block, which has the subnet's tensors while it runs."""
+        return self._blocks[-1].plan.module
+
     def __call__(self, x_BCHW: Tensor) -> Tensor:
         """Run the subnet in the mode (training or evaluation) that the supernet had when it was borrowed."""
         x: Tensor = self._family.prepare(x_BCHW, self._input_side)

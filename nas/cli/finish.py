@@ -60,22 +60,26 @@ def finish(given: Given, *, json: Json = False, quiet: Quiet = False) -> None:
         "trained": "after training",
         "averaged": f"averaged over {len(result.averaged)} of its checkpoints" if result.steps else "as it ships",
     }
-    rows = [
-        [text, f"{value:.2%}", f"{balanced:.2%}" if (balanced := result.balanced_accuracy.get(name)) else ""]
-        for name, text in names.items()
-        if (value := result.accuracy.get(name)) is not None
-    ]
-    figure = result.figures[0]
-    is_accuracy = figure == "accuracy"
-    titles = [figure.replace("_", " "), "balanced" if is_accuracy else "macro AUROC"]
-    display.print_table(["network", f"{titles[0]} on the search part", titles[1]], rows)
+    stages = [(name, text, value) for name, text in names.items() if (value := result.accuracy.get(name)) is not None]
+    figure, beside = result.figures[0], result.balanced_accuracy
+    is_accuracy, is_unlabelled = figure == "accuracy", not beside
+    title = figure.replace("_", " ")
     verified = result.verified
     found, images = verified[f"test_{figure}"], verified["test_images"]
-    text = f"{found:.2%} of {images} test images" if is_accuracy else f"{titles[0]} {found:.2%} on {images} test images"
-    display.say(
-        f"exported to {display.short(result.run / verified['export'])}: {text} in ONNX Runtime,"
-        f" {verified[f'torch_test_{figure}']:.2%} in PyTorch"
-    )
+    if is_unlabelled:
+        display.print_table(
+            ["network", f"{title} on the search part"], [[text, f"{value:.3f}"] for _, text, value in stages]
+        )
+        judged = f"{title} {found:.3f} on {images} test images in ONNX Runtime"
+    else:
+        rows = [[text, f"{value:.2%}", f"{beside[name]:.2%}" if name in beside else ""] for name, text, value in stages]
+        second = "balanced" if is_accuracy else "macro AUROC"
+        display.print_table(["network", f"{title} on the search part", second], rows)
+        judged = (
+            f"{found:.2%} of {images} test images" if is_accuracy else f"{title} {found:.2%} on {images} test images"
+        )
+        judged += f" in ONNX Runtime, {verified[f'torch_test_{figure}']:.2%} in PyTorch"
+    display.say(f"exported to {display.short(result.run / verified['export'])}: {judged}")
     for line in [*baseline_lines(verified), *exit_lines(verified.get("exits"))]:
         display.say(line)
     display.say(f"{result.steps} steps, {result.epochs:.3g} epochs, {format_duration(result.seconds)}")

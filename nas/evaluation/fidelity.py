@@ -42,19 +42,27 @@ class FidelityEvaluator:
         data: Images that those were found on, divided as they were.
         seed: Seed of the training batches that BatchNorm statistics are estimated on.
         compensator: Maker of the networks, where what was cut is made up for; None takes them as they are.
+        wanted_NK: What the whole model gives for the search part; None where the supernet's largest network is that.
     """
 
     name = FIDELITY
     is_free = False
 
     def __init__(
-        self, supernet: Supernet, data: ImageData, seed: int = 0, compensator: Compensator | None = None
+        self,
+        supernet: Supernet,
+        data: ImageData,
+        seed: int = 0,
+        compensator: Compensator | None = None,
+        wanted_NK: Tensor | None = None,
     ) -> None:
         self._make = supernet.extract if compensator is None else compensator
         self._supernet = supernet.eval()
         self._data = data
         self._calibration = [x_BCHW.to(supernet.device) for x_BCHW in calibration_batches(data, seed)]
-        self._wanted_NK = outputs_of(supernet.network, data, "search", supernet.device)
+        if wanted_NK is None:
+            wanted_NK = outputs_of(supernet.network, data, "search", supernet.device)
+        self._wanted_NK = wanted_NK
 
     def evaluate(self, architecture: Architecture, seed: int) -> EvaluationResult:
         """Fidelity in [-1, 1] of one network; ``seed`` changes nothing."""
@@ -140,15 +148,28 @@ def chosen_without_labels(
         DataError: There are too few training images.
         DegenerateError: Activations are not finite.
     """
+    alone = alone_of(supernet, data, architecture, seed, compensation)
+    if architecture != supernet.space.largest:
+        solve_last_layer(alone, supernet, data)
+    return alone
+
+
+def solve_last_layer(alone: Supernet, whole: Supernet, data: ImageData) -> None:
+    """Give a network a last layer by which it gives what a whole one gives.
+
+    Args:
+        alone: The network alone, changed in place.
+        whole: Supernet whose whole network's outputs are components of its features.
+        data: Images, whose training part is solved on.
+
+    Raises:
+        DegenerateError: The features are not finite.
+    """
     from supernets.features import FeatureReader, classifier_of, put_classifier
     from supernets.fidelity import refitted
 
-    alone = alone_of(supernet, data, architecture, seed, compensation)
-    if architecture == supernet.space.largest:
-        return alone
-    seen, whole = (FeatureReader(each).read(data, "train", MOST_IMAGES).values_ND for each in (alone, supernet))
-    put_classifier(alone, refitted(classifier_of(alone), seen, classifier_of(supernet).outputs(whole)))
-    return alone
+    seen, wanted = (FeatureReader(each).read(data, "train", MOST_IMAGES).values_ND for each in (alone, whole))
+    put_classifier(alone, refitted(classifier_of(alone), seen, classifier_of(whole).outputs(wanted)))
 
 
 def outputs_of(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,16 +11,25 @@ from nas.errors import UsageError
 from nas.evaluation.accuracy import accuracy_of
 from nas.evaluation.evaluators import FP32, BalancedEvaluator
 from nas.events import Progress, StageClock, StageStarted
+from nas.finishing.averaging import Ingredients, average
 from nas.finishing.exits import EPOCHS, ExitRequest, add_exits
 from nas.finishing.plan import COMMAND, FinishPlan, alone, make_plan
 from nas.finishing.quantised import FewerBits, stages_of, untrained_checkpoint, with_relu
-from nas.finishing.result import FinishResult
+from nas.finishing.result import FinishResult, figures_of
 from nas.finishing.settings import FinishSettings
 from nas.finishing.source import take_over, take_over_imported
 from nas.finishing.teacher import ITSELF, NONE, make_teacher
-from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, MACRO_AUROC
+from nas.finishing.unlabelled import Unlabelled
 from nas.records.files import write_json
-from nas.runs.folder import CHECKPOINTS, EXITS, check_same, recorded_settings, supernet_checkpoint
+from nas.runs.folder import (
+    CHECKPOINTS,
+    EXITS,
+    TRAINING,
+    check_same,
+    recorded_settings,
+    seconds_left,
+    supernet_checkpoint,
+)
 from nas.runs.places import check_images
 from nas.runs.run import Run, next_run_folder
 from nas.runs.settings import Given, folder_to_resume, verb
@@ -38,14 +45,14 @@ if TYPE_CHECKING:
     from supernets.training.distributed import ProcessGroup
     from supernets.training.events import TrainingProgress, TrainingResult
     from supernets.training.soup import Ingredient, Snapshots, Soup
-    from supernets.training.targets import Teacher
+    from supernets.training.targets import AnyTeacher
 
 RESULT = "finish.json"
 START = "start"
 """What the weights that a finish begins with are called among those that may be averaged."""
 INHERITED = "inherited"
-TRAINING, SNAPSHOTS = "training", "snapshots"
-"""Folders of checkpoints: of the training, and those that may be averaged."""
+SNAPSHOTS = "snapshots"
+"""Folder of the checkpoints that may be averaged."""
 
 
 @verb(FinishSettings)
@@ -108,9 +115,9 @@ class _Finish:
         self.wanted = plan.wanted
         self.fewer: FewerBits | None = None
         self.reached = INHERITED  # the stage whose weights are the best so far
-        several = plan.images.has_several_labels
-        self.figures = (AVERAGE_PRECISION, MACRO_AUROC) if several else (ACCURACY, BALANCED)
+        self.figures = figures_of(plan.images, plan.source.uses_labels)
         self.balanced: dict[str, float] = {}
+        self.unlabelled = Unlabelled.of(plan.source, plan.images, plan.training.seed)
 
     def __call__(self) -> FinishResult:
         """Finish in the process that writes."""
@@ -154,8 +161,9 @@ class _Finish:
         training = self.plan.training
         epochs = "" if training.budget_seconds is not None else f" of {training.epochs:g} epochs"
         after = ["averaging", *([] if self.plan.exits is None else ["exits"]), "export"]
-        first = dict.fromkeys(stages_of(self.wanted))
-        return {**first, f"training{epochs}": training.budget_seconds, **dict.fromkeys(after)}
+        folder = self.plan.settings.folder if self.plan.settings.resume else None
+        left = seconds_left(training.budget_seconds, None if folder is None else folder / CHECKPOINTS / TRAINING)
+        return {**dict.fromkeys(stages_of(self.wanted)), f"training{epochs}": left, **dict.fromkeys(after)}
 
     def _network(self) -> Supernet:
         from supernets.supernet import Supernet
@@ -187,15 +195,16 @@ class _Finish:
 
     def _compensate(self, network: Supernet) -> None:
         """Make up for what the search cut, as it did."""
-        plan, asked = self.plan, self.plan.source.compensation
-        if asked is None or plan.inherited is None or plan.inherited.is_alone:
+        plan = self.plan
+        if plan.inherited is None or plan.inherited.is_alone or not plan.source.makes_up:
             return
         if self.group.is_main_process:
             self._judge(network, "sliced")
-        supernet, images, seed = plan.inherited.supernet.to(self.device), plan.images, plan.source.seed
-        take_over(plan.inherited, network, lambda found: asked.chosen(supernet, images, found, seed).network)
+        supernet = plan.inherited.supernet.to(self.device)
+        take_over(plan.inherited, network, lambda _: plan.source.chosen(supernet, plan.images))
 
-    def _finish(self, run: Run, network: Supernet, teacher: Teacher | None) -> FinishResult:
+    def _finish(self, run: Run, network: Supernet, teacher: AnyTeacher | None) -> FinishResult:
+        from supernets.training.feature_distillation import FeatureTeacher
         from supernets.training.soup import Ingredient, Snapshots
 
         plan = self.plan
@@ -207,9 +216,9 @@ class _Finish:
             start = [self._staged(network, Ingredient(START, inherited, lambda: before))]
             if "sliced" in accuracy:
                 accuracy["compensated"] = accuracy[INHERITED]
-                self.balanced["compensated"] = self.balanced[INHERITED]
-        heeded = False
-        if teacher is not None:
+                self.balanced |= {"compensated": self.balanced[INHERITED]} if self.balanced else {}
+        heeded = self.unlabelled is not None
+        if teacher is not None and not isinstance(teacher, FeatureTeacher):
             accuracy["teacher"] = known = accuracy_of(teacher, plan.images, "search", self.device)
             heeded = is_heeded(known, accuracy[INHERITED], plan.images, self.progress)
         trains = not self._keeps_enough()
@@ -223,8 +232,10 @@ class _Finish:
         self.progress(StageStarted("training", plan.training.budget_seconds))
         outcome = self._train(run.path, run.is_resumed, network, teacher, snapshots)
         self.progress(StageStarted("averaging"))
-        ingredients = [*start, *snapshots.ingredients(), *self._other_runs(network)]
-        soup = self._average(network, ingredients, outcome.checkpoint)
+        ingredients = Ingredients(start, snapshots.ingredients(), plan.soup)
+        soup = average(network, ingredients, outcome.checkpoint, partial(self._judge, network))
+        if self.unlabelled is not None:
+            self.unlabelled.complete(network)
         return self._result(run, network, outcome, soup)
 
     def _staged(self, network: Supernet, best: Ingredient) -> Ingredient:
@@ -286,7 +297,7 @@ class _Finish:
         )
 
     def _train(
-        self, folder: Path, is_resumed: bool, network: Supernet, teacher: Teacher | None, snapshots: Snapshots | None
+        self, folder: Path, is_resumed: bool, network: Supernet, teacher: AnyTeacher | None, snapshots: Snapshots | None
     ) -> TrainingResult:
         """Train with the group; ``snapshots`` are for the process that writes."""
         from supernets.training.events import Callbacks
@@ -308,7 +319,7 @@ class _Finish:
             group=self.group,
         )
 
-    def _teacher(self) -> Teacher | None:
+    def _teacher(self) -> AnyTeacher | None:
         plan = self.plan
         name = plan.settings.teacher or NONE
         if name == ITSELF:
@@ -321,40 +332,19 @@ class _Finish:
         """Accuracy with BatchNorm statistics of its own, which the network then has, in the precision that is asked.
 
         That of a stage is kept. Where classes are weighted, balanced accuracy is what counts; where images have several
-        labels, mean average precision.
+        labels, mean average precision; without labels fidelity to the model that the network was cut out of.
         """
         seed, (figure, beside) = self.plan.training.seed, self.figures
+        if self.unlabelled is not None:
+            fidelity = self.unlabelled.judge(network, self.plan.source.architecture)
+            self.accuracy.update({} if stage is None else {stage: fidelity})
+            return fidelity
         evaluator = BalancedEvaluator(network, self.plan.images, seed, precision=wanted or self.wanted)
         found = evaluator.evaluate(alone(network.space), self.plan.training.seed)
         values = {**found.scores, evaluator.name: found.objective}
         if stage is not None:
             self.accuracy[stage], self.balanced[stage] = values[figure], values[beside]
         return values[figure] if self.plan.training.class_weights == "none" else values[beside]
-
-    def _other_runs(self, network: Supernet) -> Iterator[Ingredient]:
-        """The weights of other runs, as ingredients."""
-        from supernets.training.soup import Ingredient
-
-        for run, inherited in self.plan.soup.items():
-            take_over(inherited, network)
-            weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            yield Ingredient(f"run {run}", self._judge(network), lambda weights=weights: weights)  # type: ignore[misc]
-
-    def _average(self, network: Supernet, ingredients: list[Ingredient], checkpoint: Path) -> Soup:
-        from supernets.checkpoint import read_checkpoint
-        from supernets.training.soup import Ingredient, Weights, greedy_soup
-
-        def judge(weights: Weights, stage: str | None = None) -> float:
-            network.load_state_dict(weights)
-            return self._judge(network, stage)
-
-        last = read_checkpoint(checkpoint)
-        judge(last.averages or last.weights, "trained")
-        if last.averages or all(found.name in (START, self.reached) for found in ingredients):
-            plain = Ingredient("last step", judge(last.weights), lambda: last.weights)
-            ingredients.append(plain)
-        soup = greedy_soup(ingredients, judge)
-        return replace(soup, accuracy=judge(soup.weights, "averaged"))
 
     def _save(self, run: Run, network: Supernet, training: Path) -> Path:
         """Write the finished network, with the statistics that it was judged with."""
@@ -398,11 +388,12 @@ class _Finish:
                 target.mkdir(parents=True, exist_ok=True)
                 write_json(target / ASSIGNMENT, self.wanted)
         export = export_run(run.path, formats=[] if form is ONNX_FILE else [form.name])
-        return {
-            "export": str(export.folder.relative_to(run.path)),
-            **facts_on_tests(export.folder / form.file, plan.images, plan.space, architecture),
-            f"torch_test_{self.figures[0]}": accuracy_of(
-                lambda x: network(x, architecture), plan.images, "test", self.device
-            ),
-            "proof": {name: value for name, value in export.proof.items() if name != "formats"},
-        }
+        path = export.folder / form.file
+        if self.unlabelled is not None:
+            judged = self.unlabelled.facts(path, network, architecture)
+        else:
+            judged = facts_on_tests(path, plan.images, plan.space, architecture)
+            in_torch = accuracy_of(lambda x: network(x, architecture), plan.images, "test", self.device)
+            judged[f"torch_test_{self.figures[0]}"] = in_torch
+        proof = {name: value for name, value in export.proof.items() if name != "formats"}
+        return {"export": str(export.folder.relative_to(run.path)), **judged, "proof": proof}

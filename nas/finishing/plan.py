@@ -176,12 +176,13 @@ def make_plan(given: Given, recorded: Mapping[str, Any] | None, folder: Path | N
     refuse_masks(images)
     if inherited is not None and not inherited.is_imported:
         images.check({**inherited.metadata["data"], "image_side": side})
-    inherited_space = _trained_form(base.name, source.architecture, images, training, side)
+    classes = images.classes if source.uses_labels else base.classes
+    inherited_space = _trained_form(base.name, classes, source.architecture, training, side)
     space = inherited_space
     if settings.relu:
         changed = in_relu(source.architecture)
-        space = _trained_form(changed.space, changed, images, training, side)
-    if images.has_several_labels:
+        space = _trained_form(changed.space, classes, changed, training, side)
+    if images.has_several_labels and source.uses_labels:
         check_suits_several_labels(training, images.source)
         if settings.quantise is not None:
             check_one_label(images, "`quantise`")
@@ -227,9 +228,9 @@ def alone(space: SearchSpace) -> Architecture:
 
 
 def _trained_form(
-    name: str, architecture: Architecture, images: ImageData, training: TrainingSettings, side: int
+    name: str, classes: int, architecture: Architecture, training: TrainingSettings, side: int
 ) -> SearchSpace:
-    base = get_space(name, images.classes).base
+    base = get_space(name, classes).base
     return form_to_train(SingleSpace(base, base.parse(architecture.to_dict())), training, side)
 
 
@@ -252,6 +253,13 @@ def _completed(settings: FinishSettings, source: Source, inherited: Inherited | 
         wanted_precisions(settings.quantise, settings.run, settings.pick)
         if settings.start == "scratch":
             raise UsageError("`quantise` and a start from scratch, expected inherited weights", hint="finish twice")
+    if not source.uses_labels:
+        for name, asked in (("quantise", settings.quantise), ("exits", settings.exits)):
+            if asked is not None:
+                raise UsageError(
+                    f"`{name}` in a finish of a search without labels, which would learn from them",
+                    hint=f"leave `{name}` out",
+                )
     own = ITSELF if settings.quantise is not None else default_teacher(source, inherited)
     teacher = settings.teacher or own
     check_teacher(teacher, source, inherited)
@@ -304,6 +312,11 @@ def _training_settings(
         raise UsageError(
             f"{asked} learns what a teacher says, but there is none",
             hint="name one by `--teacher`, for example a convolutional network that was trained on these images",
+        )
+    if training.teacher_target == "hard" and not source.uses_labels:
+        raise UsageError(
+            "setting `teacher_target` `hard` in a finish of a search without labels, where nothing tells classes",
+            hint="leave it, and `recipe`, out",
         )
     if training.class_weights != "none" and training.teacher_target == "soft" and teacher != NONE:
         raise UsageError(

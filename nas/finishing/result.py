@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, MACRO_AUROC
+from nas.objectives.objective import ACCURACY, AVERAGE_PRECISION, BALANCED, FIDELITY, MACRO_AUROC
 from search_spaces import Architecture
+
+if TYPE_CHECKING:
+    from supernets.data.image_data import ImageData
 
 PLAIN_FIELDS = ("verified", "steps", "epochs", "seconds")
 """Fields of a result that stand in JSON as they are."""
+
+
+FIGURES = ((ACCURACY, BALANCED), (AVERAGE_PRECISION, MACRO_AUROC), (FIDELITY, BALANCED))
+"""What networks are judged by, and what stands beside it: on one label, on several, and on none."""
+
+
+def figures_of(images: ImageData, uses_labels: bool) -> tuple[str, str]:
+    """The pair of `FIGURES` that a network is judged by."""
+    return FIGURES[2 if not uses_labels else 1 if images.has_several_labels else 0]
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,17 @@ class FinishResult:
         accuracy: Accuracy on the search part of the images, in [0, 1], by stage: ``inherited`` (None from scratch),
             ``trained`` at the end of the training, ``averaged`` over good checkpoints, which is what the checkpoint
             holds; ``teacher`` where there is one; ``sliced`` and ``compensated`` where what was cut is made up for
-            first; and in fewer bits ``fp32``, and the stages that were tried before training.
-        balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher.
-            Where classes are weighted, it chooses what is averaged.
+            first; and in fewer bits ``fp32``, and the stages that were tried before training. Without labels it is
+            fidelity, see `nas.evaluation.fidelity`.
+        balanced_accuracy: The mean of the accuracies on each class, for the same stages but for that of the teacher;
+            empty without labels. Where classes are weighted, it chooses what is averaged.
         figures: What these two are called in ``finish.json`` and ``verified``: where images have several labels,
-            ``mean_average_precision`` and ``macro_auroc`` take their place.
+            ``mean_average_precision`` and ``macro_auroc`` take their place; without labels ``fidelity`` stands in that
+            of the first.
         averaged: The checkpoints that were averaged.
         verified: Facts about the exported files: ``test_accuracy`` in ONNX Runtime on the test part, which nothing has
-            looked at before, ``torch_test_accuracy``, ``test_images``, ``export`` and ``proof``; and ``exits`` where
-            it has some.
+            looked at before, ``torch_test_accuracy`` (without labels ``test_fidelity`` in place of both),
+            ``test_images``, ``export`` and ``proof``; and ``exits`` where it has some.
         steps: Optimiser steps in all.
         epochs: Passes over the training images.
         seconds: Time trained, over all sessions.
@@ -69,7 +83,7 @@ class FinishResult:
     def from_dict(cls, document: Mapping[str, Any]) -> FinishResult:
         """Read what `to_dict` wrote."""
         run = Path(document["run"])
-        figures = (ACCURACY, BALANCED) if ACCURACY in document else (AVERAGE_PRECISION, MACRO_AUROC)
+        figures = next(names for names in FIGURES if names[0] in document)
         accuracy, balanced = (document[name] for name in figures)
         return cls(
             accuracy=accuracy,

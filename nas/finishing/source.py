@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import RunError, UsageError
 from nas.evaluation.compensation import Compensation
+from nas.evaluation.fidelity import chosen_without_labels
 from nas.runs.folder import IMPORT, ORIGINAL_NAME, RunFolder, checkpoint_digest, recorded_settings, supernet_checkpoint
 from nas.runs.front import load_front
 from nas.runs.settings import WITHOUT_LABELS
@@ -44,6 +45,28 @@ class Source:
     card: Mapping[str, Any] = field(default_factory=dict)
     compensation: Compensation | None = None
     seed: int = 0
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the classes of the images may be looked at."""
+        return self.card.get("labels") != WITHOUT_LABELS
+
+    @property
+    def makes_up(self) -> bool:
+        """Whether something is done about what the search cut."""
+        return self.compensation is not None or not self.uses_labels
+
+    def chosen(self, supernet: Supernet, images: ImageData) -> nn.Module:
+        """The network cut out of a search's weights, with what was cut made up for as the search does it.
+
+        Args:
+            supernet: The weights.
+            images: Images whose training part is solved on.
+        """
+        if not self.uses_labels:
+            return chosen_without_labels(supernet, images, self.architecture, self.seed, self.compensation).network
+        assert self.compensation is not None, "something that makes up for what was cut"
+        return self.compensation.chosen(supernet, images, self.architecture, self.seed).network
 
     @property
     def original(self) -> Path | None:
@@ -194,11 +217,6 @@ def take_over_imported(inherited: Inherited, network: Supernet, images: ImageDat
 
 
 def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Source:
-    if settings.get("labels") == WITHOUT_LABELS:
-        raise UsageError(
-            f"`{run}` was searched without labels, and a finish learns from them",
-            hint=f"export what was found: `nas export {shlex.quote(str(run))}`",
-        )
     result = load_front(run)
     member = result.pick(pick)
     card: dict[str, Any] = {
@@ -207,6 +225,8 @@ def _of_search(run: Path, pick: str | None, settings: Mapping[str, Any]) -> Sour
     }
     if result.source_model is not None:
         card["source_model"] = result.source_model
+    if settings.get("labels") == WITHOUT_LABELS:
+        card["labels"] = WITHOUT_LABELS
     checkpoint, compensation = RunFolder(run).find_weights(), Compensation.of(settings)
     return Source(member.architecture, checkpoint, settings.get("data"), card, compensation, settings.get("seed", 0))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
     from supernets.training.settings import TrainingSettings
-    from supernets.training.targets import Teacher
+    from supernets.training.targets import AnyTeacher
 
 LARGEST, ORIGINAL, NONE, ITSELF = "largest", "original", "none", "itself"
 
@@ -27,6 +27,8 @@ def default_teacher(source: Source, inherited: Inherited | None) -> str:
 
     An imported supernet may tell other classes than the images have, and its largest network need not be its best.
     """
+    if not source.uses_labels:
+        return ORIGINAL
     if inherited is None or inherited.is_alone or inherited.is_imported:
         return NONE
     return ORIGINAL if source.original is not None and _teaches(source.original) else LARGEST
@@ -36,8 +38,16 @@ def check_teacher(name: str, source: Source, inherited: Inherited | None) -> Non
     """Make sure that there is such a teacher among our own.
 
     Raises:
-        UsageError: There is not.
+        UsageError: There is not, or networks without labels have nothing to learn from it.
     """
+    if not source.uses_labels:
+        if name != ORIGINAL or source.original is None:
+            found = f"teacher `{name}`" if name != ORIGINAL else "a run that does not keep that model"
+            raise UsageError(
+                f"without labels a network learns what the model sees that it was cut out of, found {found}",
+                hint="finish from the folder of the search with `--labels none`, without `--teacher`",
+            )
+        return
     if name == LARGEST and (inherited is None or inherited.is_alone):
         raise UsageError(
             "teacher `largest` is the largest network of a supernet, but there is no supernet",
@@ -63,8 +73,8 @@ def make_teacher(
     images: ImageData,
     training: TrainingSettings,
     device: torch.device,
-) -> Teacher | None:
-    """The teacher of a finish, on ``device``; None for none.
+) -> AnyTeacher | None:
+    """The teacher of a finish, on ``device``; None for none. Without labels what the original sees is learnt.
 
     Args:
         name: ``largest``, ``original``, ``none``, or a network of timm.
@@ -81,6 +91,7 @@ def make_teacher(
     import torch
 
     from supernets.checkpoint import load_supernet
+    from supernets.training.feature_distillation import FeatureTeacher
     from supernets.training.network_teacher import NetworkTeacher
     from supernets.training.targets import make_teacher
 
@@ -90,6 +101,8 @@ def make_teacher(
         supernet = inherited.supernet
     elif name == ORIGINAL and source.original is not None:
         supernet, _ = load_supernet(source.original)
+        if not source.uses_labels:
+            return FeatureTeacher(supernet.to(device), precision)
     if supernet is not None:
         network = _largest(supernet, images, training.seed)
         return NetworkTeacher(network.to(device), training.temperature, precision, images.has_several_labels)

@@ -93,6 +93,11 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         if "objectives" not in chosen:
             chosen.setdefault("focus", DEFAULT_FOCUS)
     settings = _checked(SearchSettings(**chosen))
+    if settings.trains and not settings.uses_labels:
+        raise UsageError(
+            "no labels and a training of all networks together: without labels only the network that is chosen learns",
+            hint="leave `train` and `policy` out",
+        )
     is_free = not settings.evaluates or (settings.score is not None and get_score(settings.score).is_free)
     if settings.fidelity != "full" and (is_free or settings.score == "as-vit"):
         what = f"score `{settings.score}`" if settings.score else "what is known beforehand"
@@ -156,7 +161,7 @@ def _target_in(target: str, precision: str) -> str:
 
 
 def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Without labels nothing is trained, and networks are ranked by fidelity to a model."""
+    """Without labels networks are ranked by fidelity to a model, and only the one that is chosen can be trained."""
     if MEAN_IOU in (chosen.get("objectives") or ()):
         chosen = _on_masks(chosen)
     labels = chosen.get("labels", SearchSettings.labels)
@@ -173,11 +178,6 @@ def _with_labels(chosen: dict[str, Any]) -> dict[str, Any]:
         raise UsageError("no labels and no model", hint="add `model`, the vision transformer to cut networks out of")
     if chosen["weights"] == RANDOM:
         raise UsageError("no labels and random weights, expected trained ones", hint="give `weights`")
-    if chosen["budget_seconds"] != 0:
-        raise UsageError(
-            f"no labels and a budget of {chosen['budget_seconds']:g} s: a training learns from labels",
-            hint="leave the budget out, or let the labels be used; `evaluations` says how many networks are judged",
-        )
     return chosen
 
 

@@ -149,7 +149,7 @@ class SearchSettings(RunSettings, Question):
         str,
         Setting(
             "What is known of the images: given (the class of each), or none: networks inside `model` are ranked by how"
-            " much of its features they keep, and nothing is trained.",
+            " much of its features they keep, and with a budget the one that is chosen learns the others.",
             SPACE,
         ),
     ] = "given"

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from nas.events import StageStarted, ignore
 from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.exporting.members import export_run
-from nas.exporting.verify import export_and_verify, note_verified, onnx_accuracy, shipped_format
+from nas.exporting.verify import export_and_verify, note_verified, onnx_accuracy, onnx_fidelity, shipped_format
 from nas.finishing.finish import finish
-from nas.runs.folder import FINISHED, recorded_settings
+from nas.objectives.objective import FIDELITY
+from nas.runs.folder import FINISHED, original_checkpoint, recorded_settings
 from nas.runs.front import SearchFront
 from nas.searching.settings import SearchSettings
 from search_spaces import get_space
+from supernets.checkpoint import load_supernet
 
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
@@ -57,6 +59,7 @@ def ship_winner(
     )
     facts = dict(finished.verified)
     export = folder / facts.pop("export")
+    is_unlabelled = result.objective == FIDELITY
     facts |= {
         "export": str(export.relative_to(result.run)),
         f"search_{finished.figures[0]}": finished.accuracy["averaged"],
@@ -65,6 +68,10 @@ def ship_winner(
     }
     path, form = export / ONNX_FILE.file, shipped_format(result.target)
     if form is not ONNX_FILE:
-        path = export_run(folder, formats=[form.name]).folder / form.file
-        facts |= onnx_accuracy(path, images, get_space(architecture.space), architecture).to_dict("test")
+        path, space = export_run(folder, formats=[form.name]).folder / form.file, get_space(architecture.space)
+        if is_unlabelled:
+            original, _ = load_supernet(original_checkpoint(result.run))
+            facts |= onnx_fidelity(path, original, images, space, architecture)
+        else:
+            facts |= onnx_accuracy(path, images, space, architecture).to_dict("test")
     return note_verified(result, images, settings.pick, path, facts)

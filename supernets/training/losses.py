@@ -3,7 +3,7 @@
 What networks learn from labels, mixed images and teachers by is a loss with a name. Ours is ``cross-entropy``; other
 packages register theirs as entry points `nas.losses`, and a program calls `register_loss`.
 
-Legend of tensor suffixes: B batch, K classes, P patches, N patches of all images.
+Legend of tensor suffixes: B batch, K classes, P patches, N patches of all images, E features, H and W rows and columns.
 """
 
 from __future__ import annotations
@@ -77,6 +77,23 @@ def alpha_divergence_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a network sees in images.
+
+    Attributes:
+        whole_BE: Features of the images, which flow into the classifier: the class token, or what is pooled.
+        patches_BEHW: The map of patches behind the last norm; None where merged tokens are on no grid.
+    """
+
+    whole_BE: Tensor
+    patches_BEHW: Tensor | None
+
+    def part(self, every: slice) -> Seen:
+        """What it sees in some of the images."""
+        return Seen(self.whole_BE[every], None if self.patches_BEHW is None else self.patches_BEHW[every])
+
+
+@dataclass(frozen=True)
 class ImageTargets:
     """What networks are to say about some images.
 
@@ -88,6 +105,7 @@ class ImageTargets:
         label_share: Share of labels in the loss where there are teachers; the rest is theirs.
         is_hard: Whether the class that teachers find most probable is learnt in place of their probabilities.
         weights_K: Weights of classes in what hard teachers say, and in labels where nothing teaches; None for one.
+        seen: What the teacher sees in the images, where that is learnt in place of all else; None where it is not.
     """
 
     labels_B: Tensor
@@ -97,6 +115,7 @@ class ImageTargets:
     label_share: float = 0.0
     is_hard: bool = False
     weights_K: Tensor | None = None
+    seen: Seen | None = None
 
     @property
     def has_several_labels(self) -> bool:
@@ -112,7 +131,12 @@ class ImageTargets:
             None if tensor is None else tensor[every] for tensor in (self.classes_BK, self.patches_BPK, self.teacher_BK)
         )
         return replace(
-            self, labels_B=self.labels_B[every], classes_BK=classes_BK, patches_BPK=patches_BPK, teacher_BK=teacher_BK
+            self,
+            labels_B=self.labels_B[every],
+            classes_BK=classes_BK,
+            patches_BPK=patches_BPK,
+            teacher_BK=teacher_BK,
+            seen=None if self.seen is None else self.seen.part(every),
         )
 
 

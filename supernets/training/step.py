@@ -19,17 +19,18 @@ from supernets.data.image_data import Batch
 from supernets.errors import TrainingError
 from supernets.grouped import run_groups
 from supernets.sampling import Assignment, Sampler
-from supernets.supernet import Supernet
+from supernets.supernet import BorrowedSubnet, Supernet
 from supernets.training.clipping import clip_gradients
 from supernets.training.distributed import ProcessGroup
 from supernets.training.ema import MovingAverage
-from supernets.training.losses import ImageTargets, class_logits, get_loss, label_loss, target_loss
+from supernets.training.feature_distillation import FeatureLoss, FeatureTeacher, see
+from supernets.training.losses import ImageTargets, Seen, class_logits, get_loss, label_loss, target_loss
 from supernets.training.low_rank import PREFIX, LowRank
 from supernets.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from supernets.training.precision import MixedPrecision
 from supernets.training.settings import TrainingSettings
 from supernets.training.sharpness import uphill
-from supernets.training.targets import Mix, Teacher
+from supernets.training.targets import AnyTeacher, Mix
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class TrainStep:
         group: The processes that train together.
         checkpoint: The file that keeps what was trained, for messages.
         mix: How a step's images are mixed; None for not at all.
-        teacher: The teachers; None for none.
+        teacher: The teachers; None for none. What a `FeatureTeacher` sees is learnt in place of labels.
         weights_K: Weights of classes, see `supernets.training.long_tail`; None for none.
     """
 
@@ -69,13 +70,19 @@ class TrainStep:
         group: ProcessGroup,
         checkpoint: Path,
         mix: Mix | None = None,
-        teacher: Teacher | None = None,
+        teacher: AnyTeacher | None = None,
         weights_K: Tensor | None = None,
     ) -> None:
         self.supernet, self.settings, self.group = supernet, settings, group
         self.low_rank = LowRank(supernet, settings.low_rank, settings.seed) if settings.low_rank else None
         self.trained = dict(supernet.named_parameters()) if self.low_rank is None else self.low_rank.trained
         self.optimizer = make_optimizer(supernet, settings, self.trained)
+        self._features: FeatureLoss | None = None
+        if isinstance(teacher, FeatureTeacher):
+            self._features = FeatureLoss(teacher.features, supernet.device)
+            matrices = self._features.trained
+            self.optimizer.add_param_group({"params": [*matrices.values()], "weight_decay": 0.0, "lr_scale": 1.0})
+            self.trained = {**self.trained, **matrices}
         self.precision = MixedPrecision(settings.precision, supernet.device)
         self.average = None if settings.ema_decay is None else MovingAverage(supernet, settings.ema_decay)
         self._checkpoint, self._mix, self._teacher, self._weights_K = checkpoint, mix, teacher, weights_K
@@ -114,17 +121,21 @@ class TrainStep:
         return losses[0]
 
     def moments(self) -> dict[str, Tensor]:
-        """What the optimiser remembers, see `supernets.training.optimizer.optimizer_state`, and factors where there
-        are some.
+        """What the optimiser remembers, see `supernets.training.optimizer.optimizer_state`, and what is trained beside
+        the shared tensors: factors, and the matrices that features go through.
         """
         factors = {} if self.low_rank is None else self.low_rank.state()
-        return {**optimizer_state(self.optimizer, self.trained), **factors}
+        matrices = {} if self._features is None else self._features.state()
+        return {**optimizer_state(self.optimizer, self.trained), **factors, **matrices}
 
     def restore(self, moments: Mapping[str, Tensor], averages: Mapping[str, Tensor], scale: Mapping[str, Any]) -> None:
         """Take up what `moments` gave, the average of the weights, and the scale of the loss."""
         factors = {name: tensor for name, tensor in moments.items() if name.startswith(PREFIX)}
-        own = {name: tensor for name, tensor in moments.items() if name not in factors}
+        matrices = {} if self._features is None else {name: moments[name] for name in self._features.trained}
+        own = {name: tensor for name, tensor in moments.items() if name not in factors and name not in matrices}
         load_optimizer_state(self.optimizer, self.trained, own)
+        if self._features is not None:
+            self._features.load(matrices)
         if self.low_rank is not None:
             self.low_rank.load(factors)
         self.precision.load_state(scale)
@@ -140,7 +151,9 @@ class TrainStep:
             images_BCHW, targets = mix(images_BCHW, labels_B, context.number)
         if self._weighs(context):
             targets = replace(targets, weights_K=self._weights_K)
-        if self._teacher is not None:
+        if isinstance(self._teacher, FeatureTeacher):
+            targets = replace(targets, seen=self._teacher(images_BCHW))
+        elif self._teacher is not None:
             is_hard = self.settings.teacher_target == "hard"
             taught_BK = self._teacher(images_BCHW)
             targets = replace(targets, teacher_BK=taught_BK, label_share=self._label_share, is_hard=is_hard)
@@ -186,15 +199,28 @@ class TrainStep:
         found: list[tuple[Tensor, Tensor]] = []
         for assignment in assignments:
             with self.supernet.borrow(assignment.architecture, patch_stride) as subnet:
+                if self._features is not None and targets.seen is not None:
+                    loss = self._features(self._seen(subnet, assignment.architecture, images_BCHW), targets.seen)
+                    self._backward(loss, len(assignments) / weight)
+                    found.append((loss.detach(), -loss.detach()))
+                    continue
                 with self.precision.forward():
                     output = subnet(images_BCHW)
                 loss = target_loss(
                     assignment.target, output, targets, earlier, self.settings.label_smoothing, self._loss
                 )
-                self.precision.scaled(loss / (len(assignments) / weight)).backward()  # type: ignore[no-untyped-call]
+                self._backward(loss, len(assignments) / weight)
             earlier.append(class_logits(output).detach())
             found.append((loss.detach(), -label_loss(earlier[-1], targets.labels_B)))
         return found
+
+    def _seen(self, subnet: BorrowedSubnet, architecture: Architecture, images_BCHW: Tensor) -> Seen:
+        """What a network sees in images."""
+        with self.precision.forward():
+            return see(lambda: subnet(images_BCHW), subnet.head, self.supernet.space, architecture)
+
+    def _backward(self, loss: Tensor, parts: float) -> None:
+        self.precision.scaled(loss / parts).backward()  # type: ignore[no-untyped-call]
 
     def _train_groups(
         self,
@@ -205,6 +231,12 @@ class TrainStep:
         patch_stride: int,
     ) -> list[tuple[Tensor, Tensor]]:
         """Each architecture on its own images, all in one pass."""
+        if targets.seen is not None:
+            raise TrainingError(
+                f"training setting `policy`: networks of `{self.settings.policy}` share the images of a step, and"
+                " cannot learn the features of a whole network",
+                hint="choose another policy",
+            )
         if patch_stride != 1:
             raise TrainingError(
                 f"training setting `policy`: `{self.settings.policy}` cannot train on coarse patches",

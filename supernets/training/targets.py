@@ -18,6 +18,7 @@ from supernets.errors import TrainingError
 from supernets.family import family_of
 from supernets.supernet import Supernet
 from supernets.training.distributed import ProcessGroup
+from supernets.training.feature_distillation import FeatureTeacher
 from supernets.training.losses import ImageTargets
 from supernets.training.settings import TrainingSettings
 from supernets.training.token_mixing import mix_tokens
@@ -26,6 +27,8 @@ Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, ImageTargets]]
 """Images ``(B, 3, H, W)``, labels ``(B,)`` and number of a step to the mixed images and their targets."""
 Teacher = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)`` to the probabilities ``(B, K)`` that teachers give."""
+AnyTeacher = Teacher | FeatureTeacher
+"""A teacher of classes, or what a whole network sees, which is learnt in place of labels."""
 
 _STREAM = 2
 """Tells the random numbers of mixing from those of sampling."""

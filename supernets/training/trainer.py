@@ -34,6 +34,7 @@ from supernets.sampling import Sampler, get_policy
 from supernets.supernet import Supernet
 from supernets.training.distributed import ProcessGroup
 from supernets.training.events import NO_CALLBACKS, Callbacks, Preparation, TrainingProgress, TrainingResult, Validation
+from supernets.training.feature_distillation import FeatureTeacher
 from supernets.training.log import TrainingLog
 from supernets.training.long_tail import class_weights
 from supernets.training.optimizer import moments_by_name
@@ -42,7 +43,7 @@ from supernets.training.reproducibility import reproducible
 from supernets.training.schedule import Schedule, steps_within
 from supernets.training.settings import CHANGEABLE, LEGACY_DEFAULTS, TrainingSettings
 from supernets.training.step import StepContext, TrainStep
-from supernets.training.targets import Teacher, make_mix, make_teacher
+from supernets.training.targets import AnyTeacher, make_mix, make_teacher
 from supernets.training.throughput import TIMED_SHARE, Throughput, time_steps
 
 
@@ -54,7 +55,7 @@ def train_supernet(
     *,
     resume: bool = False,
     callbacks: Callbacks = NO_CALLBACKS,
-    teacher: Teacher | None = None,
+    teacher: AnyTeacher | None = None,
     group: ProcessGroup | None = None,
 ) -> TrainingResult:
     """Train the shared tensors of ``supernet`` in place, on the device that they are on.
@@ -67,8 +68,8 @@ def train_supernet(
         folder: Where ``supernet.safetensors`` and ``training.jsonl`` are written.
         resume: Whether to go on from a checkpoint in the folder. Without a checkpoint training starts afresh.
         callbacks: What is called while the training lasts.
-        teacher: A teacher beside the labels, in place of those that ``settings`` name; None for those. A resumed
-            training needs the same one.
+        teacher: A teacher beside the labels, in place of those that ``settings`` name; None for those. What a
+            `FeatureTeacher` sees is learnt in place of labels. A resumed training needs the same one.
         group: The processes that train together, see `supernets.training.distributed.join_process_group`; None for
             this one alone. Only the main one reads checkpoints, writes, reports and validates.
 
@@ -81,7 +82,7 @@ def train_supernet(
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step was finished and a checkpoint was written.
     """
     group = group or ProcessGroup(device=supernet.device)
-    _check_fits(supernet, data, settings, group)
+    _check_fits(supernet, data, settings, group, looks_at_labels=not isinstance(teacher, FeatureTeacher))
     path = folder / CHECKPOINT_NAME
     if group.is_main_process and path.exists() and not resume:
         raise TrainingError(f"`{folder}` holds a training already", hint="resume it, or choose another folder")
@@ -109,7 +110,7 @@ class _Training:
         folder: Path,
         group: ProcessGroup,
         callbacks: Callbacks,
-        teacher: Teacher | None,
+        teacher: AnyTeacher | None,
     ) -> None:
         self.supernet, self.data, self.settings, self.group = supernet, data, settings, group
         self.path, self.log = folder / CHECKPOINT_NAME, TrainingLog(folder, group.is_main_process)
@@ -344,8 +345,10 @@ class _Training:
             self.callbacks.notify(Validation(self.step, self.step / self.steps_per_epoch, accuracy))
 
 
-def _check_fits(supernet: Supernet, data: ImageData, settings: TrainingSettings, group: ProcessGroup) -> None:
-    if data.classes != supernet.space.classes:
+def _check_fits(
+    supernet: Supernet, data: ImageData, settings: TrainingSettings, group: ProcessGroup, *, looks_at_labels: bool
+) -> None:
+    if looks_at_labels and data.classes != supernet.space.classes:
         raise TrainingError(
             f"data `{data.source}` has {data.classes} classes, the supernet of `{supernet.space.name}` tells"
             f" {supernet.space.classes}",

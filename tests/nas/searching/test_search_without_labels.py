@@ -74,9 +74,31 @@ def test_what_was_found_is_exported_as_features(weights: str, tmp_path: Path) ->
     value = mean_cosine(found, wanted)
     assert value == pytest.approx(verified["test_fidelity"], abs=1e-4)
     assert value > mean_cosine(cut, wanted) + 0.05
-    with pytest.raises(UsageError, match="was searched without labels, and a finish learns from them"):
-        nas.finish(result.run)
+    for given, message in (
+        ({"teacher": "largest"}, "found teacher `largest`"),
+        ({"quantise": "int8"}, "`quantise` in a"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            nas.finish(result.run, **given)  # type: ignore[arg-type]
     assert "components of features" in result.report().read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_chosen_network_learns_what_the_whole_one_sees(weights: str, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "weights": weights, "data": "digits", "labels": "none", "limit_share": 0.6}
+    found = nas.search(**asked, evaluations=4, output=tmp_path / "run")
+    finished = nas.finish(found.run, epochs=6, output=tmp_path / "finish")
+    assert {"sliced", "compensated", "inherited", "trained", "averaged"} <= finished.accuracy.keys()
+    assert not finished.balanced_accuracy
+    assert finished.verified["test_fidelity"] > found.document["verified"]["test_fidelity"]
+    assert not any("accuracy" in name for name in finished.verified)
+    state = nas.load(finished.run / finished.verified["export"]).state_dict()
+    assert not any("feature_maps" in name for name in state)
+    trained = nas.search(**asked, evaluations=4, budget_seconds=90, output=tmp_path / "trained")
+    verified = trained.document["verified"]
+    assert verified["finished"]["averaged"] == verified["search_fidelity"]
+    assert verified["test_fidelity"] > 0
+    assert trained.export().folder.is_relative_to(tmp_path / "trained" / "finished")
 
 
 @pytest.mark.slow
@@ -95,7 +117,10 @@ def test_what_makes_no_sense_is_refused(weights: str, tmp_path: Path) -> None:
         ({**question, "labels": "some"}, "`labels` is 'some', expected 'given' or 'none'"),
         ({**question, "objectives": ["fidelity", "latency"]}, "ranks networks inside a model without labels"),
         ({**question, "labels": "none", "objectives": ["accuracy", "latency"]}, "expected `fidelity` among them"),
-        ({**question, "labels": "none", "budget_seconds": 600}, "a training learns from labels"),
+        (
+            {**question, "labels": "none", "budget_seconds": 600, "train": "supernet"},
+            "a training of all networks together",
+        ),
         ({**question, "labels": "none", "weights": "random"}, "no labels and random weights"),
         ({"data": "digits", "labels": "none"}, "no labels and no model"),
     ):
