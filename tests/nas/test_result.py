@@ -168,7 +168,7 @@ def one_thread() -> Iterator[None]:
 def cheap_score(monkeypatch: pytest.MonkeyPatch) -> FakeEvaluator:
     evaluator = FakeEvaluator()
     evaluator.name = "length_distortion"
-    monkeypatch.setattr(run_search, "ScoreEvaluator", lambda space, score: evaluator)
+    monkeypatch.setattr(run_search, "untrained_evaluator", lambda space, score, workers: evaluator)
     monkeypatch.setattr(run_search._Search, "_score_in_columns", lambda search: None)
     return evaluator
 
@@ -242,7 +242,7 @@ def test_search_that_evaluates_nothing_says_why(tmp_path: Path, monkeypatch: pyt
         def evaluate(self, architecture: Architecture, seed: int) -> Any:
             raise OverflowError("too large")
 
-    monkeypatch.setattr(run_search, "ScoreEvaluator", lambda space, score: Broken())
+    monkeypatch.setattr(run_search, "untrained_evaluator", lambda space, score, workers: Broken())
     monkeypatch.setattr(run_search._Search, "_score_in_columns", lambda search: None)
     with pytest.raises(NasError, match="none of 3 networks could be evaluated: OverflowError: too large"):
         nas.search("elastic-mini", limit_ms=1.0, evaluations=3, output=tmp_path / "run")
