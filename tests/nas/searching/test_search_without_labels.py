@@ -98,7 +98,7 @@ def test_the_chosen_network_learns_what_the_whole_one_sees(weights: str, tmp_pat
     verified = trained.document["verified"]
     assert verified["finished"]["averaged"] == verified["search_fidelity"]
     assert verified["test_fidelity"] > 0
-    assert trained.export().folder.is_relative_to(tmp_path / "trained" / "finished")
+    assert trained.export().is_relative_to(tmp_path / "trained" / "finished")
 
 
 @pytest.mark.slow
