@@ -190,7 +190,7 @@ def test_defaults_are_the_papers() -> None:
 
 
 def test_seed_search_settles_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_search, "AsvitEvaluator", FakeEvaluator)
+    monkeypatch.setattr(run_search, "untrained_evaluator", lambda space, score, workers: FakeEvaluator(space, workers))
     whole = nas.search("asvit", controller="reinforce", evaluations=60, output=tmp_path / "whole")
     assert whole.settled is not None
     assert whole.pick("settled") == whole.settled
