@@ -95,7 +95,7 @@ def find_label_table(top: Path) -> LabelTable | None:
     found = [
         table
         for folder in (top, top.absolute().parent)
-        for path in sorted(folder.iterdir())
+        for path in _files_in(folder)
         if path.suffix.lower() in (*ENDINGS, *LINES) and path.is_file() and path.stat().st_size <= LARGEST_BYTES
         if (said := _said(path)) is not None and (table := _table(said, top, is_inside=folder is top)) is not None
     ]
@@ -103,6 +103,14 @@ def find_label_table(top: Path) -> LabelTable | None:
         listed = " and ".join(f"`{table.path.name}`" for table in found)
         raise DataError(f"data `{top}`: found several tables of labels: {listed}, expected one", hint="leave one there")
     return found[0] if found else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing in one that may not be listed, as may be that around the images."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True)
