@@ -1,14 +1,16 @@
 """What fewer bits give and cost: latency beside fp32 in turns, divergence, sensitivities, and mixing by the program.
 
 ``python benchmarks/quantisation.py latency`` times ViT-Ti, DeiT-S and a 64-wide transformer with random weights.
-``python benchmarks/quantisation.py files bytes`` trains a transformer of 6 blocks, 128 wide, on the glyphs once, keeps
-it in a folder of records, and makes some of the checks on it:
+``python benchmarks/quantisation.py files bytes`` trains a transformer of 6 blocks, 128 wide, on the glyphs once, as
+`nas.train` does, keeps the run in a folder of records, and makes some of the checks on it:
 
-- ``files``: files in all precisions, also with outliers planted into its layer norms, beside fake quantisation
-- ``calibration``: by how many images ranges were found on
+- ``files``: files in all precisions, also with outliers planted into its layer norms, beside fake quantisation, and
+  int8 with products of attention and outputs in integers, as releases before wrote it
+- ``calibration``: by how many images ranges were found on, several draws of each number
 - ``bytes``: what sums of sensitivities say of assignments, and the program's choice beside uniform and random ones
 - ``time``: the same by measured latency, with and without outliers in three layer norms; wants a quiet machine
-- ``rounding``: stages and training in 2 bits
+- ``rounding``: stages in 2 bits
+- ``training``: `nas.finish` in 2 bits, stages and two epochs
 - ``relu``: ReLU for GELU, with its time
 
 All print the processor's flags: without VNNI (x86-64) or dot products (Arm) times are reported and nothing is promised.
@@ -34,16 +36,17 @@ import numpy as np
 import onnx
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nas
 from latency_tables.measure import measure_networks
 from latency_tables.onnx_quantised import Precision, name_layers, place, processor_flags, quantise_onnx
 from latency_tables.repeats import QUICK
 from latency_tables.runtimes.onnx_file import exported_model
 from latency_tables.runtimes.onnx_runtime import make_session, random_inputs
+from nas.exporting.members import export_run
 from nas.networks.onnx import OnnxNetwork
 from nas.quantisation.adaptive_rounding import adaptive_rounding
 from nas.quantisation.bias_correction import bias_correction
@@ -63,7 +66,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "64 wide": {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 6, "num_heads": 2},
 }
 BITS: tuple[Precision, ...] = ("w8", "w4", "w2")
-PLAIN = {"img_size": 32, "patch_size": 8, "num_classes": 45}
+PLAIN = {"img_size": 32, "patch_size": 8}
 OUTLIERS, SHARE = 128.0, 0.05
 SAID: list[tuple[str, dict[str, Any]]] = []
 
@@ -88,8 +91,7 @@ def main() -> None:
     if set(given.what) & set(CHECKS):
         sizes = {"embed_dim": given.width, "depth": given.depth, "num_heads": max(1, given.width // 32)}
         subject = trained(sizes, given.epochs, given.seed, given.records)
-        order = torch.randperm(len(subject.test), generator=torch.Generator().manual_seed(0))[: given.images]
-        subject = replace(subject, test=subject.test[order], labels=subject.labels[order])
+        subject = replace(subject, test=subject.test[: given.images], labels=subject.labels[: given.images])
         subject.say("fp32", subject.network)
         for what in given.what:
             CHECKS.get(what, lambda _: None)(subject)
@@ -168,13 +170,13 @@ def write(
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network with images: for training with their labels, and for the test."""
+    """A trained network with images in random order: for training, and with labels for the test; and its run."""
 
     network: nn.Module
     train: Tensor
-    train_labels: Tensor
     test: Tensor
     labels: Tensor
+    run: Path
 
     @cached_property
     def expected(self) -> Tensor:
@@ -196,57 +198,35 @@ class Subject:
 
 def trained(sizes: dict[str, int], epochs: int, seed: int, records: Path) -> Subject:
     """The network, trained where the records do not have it."""
-    data = load_data("glyphs", 32)
-    parts = {part: list(data.batches(part, 3000)) for part in ("train", "test")}  # type: ignore[arg-type]
-    (x, y), (test, labels) = ([torch.cat(each) for each in zip(*parts[part], strict=True)] for part in parts)
-    torch.manual_seed(seed)
-    network = timm.create_model("vit_tiny_patch16_224", **PLAIN, **sizes)
-    weights = records / f"glyphs-vit-{'-'.join(map(str, sizes.values()))}-{epochs}-{seed}.safetensors"
-    if weights.exists():
-        network.load_state_dict(load_file(weights))
-    else:
-        fit(network, network, x, epochs, 2e-3, 0.05, lambda logits, some: cross_entropy(logits, y[some]))
-        records.mkdir(parents=True, exist_ok=True)
-        save_file(network.state_dict(), weights)
-    return Subject(network.eval(), x, y, test, labels)
+    run = records / f"glyphs-vit-{'-'.join(map(str, sizes.values()))}-{epochs}-{seed}"
+    arguments = "&".join(f"{name}={value}" for name, value in sorted({**PLAIN, **sizes}.items()))
+    if not (run / "training.json").exists():
+        asked: dict[str, Any] = {"epochs": epochs, "seed": seed, "options": {"learning_rate": 1e-3}}
+        asked |= {"arch": f"timm:vit_tiny_patch16_224?{arguments}/largest", "data": "glyphs"}
+        nas.train(**({"resume": True} if run.exists() else asked), output=run)
+    folder = export_run(run, formats=["timm"]).folder
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    data, generator = load_data("glyphs", 32), torch.Generator().manual_seed(0)
+    parts = []
+    for part in ("train", "test"):  # which stand class by class
+        images, labels = (torch.cat(each) for each in zip(*data.batches(part, 3000), strict=True))  # type: ignore[arg-type]
+        order = torch.randperm(len(images), generator=generator)
+        parts.append((images[order], labels[order]))
+    return Subject(network.eval(), parts[0][0], *parts[1], run)
 
 
-cross_entropy = partial(F.cross_entropy, label_smoothing=0.1)
-
-
-def fit(
-    network: nn.Module,
-    run: Callable[[Tensor], Tensor],
-    x: Tensor,
-    epochs: int,
-    rate: float,
-    weight_decay: float,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-) -> None:
-    """Train a network as it runs in some precision."""
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay)
-    steps = epochs * (len(x) // 100)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
-        some = torch.randint(len(x), (100,))
-        loss = loss_of(run(x[some]), some)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rates.step()
-        if step % 90 == 0:
-            print(f"training: step {step} of {steps}, loss {loss.item():.3f}", flush=True)
-
-
-def distilled(subject: Subject, network: nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+def distilled(subject: Subject, network: nn.Module, steps: int = 180) -> None:
     """Train a network for two epochs to say what the one in fp32 says."""
-
-    def loss_of(logits: Tensor, some: Tensor) -> Tensor:
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.5e-4, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        some = torch.randint(len(subject.train), (100,))
         with torch.no_grad():
             said = subject.network(subject.train[some]).softmax(dim=1)
-        return F.cross_entropy(logits, said)
-
-    fit(network, run, subject.train, 2, 2.5e-4, 0.0, loss_of)
+        optimizer.zero_grad()
+        F.cross_entropy(network(subject.train[some]), said).backward()
+        optimizer.step()
+        rates.step()
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
@@ -279,10 +259,14 @@ def in_the_runtime(path: Path) -> Callable[[Tensor], Tensor]:
 
 def check_calibration(subject: Subject) -> None:
     """Ranges from few and from many images."""
-    even = equalised(subject.network, subject.train)
+    even, generator = equalised(subject.network, subject.train), torch.Generator().manual_seed(1)
     for count in (1, 8, 64, 512):
-        mode = FakeQuantisation(even, inner(even, "int8"), inputs_of_layers(even, subject.train[:count]))
-        subject.say(f"calibrated on {count}", partial(mode.run, even))
+        found = []
+        for _ in range(5):
+            images = subject.train[torch.randperm(len(subject.train), generator=generator)[:count]]
+            mode = FakeQuantisation(even, inner(even, "int8"), inputs_of_layers(even, images))
+            found.append(divergence(subject.expected, subject.logits(partial(mode.run, even))))
+        say(f"calibrated on {count}", kl=statistics.median(found), least=min(found), most=max(found))
 
 
 def check_bytes(subject: Subject) -> None:
@@ -386,9 +370,17 @@ def check_rounding(subject: Subject) -> None:
     network.load_state_dict(start)
     adaptive_rounding(network, subject.network, images, mode)
     subject.say("w2, rounded adaptively", run)
-    network.load_state_dict(start)
-    distilled(subject, network, run)
-    subject.say("w2, nearest, trained for 2 epochs", run)
+
+
+def check_training(subject: Subject) -> None:
+    """Two epochs in 2 bits by `nas.finish`, accuracies on its search part; the file's divergence on the test part."""
+    found = nas.finish(subject.run, quantise="w2", tolerance=0.0, epochs=2, output=subject.run / "w2", force=True)
+    fp32, nearest, trained = (found.accuracy[name] or 0.0 for name in ("fp32", "inherited", "averaged"))
+    facts = {**found.accuracy, "steps": found.steps, "seconds": found.seconds}
+    facts["recovered"] = (trained - nearest) / max(fp32 - nearest, 1e-12)
+    subject.say(
+        "w2, finished", in_the_runtime(subject.run / "w2" / found.verified["export"] / "model.w2.onnx"), **facts
+    )
 
 
 def check_relu(subject: Subject) -> None:
@@ -403,7 +395,7 @@ def check_relu(subject: Subject) -> None:
             (Path(folder) / name).mkdir()
             write(network, 32, ("int8",), subject.train[:128], Path(folder) / name)
         time_files({f"{path.parent.name} {path.stem}": path for path in sorted(Path(folder).glob("*/*.onnx"))}, 200)
-    distilled(subject, fitted, fitted)
+    distilled(subject, fitted)
     subject.say("ReLU, fitted, trained for 2 epochs", fitted)
 
 
@@ -462,6 +454,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "bytes": check_bytes,
     "time": check_time,
     "rounding": check_rounding,
+    "training": check_training,
     "relu": check_relu,
 }
 

@@ -20,8 +20,8 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +132,8 @@ def _obstacle(layer: Layer, precision: Precision, depthwise: bool) -> str | None
         return "it reads the image: integers cost accuracy there and save nothing"
     if not layer.is_linear and precision != "int8":
         return f"ONNX Runtime has no convolution in {precision}"
+    if layer.is_linear and len(layer.weight_shape) != 2:
+        return f"its weight has {len(layer.weight_shape)} dimensions; products of integers take 2"
     if layer.is_depthwise and not depthwise:
         return "depthwise convolutions are faster in fp32"
     return None
@@ -194,51 +196,78 @@ def quantise_onnx(
     """Write an ONNX file with integers inside.
 
     Args:
-        model: The fp32 ONNX model of one image per batch; it is changed.
+        model: The fp32 ONNX model of one image per batch; its nodes are named after layers.
         choose: Where quantisers stand, given the layers.
         images_1CHW: Images to find the ranges of activations on; not read where no layer needs ranges.
         path: The file to write.
 
     Returns:
-        The placement.
+        The placement. A layer that ONNX Runtime has no integers for stays in fp32 and stands in ``left_out``.
 
     Raises:
-        ProfileError: The file cannot be written, or ONNX Runtime would not compute in integers what it should.
+        ProfileError: The file cannot be written, or ONNX Runtime would compute no layer in integers.
     """
     import onnx
 
     placement = choose(name_layers(model))
-    try:
-        with quiet_converters(), tempfile.TemporaryDirectory(prefix="nas-int8-") as folder:
-            model = _with_products(model, set(placement.of("int8-dynamic", *WEIGHT_BITS)))
-            for precision, bits in WEIGHT_BITS.items():
-                if chosen := placement.of(precision):
-                    model = _with_weights(model, chosen, bits)
-            current = Path(folder) / "0.onnx"
-            onnx.save(model, str(current))
-            if dynamic := placement.of("int8-dynamic"):
-                current = _dynamic(current, dynamic, placement.reduces_range, Path(folder) / "1.onnx")
-            if static := placement.of("int8"):
-                current = _static(current, static, placement, images_1CHW, Path(folder) / "2.onnx")
-            finished = onnx.load(str(current))
-            for node in finished.graph.node:
-                del node.metadata_props[:]  # where the exporter met it in our code, which takes much space
-            onnx.save(finished, str(path))
-    except Exception as error:  # the converters raise whatever they trip over
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ProfileError(f"the ONNX file cannot be quantised: {first}") from error
-    found = sum(count for name, count in kernels_of(path).items() if name in INTEGER_KERNELS)
-    if found < len(placement.precisions):
-        raise ProfileError(
-            f"ONNX Runtime computes {found} layers in integers, expected {len(placement.precisions)}: its version fuses"
-            " otherwise",
-            "use another version of onnxruntime",
-        )
-    return placement
+    images = list(images_1CHW) if placement.of("int8") else []
+    while True:
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        try:
+            _write(copied, placement, images, path)
+        except Exception as error:  # the converters raise whatever they trip over
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ProfileError(f"the ONNX file cannot be quantised: {first}") from error
+        found = [name for operator, name in _optimised(path) if operator in INTEGER_KERNELS]
+        if len(found) >= len(placement.precisions):
+            return placement
+        known = {layer_of(name, placement.precisions) for name in found}
+        kept = {name: precision for name, precision in placement.precisions.items() if name in known}
+        if len(kept) in (0, len(placement.precisions)):
+            raise ProfileError(
+                f"ONNX Runtime computes {len(found)} layers in integers, expected {len(placement.precisions)}: its"
+                " version fuses otherwise",
+                "use another version of onnxruntime",
+            )
+        lost = dict.fromkeys(placement.precisions.keys() - kept.keys(), "ONNX Runtime has no integers for it here")
+        placement = replace(placement, precisions=kept, left_out={**placement.left_out, **lost})
+
+
+def _write(model: Any, placement: Placement, images_1CHW: Iterable[npt.NDArray[np.float32]], path: Path) -> None:
+    """Write a model whose layers have names; it is changed."""
+    import onnx
+
+    with quiet_converters(), tempfile.TemporaryDirectory(prefix="nas-int8-") as folder:
+        model = _with_products(model, set(placement.of("int8-dynamic", *WEIGHT_BITS)))
+        for precision, bits in WEIGHT_BITS.items():
+            if chosen := placement.of(precision):
+                model = _with_weights(model, chosen, bits)
+        current = Path(folder) / "0.onnx"
+        onnx.save(model, str(current))
+        if dynamic := placement.of("int8-dynamic"):
+            current = _dynamic(current, dynamic, placement.reduces_range, Path(folder) / "1.onnx")
+        if static := placement.of("int8"):
+            current = _static(current, static, placement, images_1CHW, Path(folder) / "2.onnx")
+        finished = onnx.load(str(current))
+        for node in finished.graph.node:
+            del node.metadata_props[:]  # where the exporter met it in our code, which takes much space
+        onnx.save(finished, str(path))
+
+
+def layer_of(node: str, known: Collection[str]) -> str | None:
+    """The layer that a node of a written or optimised file computes, whatever the steps before appended to its name."""
+    name = re.sub(r"_(Q\d|quant)$", "", node.partition("/")[0])
+    return name if name in known else None
 
 
 def kernels_of(path: Path) -> Counter[str]:
     """How often each operator occurs in what ONNX Runtime makes of a file on this processor."""
+    return Counter(operator for operator, _ in _optimised(path))
+
+
+def _optimised(path: Path) -> list[tuple[str, str]]:
+    """Operator and name of each node that ONNX Runtime makes of a file on this processor."""
     import onnx
     import onnxruntime
 
@@ -247,7 +276,7 @@ def kernels_of(path: Path) -> Counter[str]:
         options.log_severity_level = 4
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        return [(node.op_type, node.name) for node in onnx.load(options.optimized_model_filepath).graph.node]
 
 
 def _with_products(model: Any, layers: set[str]) -> Any:

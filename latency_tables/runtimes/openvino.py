@@ -61,6 +61,16 @@ def find_device(device: str, driver: str, hint: str) -> dict[str, Any]:
     }
 
 
+def find_bf16(hint: str) -> dict[str, Any]:
+    """What is missing where a processor does not compute in bf16."""
+    import openvino
+
+    found = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" in found:
+        return {}
+    return {"missing": f"OpenVINO computes in {', '.join(found)} on this processor", "remedy": "measure in fp32"}
+
+
 class OpenVINO(Runtime):
     """OpenVINO reads ONNX files. It is told to compute in fp32, which it would not do by itself."""
 
@@ -81,6 +91,17 @@ class OpenVINO(Runtime):
         """As `Runtime.write`."""
         write_onnx(network, input_shape, path, batch)
         return {}
+
+
+class OpenVINOBf16(OpenVINO):
+    """OpenVINO as it is by itself on processors that have bf16."""
+
+    name = "openvino@bf16"
+    precision = "bf16"
+    tolerance = 0.03
+    facts = staticmethod(find_bf16)
+    options = {**OpenVINO.options, "inference_precision_hint": "bf16"}  # noqa: RUF012
+    bound = {"hint": "bf16"}  # noqa: RUF012
 
 
 class OpenVINOOn(OpenVINO):

@@ -119,6 +119,8 @@ def _show_formats(formats: Mapping[str, Mapping[str, Any]]) -> None:
                 known.append(f"{len(entry['left_in_fp32'])} layers in fp32")
             known.append(f"KL {entry.get('kl', entry['kl_calibration']):.1e}")
             display.say(f"{name}: {', '.join(known)}")
+        if offered := entry.get("bf16", {}).get("offer"):
+            display.say(f"{name}: {offered}")
 
 
 @handles_errors

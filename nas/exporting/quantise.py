@@ -140,7 +140,7 @@ def quantise_run(
         front = found.front(limit_ms, limit_bytes)
         files = _write(found, front, folder, progress)
         members = _judged(files, found, front, _part(images, "search", prepare), folder)
-        chosen = _choose(members, limit_ms, limit_bytes)
+        chosen = _choose(members, limit_ms, limit_bytes, found.has_advantage)
         test = {
             what: dict(
                 zip(("accuracy", "low", "high", "images"), _accuracy(folder / file, images, prepare), strict=True)
@@ -219,24 +219,26 @@ def _judged(
     return members
 
 
-def _choose(members: Sequence[QuantisedMember], limit_ms: float | None, limit_bytes: float | None) -> int:
+def _choose(
+    members: Sequence[QuantisedMember], limit_ms: float | None, limit_bytes: float | None, by_time: bool
+) -> int:
     """The place of the member that ships: within the limits as measured the one that loses least.
 
-    Without limits it is the fastest of those that lose next to nothing. Where none is within, it is the fastest one.
+    Without limits it is the fastest of those that lose next to nothing, or the smallest where integers are not faster.
+    Where none is within, it is that of all.
     """
-    places = range(1, len(members))
+    places = list(range(1, len(members)))
     within = [
         place
         for place in places
         if (limit_ms is None or members[place].ms <= limit_ms)
         and (limit_bytes is None or members[place].bytes <= limit_bytes)
     ]
-    if limit_ms is None and limit_bytes is None:
-        negligible = [place for place in places if members[place].kl <= NEGLIGIBLE]
-        return min(negligible or places, key=lambda place: members[place].ms)
-    if within:
+    if within and (limit_ms is not None or limit_bytes is not None):
         return min(within, key=lambda place: members[place].kl)
-    return min(places, key=lambda place: members[place].ms)
+    if limit_ms is None and limit_bytes is None:
+        places = [place for place in places if members[place].kl <= NEGLIGIBLE] or places
+    return min(places, key=lambda place: members[place].ms if by_time else members[place].bytes)
 
 
 def _accuracy(path: Path, images: ImageData, prepare: Callable[[Tensor], Tensor]) -> tuple[float, float, float, int]:
@@ -256,8 +258,11 @@ def _notes(
     """What a reader must know beside the figures."""
     notes, ships = [], members[chosen]
     if not found.has_advantage:
-        what = "" if limits[1] is not None else "; the bytes of int8 throughout are the budget"
-        notes.append(f"no int8 advantage on this processor: int8 throughout takes {found.int8_ratio:.2f} of fp32{what}")
+        size = "those of int8 throughout" if limits[1] is None else f"{limits[1] / 1e6:.3g} MB"
+        notes.append(
+            f"no int8 advantage on this processor: int8 throughout takes {found.int8_ratio:.2f} of fp32, so bytes are"
+            f" the budget, {size}"
+        )
     if limits[0] is not None and ships.ms > limits[0]:
         notes.append(f"measured latency of {ships.ms:.3g} ms is over the limit of {limits[0]:g} ms")
     if limits[1] is not None and ships.bytes > limits[1]:

@@ -69,7 +69,7 @@ class Candidates:
     def front(self, limit_ms: float | None, limit_bytes: float | None) -> list[Assignment]:
         """Assignments for the whole network, what loses least within the limits first.
 
-        Where integers are not faster, the bytes of ``int8`` throughout become the budget, unless one is given.
+        Where integers are not faster, bytes are the budget: those given, else those of ``int8`` throughout.
 
         Raises:
             UsageError: Nothing is within the limits.
@@ -81,6 +81,7 @@ class Candidates:
             None if limit_ms is None else limit_ms - self.rest_ms,
             None if limit_bytes is None else limit_bytes - self.rest_bytes,
             FRONT_MEMBERS,
+            self.has_advantage,
         )
         return [
             Assignment(each.precisions, each.loss, each.ms + self.rest_ms, each.size + self.rest_bytes)

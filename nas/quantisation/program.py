@@ -130,12 +130,16 @@ def assign(
 
 
 def assignments(
-    layers: Sequence[LayerOptions], limit_ms: float | None = None, limit_bytes: float | None = None, count: int = FRONT
+    layers: Sequence[LayerOptions],
+    limit_ms: float | None = None,
+    limit_bytes: float | None = None,
+    count: int = FRONT,
+    by_time: bool = True,
 ) -> list[Assignment]:
     """A front of assignments, the one that loses least within the limits first, then ever cheaper ones.
 
     Budgets fall evenly from the cost of that one to the least that is possible: of time, or of bytes where no layer
-    gains time.
+    gains time or ``by_time`` is off.
 
     Raises:
         UsageError: Nothing is within the limits.
@@ -148,7 +152,7 @@ def assignments(
             f" {least_ms:.3g} ms in weighted layers and {least_size / 1e6:.3g} MB of weights",
             "choose wider limits, or a smaller network",
         )
-    by_time = any(option.ms < layer.options[0].ms for layer in layers for option in layer.options)
+    by_time = by_time and any(option.ms < layer.options[0].ms for layer in layers for option in layer.options)
     least, most = (_least(layers, "ms"), best.ms) if by_time else (_least(layers, "size"), best.size)
     found = {tuple(best.precisions.items()): best}
     for budget in np.linspace(most, least, count)[1:]:

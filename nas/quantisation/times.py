@@ -6,7 +6,6 @@ profiler's own time per kernel, the same for all, is what its sum exceeds the me
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from latency_tables.device_runner import PROFILE_WARM_UP, DeviceRunner, NetworkFile, profile
 from latency_tables.measure import measure_networks
 from latency_tables.measurement_journal import MeasurementJournal
-from latency_tables.onnx_quantised import Precision
+from latency_tables.onnx_quantised import Precision, layer_of
 from latency_tables.profile import Node, read_profile
 from latency_tables.repeats import QUICK
 from latency_tables.runtimes import get_runtime
@@ -68,16 +67,10 @@ def layer_times(files: Mapping[Precision, Path], names: Sequence[str], folder: P
     return LayerTimes(whole, layers, quantisers)
 
 
-def _layer_of(node: Node, known: set[str]) -> str | None:
-    """The layer that a node computes, whatever the steps before appended to its name."""
-    name = re.sub(r"_(Q\d|quant)$", "", node.name.partition("/")[0])
-    return name if name in known else None
-
-
 def _kernels(nodes: Sequence[Node], known: set[str], launch_us: float) -> dict[str, float]:
     found: dict[str, float] = {}
     for node in nodes:
-        name = _layer_of(node, known)
+        name = layer_of(node.name, known)
         if name is not None:
             found[name] = found.get(name, 0.0) + max(node.microseconds - launch_us, 0.0)
     return found
@@ -94,7 +87,7 @@ def _quantisers(nodes: Sequence[Node], known: set[str], launch_us: float) -> dic
             waiting = [reader for tensor in node.outputs for reader in readers[tensor]]
             while waiting:
                 reader = waiting.pop()
-                name = _layer_of(reader, known)
+                name = layer_of(reader.name, known)
                 if name is not None:
                     found[name] = max(node.microseconds - launch_us, 0.0)
                 else:

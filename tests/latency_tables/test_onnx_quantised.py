@@ -40,6 +40,8 @@ def test_placement_follows_from_layers_alone() -> None:
     assert place(LAYERS, "w4").precisions == {"head": "w4"}
     assert place(LAYERS, "w4").left_out["wide"] == "ONNX Runtime has no convolution in w4"
     assert place(LAYERS, {"wide": "int8", "stem": "int8"}).precisions == {"wide": "int8"}
+    stacked = Layer("positions", "MatMul", (4, 8, 8), 1, False)
+    assert place([stacked], "int8").left_out["positions"].startswith("its weight has 3 dimensions")
 
 
 def test_weights_lose_a_bit_where_products_of_bytes_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +115,20 @@ def test_a_file_without_the_integers_asked_for_is_refused(
     monkeypatch.setattr(onnx_quantised, "INTEGER_KERNELS", frozenset({"QGemv"}))
     with pytest.raises(ProfileError, match="ONNX Runtime computes 0 layers in integers, expected 9"):
         quantise_onnx(model, partial(place, wanted="int8"), images(), tmp_path / "model.onnx")
+
+
+def test_a_layer_that_gets_no_integers_stays_in_fp32_and_is_named(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = onnx_quantised._optimised
+    monkeypatch.setattr(
+        onnx_quantised, "_optimised", lambda path: [each for each in look(path) if not each[1].startswith("head")]
+    )
+    placed = quantise_onnx(model, partial(place, wanted="w4"), [], tmp_path / "model.onnx")
+    assert len(placed.precisions) == 8
+    assert placed.left_out["head"] == "ONNX Runtime has no integers for it here"
+    found = Counter(operator for operator, _ in look(tmp_path / "model.onnx"))
+    assert (found["MatMulNBits"], found["Gemm"]) == (8, 1)
 
 
 def test_profiles_of_integer_networks_are_matched_to_kernels(tmp_path: Path) -> None:

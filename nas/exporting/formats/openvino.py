@@ -16,7 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latency_tables.device_runner import DeviceRunner, NetworkFile, measure
+from latency_tables.errors import BusyMachineError
 from latency_tables.onnx_quantised import CALIBRATION_IMAGES, processor_flags
+from latency_tables.repeats import QUICK
+from latency_tables.runtimes import RuntimeMissingError, get_runtime
+from latency_tables.transports.local import LocalTransport
 from nas.errors import NasError, UsageError
 from nas.exporting.formats.base import ExportedNetwork, FileFormat
 from nas.exporting.formats.quantised import JUDGED_IMAGES, first_images
@@ -25,6 +30,8 @@ from search_spaces import SearchSpace
 
 PRODUCTS = ("MatMul", "Convolution", "GroupConvolution")
 PACKAGE = "nas-vit[openvino]"
+NEARLY = 1.1
+"""Times the latency of int8 up to which bf16, which needs no calibration, is offered instead."""
 
 
 class OpenVINO(FileFormat):
@@ -99,7 +106,8 @@ class OpenVINOInt8(OpenVINO):
         Returns:
             ``calibration_images``, ``kl_calibration``, the mean divergence from fp32 on some of them, in nats,
             ``integer_macs``, the share of multiply-accumulates in integers, ``left_in_fp32``, the operators of which
-            NNCF decided so, and ``processor_flags``.
+            NNCF decided so, ``processor_flags``, and ``bf16``, what the network gives without integers where this
+            processor has those (`in_bf16`).
 
         Raises:
             NasError: NNCF cannot quantise the network.
@@ -129,7 +137,51 @@ class OpenVINOInt8(OpenVINO):
             "integer_macs": in_integers / max(sum(count for count, _ in macs.values()), 1),
             "left_in_fp32": {name: "NNCF leaves it" for name, (_, is_integer) in macs.items() if not is_integer},
             "processor_flags": list(processor_flags()),
+            **in_bf16(network.onnx, path, expected_BK, judged_BCHW),
         }
+
+
+def in_bf16(onnx: Path, integers: Path, expected_BK: Tensor, images_BCHW: Tensor) -> dict[str, Any]:
+    """What bf16 gives beside integers, as ``bf16``: ``ms``, ``int8_ms``, ``kl`` and, where it is near, an ``offer``.
+
+    Args:
+        onnx: The network in fp32.
+        integers: The same in integers.
+        expected_BK: Logits of the network.
+        images_BCHW: The images that it gave them for.
+
+    Returns:
+        Nothing where the processor has no bf16, or is too busy for a number.
+    """
+    try:
+        ms, int8_ms = (
+            _ms(name, path, (1, *images_BCHW.shape[1:]))
+            for name, path in (("openvino@bf16", onnx), ("openvino", integers))
+        )
+    except (RuntimeMissingError, BusyMachineError):
+        return {}
+    run = _compiled(onnx, "bf16")
+    logits_BK = torch.cat([run(image_CHW[None]) for image_CHW in images_BCHW])
+    kl = max(divergence(expected_BK, logits_BK), 0.0)
+    return {"bf16": {"ms": ms, "int8_ms": int8_ms, "kl": kl, "offer": offer(ms, int8_ms, kl)}}
+
+
+def offer(ms: float, int8_ms: float, kl: float) -> str | None:
+    """What to say where bf16 is nearly as fast as integers."""
+    if ms > NEARLY * int8_ms:
+        return None
+    return (
+        f"bf16 takes {ms:.3g} ms in OpenVINO, int8 {int8_ms:.3g} ms, with a KL of {kl:.1e}: `--format openvino`, which"
+        " OpenVINO loads in bf16 here where `INFERENCE_PRECISION_HINT` is not set"
+    )
+
+
+def _ms(runtime: str, path: Path, shape: tuple[int, ...]) -> float:
+    chosen = get_runtime(runtime)
+    with LocalTransport() as transport:
+        runner = DeviceRunner(chosen, transport, chosen.python())
+        runner.facts()  # which says whether the processor has bf16
+        return measure(runner, [NetworkFile(path, shape)], QUICK).measurements[0].ms
 
 
 def _save(model: Any, path: Path) -> None:
@@ -138,11 +190,11 @@ def _save(model: Any, path: Path) -> None:
     openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
-def _compiled(path: Path) -> Any:
+def _compiled(path: Path, precision: str = "f32") -> Any:
     """A function of images ``(B, 3, H, W)`` that gives logits ``(B, K)``."""
     import openvino
 
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
     try:
         model = openvino.Core().compile_model(str(path), "CPU", options)
     except RuntimeError as error:
