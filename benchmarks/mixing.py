@@ -115,10 +115,10 @@ class Bench:
         return self.predictor.population(self.space, genotypes).ms
 
     def supernet(self, seed: int) -> Supernet:
-        """The supernet of a seed, trained."""
+        """The supernet of a seed, trained as `nas train` would."""
         supernet = Supernet(self.space, seed)
-        asked = {"budget_seconds": 60.0 * self.arguments.minutes, "policy": "uniform", "learning_rate": RATE}
-        settings = TrainingSettings.from_dict({**asked, "batch_size": BATCH, "seed": seed})
+        asked = {"budget_seconds": 60.0 * self.arguments.minutes, "policy": "widening", "seed": seed}
+        settings = TrainingSettings.from_dict({**asked, "batch_size": BATCH})
         train_supernet(supernet, self.images, settings, self.folder / f"supernet-{seed}", resume=True)
         return supernet
 

@@ -234,6 +234,16 @@ class MixersSpace(SearchSpace):
             networks[kind] = self._network(replace(base, mixers=tuple((mixer, mixer) for mixer in mixers)))
         return networks
 
+    @cached_property
+    def nucleus(self) -> Mapping[str, int]:
+        """All but the mixers as in the networks of one kind, whose windows overlap: patches learn far more slowly."""
+        (indices,) = self.encode([self.homogeneous[self._offered[0]]]).tolist()
+        return {
+            choice.name: index
+            for choice, index in zip(self.choices, indices, strict=True)
+            if choice.name.rpartition(".")[2] not in PARITIES
+        }
+
     def _network(self, network: Network) -> Architecture:
         values: dict[str, int | str] = {
             "input.side": self.image_side,

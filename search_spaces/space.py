@@ -166,6 +166,15 @@ class SearchSpace(ABC):
 
     # -- choices -------------------------------------------------------------------------------------------------
 
+    @property
+    def nucleus(self) -> Mapping[str, int]:
+        """The index of the value at which a training may hold a choice at first, by the choice's name.
+
+        Networks with these values learn quickly; the other choices are what the space is about. Empty where a space
+        has no such values.
+        """
+        return {}
+
     @cached_property
     def columns(self) -> dict[str, int]:
         """The genotype column of each choice."""

@@ -49,6 +49,9 @@ class NetworkFamily(ABC):
     def prepare(self, x_BCHW: Any, input_side: int) -> Any:
         """Images to the side that the network computes on."""
 
+    def begin(self, network: nn.Module) -> None:  # noqa: B027 most need nothing
+        """Change the initial weights of a space's shared network in place, where ordinary ones would not do."""
+
     def map_side(self, head: Any) -> int | None:
         """Side of the map that goes into a network's last block; None where no map does."""
         return None

@@ -120,6 +120,7 @@ class Supernet(nn.Module):
             self.network = self.family.build_network(
                 blocks_config(input_side, space.classes, self._shared_blocks.items())
             )
+            self.family.begin(self.network)
         self._holders = {name: _holders(self.network.get_submodule(name)) for name in self._shared_blocks}
 
     @property

@@ -241,7 +241,9 @@ class SearchSettings(RunSettings, Question):
     ] = None
     policy: Annotated[
         str | None,
-        Setting("Which networks a step of the training trains, as in `nas train`.", TRAINING, "uniform"),
+        Setting(
+            "Which networks a step of the training trains, as in `nas train`.", TRAINING, "uniform; widening for mixers"
+        ),
     ] = None
     options: Annotated[
         dict[str, Any],

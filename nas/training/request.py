@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from supernets.training.settings import TrainingSettings
 
 SINGLE_POLICY = "uniform"
-POLICY_BY_TIME, POLICY_BY_EPOCHS = "uniform", "sandwich"
+POLICY_BY_TIME, POLICY_BY_EPOCHS, POLICY_WITH_NUCLEUS = "uniform", "sandwich", "widening"
 """Of supernets, unless told: in equal time more steps of one network do better, in equal steps more networks a step."""
 
 
@@ -182,6 +182,8 @@ def _policy(settings: TrainSettings) -> str | None:
 
 def default_policy(budget_seconds: float | None, space: str | None) -> str:
     """The policy of a supernet's training for so many seconds, or for epochs, in a space where that is known."""
+    if space is not None and get_space(space).nucleus:
+        return POLICY_WITH_NUCLEUS
     has_kinds = space is not None and not all(choice.is_ordered for choice in get_space(space).choices)
     return POLICY_BY_EPOCHS if budget_seconds is None and not has_kinds else POLICY_BY_TIME
 

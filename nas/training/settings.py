@@ -114,10 +114,11 @@ class TrainSettings(TrainingRun):
     policy: Annotated[
         str | None,
         Setting(
-            "Which networks a step trains: uniform, sandwich, complexity-aware, conflict-aware, fair,"
+            "Which networks a step trains: uniform, sandwich, widening, complexity-aware, conflict-aware, fair,"
             " multi-architecture, or a registered one.",
             TRAINING,
-            "that of `recipe`, else uniform with `budget_seconds` or kinds to choose among, and sandwich without",
+            "that of `recipe`, else widening for mixers, uniform with `budget_seconds` or kinds to choose among, and"
+            " sandwich without",
         ),
     ] = None
     seed: Annotated[int, Setting("Seed of weights, networks and images.", TRAINING, least=0)] = 0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from search_spaces.mixers import MixersSpace
@@ -93,6 +94,9 @@ The order of heads (``group``) and of hidden channels (``unit``) is not free: ro
 good, and RePaViT's activation is on the first hidden channels.
 """
 
+BRANCH = 0.1
+"""Factor of the initial weights that lead back to the tokens, in blocks of several kinds."""
+
 
 class MixersFamily(NetworkFamily):
     """Modules and axes of the family."""
@@ -107,6 +111,20 @@ class MixersFamily(NetworkFamily):
     def build_network(self, config: Mapping[str, Any]) -> nn.Module:
         """The ordinary module of a whole network."""
         return mixers.MixersNetwork(config)
+
+    def begin(self, network: nn.Module) -> None:
+        """Let what may stand in one place begin as about the same function, so that what lies behind it can learn.
+
+        Stems and entries begin with one kernel, a depthwise convolution between linear layers as the identity, and
+        what is added to tokens at nothing or at a tenth. Blocks of one kind alone keep their own initial weights.
+        """
+        for block in network.modules():
+            if isinstance(block, (mixers.Stem, mixers.Entry)):
+                _align(block, is_union=False)
+            elif isinstance(block, mixers.Mixer):
+                _align(block, is_union=len({*block.parts} - {"cpe", "folded"}) > 1)
+            elif isinstance(block, mixers.FeedForward):
+                _align(block, is_union=len(block.kinds) > 1)
 
     def axes(self, spec: MixersBlock) -> Mapping[str, str]:
         """The axis description of every tensor of a block."""
@@ -159,6 +177,28 @@ def _is_foldable(block: nn.Module) -> bool:
     if isinstance(block, mixers.Mixer):
         return block.parts[0] in mixers.CONVOLVING and "folded" not in block.parts
     return isinstance(block, mixers.FeedForward) and "repa" in block.kinds and not block.folded
+
+
+@torch.no_grad()
+def _align(block: nn.Module, is_union: bool) -> None:
+    weights = {
+        name.removesuffix(".weight"): weight for name, weight in block.named_parameters() if name.endswith(".weight")
+    }
+    if {"patch", "overlap"} <= weights.keys():
+        stride = weights["patch"].shape[-1]
+        weights["overlap"].zero_()[..., stride - 1 :, stride - 1 :] = weights["patch"]
+    if {"conv2", "conv3"} <= weights.keys():
+        weights["conv3"].zero_()[..., 1:, 1:] = weights["conv2"]
+    if {"conv2", "merge"} <= weights.keys():
+        weights["merge"].copy_(weights["conv2"].permute(0, 3, 2, 1).flatten(1))
+    if not is_union:
+        return
+    if isinstance(block, mixers.FeedForward):
+        weights["depthwise"].zero_()[..., 1, 1] = 1
+    for name in {"cpe", "cpe2", "local2"} & weights.keys():
+        weights[name].zero_()
+    for name in {"project", "project_high", "project_low"} & weights.keys():
+        weights[name].mul_(BRANCH)
 
 
 register_family(MixersSpace, MixersFamily())

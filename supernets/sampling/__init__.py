@@ -14,6 +14,7 @@ from supernets.sampling.multi_architecture import MULTI_ARCHITECTURE
 from supernets.sampling.policy import Assignment, Sampler, SamplingPolicy, StatelessPolicy, draw
 from supernets.sampling.sandwich import SandwichPolicy
 from supernets.sampling.uniform import UniformPolicy
+from supernets.sampling.widening import WideningPolicy
 
 __all__ = [
     "Assignment",
@@ -25,6 +26,7 @@ __all__ = [
     "SandwichPolicy",
     "StatelessPolicy",
     "UniformPolicy",
+    "WideningPolicy",
     "draw",
     "get_policy",
     "policy_names",
@@ -40,6 +42,7 @@ POLICIES: Registry[SamplingPolicy] = Registry(
         "complexity-aware": ComplexityAwarePolicy(),
         "conflict-aware": ConflictAwarePolicy(),
         "fair": FairPolicy(),
+        "widening": WideningPolicy(),
         **MULTI_ARCHITECTURE,
     },
 )

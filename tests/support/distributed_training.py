@@ -25,9 +25,9 @@ def train_together(images: str, folder: str, text: str, **environment: str) -> N
     os.environ.update(environment)
     asked = json.loads(text)
     lost_at, resume = asked.pop("lost_at", None), asked.pop("resume", False)
-    dtype = getattr(torch, asked.pop("dtype", "float32"))
+    dtype, space = getattr(torch, asked.pop("dtype", "float32")), asked.pop("space", "elastic-mini")
     with join_process_group("cpu") as group:
-        supernet = Supernet(get_space("elastic-mini", 2)).to(dtype)
+        supernet = Supernet(get_space(space, 2)).to(dtype)
 
         def report(progress: TrainingProgress) -> None:
             sys.stdout.write(f"{progress.step}\n")

@@ -249,3 +249,21 @@ def test_a_long_convolution_is_the_same_by_fourier_transforms_by_sliding_and_fol
                 expected[:, row, column] += kernel_CHW[:, down, right] * image_CHW[:, source[0], source[1]]
     found = mixers._slid(image_CHW[None], folded.kernel, kind == "hyena_back")
     assert (found[0] - expected).abs().max() <= 1e-5
+
+
+def test_what_may_stand_in_one_place_begins_as_the_same_function() -> None:
+    space = get_space("mixers-mini", 5)
+    supernet = Supernet(space).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    start = dict(space.homogeneous["full"].settings)
+    expected = supernet(images, space.from_values(start))
+    for kind, value in {"stem.kind": "patch", "ffn": "plain", "position": "cpe"}.items():
+        other: dict[str, int | str] = {name: value if name.endswith(kind) else old for name, old in start.items()}
+        torch.testing.assert_close(supernet(images, space.from_values(other)), expected, atol=1e-5, rtol=0)
+    state = supernet.network.get_submodule("S2.entry").state_dict()
+    torch.testing.assert_close(state["conv3.weight"][..., 1:, 1:], state["conv2.weight"])
+    cells = torch.randn(1, 32, 2, 2, generator=torch.Generator().manual_seed(1))
+    merged = state["merge.weight"] @ cells[0].permute(2, 1, 0).flatten()
+    torch.testing.assert_close(merged, nn.functional.conv2d(cells, state["conv2.weight"]).flatten())
+    tenth = supernet.network.get_parameter("S1.mixer.0.project.weight")
+    assert 0.05 < float(tenth.detach().std()) * tenth.shape[1] ** 0.5 < 0.15

@@ -248,7 +248,8 @@ def test_the_state_survives_json() -> None:
 
 @pytest.mark.parametrize("name", policy_names())
 def test_every_policy_trains(name: str, data: ImageData, tmp_path: Path) -> None:
-    supernet, losses = Supernet(get_space("mixers-mini", 2) if name == "fair" else MINI), []  # fair among kinds
+    space = get_space("mixers-mini", 2) if name in ("fair", "widening") else MINI
+    supernet, losses = Supernet(space), []
     start = {key: tensor.clone() for key, tensor in supernet.named_parameters()}
     settings = dataclasses.replace(SETTINGS, epochs=1, policy=name, learning_rate=1e-3)
     result = train_supernet(

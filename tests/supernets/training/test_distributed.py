@@ -62,14 +62,18 @@ def largest_difference(folders: tuple[Path, Path], dtype: torch.dtype) -> float:
     return max(float((tensor.double() - right[name].double()).abs().max()) for name, tensor in left.items())
 
 
-def test_two_processes_end_with_the_weights_of_one(images: Path, data: ImageData, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("space", "policy"), [("elastic-mini", "sandwich"), ("mixers-mini", "uniform")])
+def test_two_processes_end_with_the_weights_of_one(
+    images: Path, data: ImageData, tmp_path: Path, space: str, policy: str
+) -> None:
     # In double precision: AdamW makes whole steps of gradients that are nothing but rounding, such as those of a bias
     # in front of BatchNorm, so in single precision such tensors differ whatever one does.
     changes: dict[str, Any] = {"ema_decay": 0.9, "accumulate": 1, "clipping": "adaptive", "gradient_clip": 0.1}
-    found = fork_two(images, tmp_path / "two", dtype="float64", **changes)
+    changes["policy"] = policy
+    found = fork_two(images, tmp_path / "two", dtype="float64", space=space, **changes)
     reports = [line for line in found if not line.startswith("[Gloo]")]  # PyTorch 2.9 adds its own
     assert reports == ["1", "2"]  # the first process alone reports
-    supernet = Supernet(get_space("elastic-mini", 2)).double()
+    supernet = Supernet(get_space(space, 2)).double()
     train_supernet(supernet, data, dataclasses.replace(SETTINGS, **changes), tmp_path / "one")
     assert largest_difference((tmp_path / "one", tmp_path / "two"), torch.float64) < 1e-5
     logs = [(tmp_path / name / "training.jsonl").read_text().splitlines() for name in ("one", "two")]

@@ -125,8 +125,9 @@ RICH = {
     "fp16": {"precision": "fp16", "ema_decay": 0.5, "cooldown_epochs": 1},
     "uniform": {"policy": "uniform", "ema_decay": 0.5},
     "fair": {"policy": "fair"},
+    "widening": {"policy": "widening"},
 }
-WITH_KINDS = ("uniform", "fair")
+WITH_KINDS = ("uniform", "fair", "widening")
 """Those that are tried where kinds are chosen, so that many tensors have no gradient in a step."""
 
 
