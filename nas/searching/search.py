@@ -148,6 +148,7 @@ class _Search:
                 self.settings.seed,
                 self.settings.budget_seconds or None,
                 self.settings.uses_labels,
+                self.settings.options.get("precision"),
             )
             kept = folder if self.settings.resume else None
             own = find_model(asked, self.settings.data, kept, device, self.progress)

@@ -21,6 +21,7 @@ from search_spaces.files import cache_dir
 if TYPE_CHECKING:
     from supernets.data.image_data import ImageData
     from supernets.supernet import Supernet
+    from supernets.training.settings import Precision
 
 PRETRAINED_RATE, RATED_WIDTH = 5e-4, 128
 """Peak learning rate for trained weights, an eighth of that for random ones, and the width that it is for."""
@@ -41,7 +42,13 @@ def pretrained_rate(space: SearchSpace) -> float:
 
 
 def fine_tune(
-    supernet: Supernet, images: ImageData, seed: int, seconds: float, before: float, progress: Progress
+    supernet: Supernet,
+    images: ImageData,
+    seed: int,
+    seconds: float,
+    before: float,
+    progress: Progress,
+    precision: Precision | None = None,
 ) -> float | None:
     """Train the whole network of a supernet for a while, and keep what came out where it is better.
 
@@ -54,6 +61,7 @@ def fine_tune(
         seconds: Time for it.
         before: Accuracy of the network as it is, on the search part.
         progress: Told of the training.
+        precision: Precision of its products; None for that of `fast_precision`.
 
     Returns:
         The accuracy of the fine-tuned network on the search part, in [0, 1]; None where the time is too short.
@@ -74,7 +82,7 @@ def fine_tune(
         policy=SINGLE_POLICY,
         learning_rate=RATE_SHARE * pretrained_rate(supernet.space),
         layer_decay=LAYER_DECAY,
-        precision=fast_precision(supernet.space, supernet.device),
+        precision=precision or fast_precision(supernet.space, supernet.device),
     )
     folder = cache_dir() / "adapted" / _digest(supernet, images, settings.to_dict())
     is_begun = (folder / CHECKPOINT_NAME).is_file()

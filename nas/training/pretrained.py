@@ -57,6 +57,7 @@ class ModelRequest:
         seed: Seed of random weights, and of the choice of calibration images.
         budget_seconds: Time of the whole search, of which shares go to features and fine-tuning; None for no bound.
         uses_labels: Whether it is made one for the classes of images; else its features are told by their components.
+        precision: Precision of products in fine-tuning; None for what is fast on the device.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelRequest:
     seed: int = 0
     budget_seconds: float | None = None
     uses_labels: bool = True
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ def prepare_model(asked: ModelRequest, images: ImageData, device: str, progress:
         share = ADAPTATION_SHARE * asked.budget_seconds if asked.budget_seconds else None
         facts |= adapt_classifier(supernet, images, original.tells_classes, asked.seed, share, progress)
         if facts["head"] == "fitted" and share is not None:
-            facts["fine_tuned"] = fine_tune(supernet, images, asked.seed, share, facts["probe"], progress)
+            facts["fine_tuned"] = fine_tune(
+                supernet, images, asked.seed, share, facts["probe"], progress, asked.precision
+            )
     else:
         reestimate_batch_norm(supernet.network, calibration_batches(images, asked.seed))
         supernet = told_by_components(supernet, images, MOST_IMAGES)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import nas
 from nas.cli.main import app
 from nas.events import Notice, StageStarted
 from nas.training import fine_tuning
@@ -21,7 +22,9 @@ from supernets.data.image_data import ImageData
 from supernets.data.sources import load_data
 from supernets.supernet import Supernet
 from supernets.timm_models.loading import load_timm_supernet
+from supernets.training import trainer
 from supernets.training.events import TrainingProgress
+from supernets.training.settings import TrainingSettings
 
 ARGUMENTS = {"depth": 1, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
 MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={value}" for name, value in ARGUMENTS.items())
@@ -127,3 +130,21 @@ def test_a_fine_tuning_that_is_stopped_goes_on(
     assert (folder / "supernet.safetensors").is_file()
     assert fine_tune(supernet, digits, 0, 2.0, 0.0, lambda event: None) is not None
     assert not folder.exists()
+
+
+def test_the_precision_that_is_set_is_that_of_fine_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ARGUMENTS)
+    save_file(backbone.state_dict(), tmp_path / "model.safetensors")
+    own = {"model": MODEL, "weights": str(tmp_path / "model.safetensors"), "data": "digits", "target": "pixel6"}
+    trained_in: list[str] = []
+
+    def stop(network: Supernet, images: ImageData, settings: TrainingSettings, *rest: object, **named: object) -> None:
+        trained_in.append(settings.precision)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("NAS_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(fine_tuning, "FEWEST_PASSES", 0.0)
+    monkeypatch.setattr(trainer, "train_supernet", stop)
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(**own, budget_seconds=60, options={"precision": "bf16"})
+    assert trained_in == ["bf16"]
