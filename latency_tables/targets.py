@@ -89,7 +89,7 @@ def load_target(name: str) -> LatencyTable:
             raise error
     if name == LOCAL:
         raise _missing_local()
-    raise UnknownNameError("target", name, {*_tables()[0], LOCAL})
+    raise UnknownNameError("target", name, {*_tables()[0], LOCAL}, "`nas targets` lists them")
 
 
 def provenance_line(table: LatencyTable) -> str:

@@ -35,12 +35,19 @@ class SearchSpaceError(NasError, ValueError):
 
 
 class UnknownNameError(SearchSpaceError):
-    """A name that nothing is registered under; the hint is the closest registered name, or the list of all."""
+    """A name that nothing is registered under; the hint is the closest registered name, or where all are listed.
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        what: What the name is of.
+        name: The name.
+        known: Registered names.
+        where: Says what is known, where the names are too many for a line; all of them where it is empty.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str], where: str = "") -> None:
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(names)}"
+        hint = f"did you mean `{close[0]}`?" if close else where or f"known: {', '.join(names)}"
         super().__init__(f"unknown {what}: `{name}`", hint)
 
 

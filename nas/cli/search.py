@@ -42,12 +42,12 @@ def search(
     trained from its own weights; with `--accuracies` they are looked up in a table.
     """
     if dry_run:
-        model = given.get("model")
-        space = given.get("space") or (f"timm:{model}" if model else "elastic")
-        target = given.get("target", "pixel6")
         if build:
-            _build(space, target)
-        _preview(space, target, given.get("limit_ms"), json)
+            from nas.searching.preview import bounding_settings
+
+            settings = bounding_settings(given)
+            _build(settings.space, settings.target)
+        _preview(given, json)
         return
     if build:
         raise typer.BadParameter("`--build` goes with `--dry-run`; a search measures what it needs by itself")
@@ -183,33 +183,54 @@ def _build(space: str, target: str) -> None:
         ensure_target(target, get_space(space), progress)
 
 
-def _preview(space: str, target: str, limit: float | None, as_json: bool) -> None:
+def _preview(given: Given, as_json: bool) -> None:
     import dataclasses
 
     import nas
+    from nas.objectives.quantities import get_quantity
+    from nas.records.network import SIZES, target_of
 
-    preview = nas.preview(space, target, limit)
+    preview = nas.preview(**given)
+    space, target = preview.space, preview.target
     if as_json:
         members = [{**member.to_dict(), "latency": member.latency[target].claims()} for member in preview.members]
         display.print_json({"schema": 1, **dataclasses.asdict(preview), "members": members})
     else:
+        further = [name for name in preview.limits if name not in SIZES and target_of(name) is None]
         rows = [
             [
                 member.name,
                 display.describe(member.architecture),
                 *display.size_text(member.params, member.macs),
-                display.latency_text(vars(member.latency[target])),
+                *(display.latency_text(vars(latency)) for latency in member.latency.values()),
+                *(get_quantity(name).text(member.costs[name]) for name in further),
             ]
             for member in preview.members
         ]
-        display.print_table(["", "network", "params", "MACs", f"latency {target}"], rows, left=2)
+        columns = ["", "network", "params", "MACs", *(f"latency {name}" for name in preview.members[0].latency)]
+        display.print_table([*columns, *further], rows, left=2)
         display.say(f"{space}: up to {format_count(preview.encodings)} architectures" if preview.encodings < 1e12
                     else f"{space}: up to {preview.encodings:.1e} architectures")  # fmt: skip
         display.say(preview.source)
         if any(member.latency[target].extrapolated for member in preview.members):
             display.say(display.RANGES)
-        if limit is not None:
+        if preview.limits:
+            limits = " and ".join(_limit_text(name, upper, target) for name, upper in preview.limits.items())
             verdict = "can be met" if preview.can_be_met else "cannot be met"
-            display.say(f"{limit:g} ms {verdict}: {preview.share_within:.1%} of random networks stay within it")
+            all_of_them = "all of them" if len(preview.limits) > 1 else "it"
+            reason = f"; the nearest one has {preview.reason}" if preview.reason else ""
+            display.say(
+                f"{limits} {verdict}: {preview.share_within:.1%} of random networks stay within {all_of_them}{reason}"
+            )
     if not preview.can_be_met:
         raise typer.Exit(INFEASIBLE)
+
+
+def _limit_text(name: str, upper: float, target: str) -> str:
+    from nas.objectives.quantities import get_quantity
+    from nas.records.network import target_of
+
+    device = target_of(name)
+    if device is not None:
+        return f"{upper:.4g} ms" if device == target else f"{upper:.4g} ms on {device}"
+    return f"{name} of {get_quantity(name).text(upper)}"

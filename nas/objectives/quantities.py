@@ -140,7 +140,8 @@ def limit_name(name: str) -> str:
         return name
     targets = [info.name for info in target_names()]
     if name.partition("@")[0] not in targets:
-        raise UnknownNameError("quantity or device", name, [*quantity_names(), *targets])
+        where = f"quantities: {', '.join(quantity_names())}; devices: `nas targets` lists them"
+        raise UnknownNameError("quantity or device", name, [*quantity_names(), *targets], where)
     return latency_name(name)
 
 

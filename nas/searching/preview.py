@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from nas.objectives.bounds import Bounds, Limit
+from nas.objectives.bounds import Bounds
 from nas.records.network import NamedRecord, latency_name
+from nas.runs.folder import supernet_checkpoint
 from nas.runs.settings import Given, verb
-from nas.searching.settings import Question
+from nas.searching.resolution import checked, share_of_largest, with_devices, with_precision
+from nas.searching.settings import SearchSettings
+from nas.training.pretrained import space_of
 from search_spaces import SearchSpace
 
 SAMPLE = 20_000
+BOUNDING = (
+    "space",
+    "target",
+    "limit_ms",
+    "limits",
+    "limit_share",
+    "macs",
+    "params",
+    "window",
+    "objectives",
+    "model",
+    "supernet",
+)
+"""Settings of a search that say what networks may cost."""
 
 
 @dataclass(frozen=True)
@@ -20,49 +38,81 @@ class Preview:
     """What a search would work with.
 
     Attributes:
+        limit_ms: The limit on the latency on ``target``; None for none.
+        limits: Upper ends of all limits, by the quantity's name, for example ``latency:pixel6`` or ``peak-memory``.
         encodings: Size of the space: an upper bound on its number of architectures.
-        members: The fastest network found, the smallest, the middle and the largest.
-        share_within: Share of random networks that satisfy the limit; 1 without one.
-        can_be_met: Whether any network that was found satisfies the limit.
+        members: The network found that is farthest within the limits (``fastest`` where only the latency on ``target``
+            counts, else ``nearest``), the smallest, the middle and the largest.
+        share_within: Share of random networks that satisfy all limits; 1 without any.
+        can_be_met: Whether any network that was found satisfies all limits.
+        reason: Which limit the first member breaks; empty where none.
         source: What the predictions rest on, in one line.
     """
 
     space: str
     target: str
     limit_ms: float | None
+    limits: dict[str, float]
     encodings: int
     members: tuple[NamedRecord, ...]
     share_within: float
     can_be_met: bool
+    reason: str
     source: str
 
 
-@verb(Question)
+@verb(SearchSettings)
 def preview(given: Given) -> Preview:
-    """Costs of the space's ends and middle, and whether the limit can be met; nothing is written.
+    """Costs of the space's ends and middle, and whether the limits of a search can be met; nothing is written.
+
+    What does not bound the networks is not looked at: images and weights need not be there.
 
     Returns:
         What a search would work with.
 
     Raises:
-        UnknownNameError: There is no such space or target.
+        UnknownNameError: There is no such space, target or quantity.
+        UsageError: Limits contradict each other.
+        CheckpointError: The supernet cannot be read.
         TableMissingError: The target has no latency table yet.
     """
     from nas.latency.device import load_device
     from search_spaces import get_space
 
-    question = Question(**given)
-    found = get_space(question.space)
-    limits = [] if question.limit_ms is None else [Limit(latency_name(question.target), question.limit_ms)]
-    return preview_bounds(Bounds(found, [load_device(found, question.target)], limits))
+    settings = bounding_settings(given)
+    space = get_space(settings.space)
+    devices = [load_device(space, target) for target in settings.targets]
+    if settings.limit_share is not None:
+        settings = replace(settings, limit_ms=share_of_largest(settings, space, devices))
+    return preview_bounds(Bounds(space, devices, settings.bounds, settings.known_quantities))
+
+
+def bounding_settings(given: Given) -> SearchSettings:
+    """The settings of a search as far as they say what its networks may cost.
+
+    Raises:
+        UsageError: Limits contradict each other.
+        CheckpointError: The supernet cannot be read.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "model" in chosen:
+        chosen["space"] = space_of(chosen["model"])
+    elif "supernet" in chosen and "space" not in chosen:
+        from supernets.checkpoint import read_checkpoint
+
+        chosen["space"] = read_checkpoint(supernet_checkpoint(Path(chosen["supernet"]))).metadata["space"]
+    chosen = with_devices(with_precision(chosen))
+    return checked(SearchSettings(**{name: chosen[name] for name in BOUNDING if name in chosen}))
 
 
 def preview_bounds(bounds: Bounds) -> Preview:
-    """The preview of a search within ``bounds`` on the latency of one device."""
+    """The preview of a search within ``bounds``."""
     space: SearchSpace = bounds.space
-    fastest = bounds.nearest()
+    limits = {limit.name: limit.upper for limit in bounds.limits}
+    nearest = bounds.nearest()
+    reason = bounds.reasons(bounds.predict(nearest))[0]
     named = {
-        "fastest": space.decode(fastest)[0],
+        "fastest" if limits.keys() <= {latency_name(bounds.target)} else "nearest": space.decode(nearest)[0],
         "smallest": space.smallest,
         "middle": space.middle,
         "largest": space.largest,
@@ -75,12 +125,14 @@ def preview_bounds(bounds: Bounds) -> Preview:
         space=space.name,
         target=bounds.target,
         limit_ms=bounds.limit_ms,
+        limits=limits,
         encodings=space.encodings,
         members=tuple(
             NamedRecord(name=name, architecture=architecture, costs=costs, latency=latency)
             for (name, architecture), costs, latency in known
         ),
         share_within=float((bounds.excess(bounds.predict(sample)) <= 0).mean()),
-        can_be_met=not bounds.reasons(bounds.predict(fastest))[0],
+        can_be_met=not reason,
+        reason=reason,
         source=bounds.devices[0].source,
     )

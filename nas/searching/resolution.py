@@ -72,7 +72,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if {"model", "weights"} & set(chosen):
         chosen = check_model(chosen)
-    chosen = _with_devices(_with_objectives(_with_labels(_with_precision(chosen))))
+    chosen = with_devices(_with_objectives(_with_labels(with_precision(chosen))))
     is_trained = bool(_ACCURATE & set(chosen))
     ranks_untrained = not is_trained and (chosen.get("objectives") is None or "score" in chosen)
     has_window = bool({"macs", "params"} & set(chosen)) and chosen.get("window", DEFAULT_WINDOW) > 0
@@ -92,7 +92,7 @@ def resolve_settings(given: Mapping[str, Any]) -> SearchSettings:
         chosen.setdefault("compensation", PREFIX)
         if "objectives" not in chosen:
             chosen.setdefault("focus", DEFAULT_FOCUS)
-    settings = _checked(SearchSettings(**chosen))
+    settings = checked(SearchSettings(**chosen))
     if settings.trains and not settings.uses_labels:
         raise UsageError(
             "no labels and a training of all networks together: without labels only the network that is chosen learns",
@@ -141,7 +141,7 @@ def _default_controller(settings: SearchSettings, is_free: bool) -> str:
     return DEFAULT_FREE_CONTROLLER if is_free else DEFAULT_CONTROLLER
 
 
-def _with_precision(chosen: dict[str, Any]) -> dict[str, Any]:
+def with_precision(chosen: dict[str, Any]) -> dict[str, Any]:
     """Networks in integers are judged by a table of their own, and on images alone."""
     precision = chosen.get("precision", FP32)
     if precision == FP32:
@@ -236,7 +236,7 @@ def _what_is_known(chosen: Mapping[str, Any]) -> str:
     return f"trained weights{' and no labels' if chosen.get('labels') == WITHOUT_LABELS else ''}"
 
 
-def _with_devices(chosen: dict[str, Any]) -> dict[str, Any]:
+def with_devices(chosen: dict[str, Any]) -> dict[str, Any]:
     """The first device that is named is the target, unless one is given."""
     limits = _by_device(chosen.get("limits") or {})
     named = [Objective(name).target for name in chosen.get("objectives") or ()]
@@ -282,7 +282,7 @@ def resume_settings(given: Given, recorded: Mapping[str, Any], folder: Path) -> 
             f"run folder `{folder}` was started with{'out' if is_untrained else ''} a training",
             hint=f"start a new run for {'one that trains' if is_untrained else 'a budget of 0'}",
         )
-    return _checked(replace(settings, evaluations=evaluations, budget_seconds=seconds))
+    return checked(replace(settings, evaluations=evaluations, budget_seconds=seconds))
 
 
 def _comparable(given: Given, target: str) -> Given:
@@ -346,7 +346,7 @@ def _check_accuracies(settings: SearchSettings) -> None:
         )
 
 
-def _checked(settings: SearchSettings) -> SearchSettings:
+def checked(settings: SearchSettings) -> SearchSettings:
     """The settings, if they make sense."""
     if settings.train not in (None, SUPERNET, WINNER):
         raise UsageError(f"`train` is {settings.train!r}, expected {SUPERNET!r} or {WINNER!r}")

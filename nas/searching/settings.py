@@ -200,7 +200,7 @@ class SearchSettings(RunSettings, Question):
             "Time for everything, for example 6m or 2h; most of it goes to the training where there is any. 0 trains"
             " nothing: the networks inside `model` are sliced, compensated and judged.",
             SEARCH,
-            "10m where a supernet is trained and `evaluations` is not given, else no bound",
+            "10m where anything is trained and `evaluations` is not given, else no bound",
             "budget",
             "TIME",
             measure=BUDGET,
