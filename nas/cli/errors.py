@@ -1,12 +1,13 @@
 """The outermost layer: errors become one message with a hint and an exit code, never a traceback.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 nothing satisfies the constraint; 4 run folder, checkpoint or table
-unreadable or incompatible; 5 missing optional dependency; 130 interrupted and resumable.
+unreadable or incompatible; 5 missing optional dependency; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def handles_errors(command: Command) -> Command:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            show_error("interrupted", "finished work is kept: go on with `--resume`, or `nas latency build` as before")
+            show_error("interrupted", way_on(command))
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             from search_spaces.errors import NasError
@@ -53,6 +54,13 @@ def handles_errors(command: Command) -> Command:
             raise typer.Exit(code) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def way_on(command: Callable[..., object]) -> str:
+    """What to do after a command was interrupted."""
+    if "resume" in inspect.signature(command).parameters:
+        return "finished work is kept: go on with `--resume`"
+    return "give the same command again: what was measured is kept, and all else begins anew"
 
 
 def exit_code(error: Exception) -> int | None:

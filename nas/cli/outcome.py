@@ -56,6 +56,7 @@ def export(
     from nas.exporting.members import export_run
     from nas.exporting.push import check_push, push_export
     from nas.records.files import bytes_of
+    from nas.runs.folder import FINISHED
 
     if batch not in ("1", "dynamic"):
         raise UsageError(f"`--batch` is `{batch}`, expected `1` or `dynamic`")
@@ -86,6 +87,10 @@ def export(
     if not exported.is_trained:
         display.say("warning: these weights are RANDOM; search with `--data` or `--supernet` for a trained network")
     display.say(f"written to {display.short(exported.folder)}")
+    if pick is not None and (run / FINISHED / "exports").is_dir():
+        display.say(
+            "note: this is the network as it was found; without `--pick` the one that the search trained is written"
+        )
     if address is not None:
         display.say(f"pushed to {address}")
         if "timm_difference" in exported.proof:

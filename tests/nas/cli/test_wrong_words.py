@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nas.cli.adapt import adapt
+from nas.cli.errors import way_on
 from nas.cli.main import app
+from nas.cli.search import search
 
 LONG = "n" * 3000
 
@@ -55,3 +58,9 @@ def test_wrong_words_are_named(
     assert message in result.output
     assert "unexpected" not in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["blank"], "no run folder is made"
+
+
+def test_only_what_can_be_resumed_is_said_to_be() -> None:
+    assert "`--resume`" in way_on(search)
+    assert "the same command again" in way_on(adapt)
+    assert "--resume" not in way_on(adapt)
