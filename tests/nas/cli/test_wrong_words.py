@@ -12,6 +12,8 @@ from nas.cli.adapt import adapt
 from nas.cli.errors import way_on
 from nas.cli.main import app
 from nas.cli.search import search
+from nas.exporting import members
+from nas.exporting.export import Export
 
 LONG = "n" * 3000
 
@@ -64,3 +66,14 @@ def test_only_what_can_be_resumed_is_said_to_be() -> None:
     assert "`--resume`" in way_on(search)
     assert "the same command again" in way_on(adapt)
     assert "--resume" not in way_on(adapt)
+
+
+def test_an_export_of_an_untrained_member_says_that_another_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "finished" / "exports").mkdir(parents=True)
+    made = Export(tmp_path, tmp_path / "model.onnx", True, {"onnx_difference": 0.0, "images": 16, "formats": {}})
+    monkeypatch.setattr(members, "export_run", lambda *arguments: made)
+    note = "without `--pick` the one that the search trained is written"
+    assert note in CliRunner().invoke(app, ["export", str(tmp_path), "--pick", "best"]).stderr
+    assert note not in CliRunner().invoke(app, ["export", str(tmp_path)]).stderr
