@@ -62,7 +62,7 @@ def test_help_answers_at_once() -> None:
         (["search", "--limit", "0.01ms"], 3, "no network of `elastic` stays within 0.01 ms", "raise the limit to"),
         (["search", "--dry-run", "--limit", "0.01ms"], 3, "0.01 ms cannot be met", ""),
         (["search", "--dry-run", "--limit", "peak-memory=200kB"], 3, "peak-memory of 200 kB cannot be met", "nearest"),
-        (["search", "--limit", "peek=3MB"], 2, "unknown quantity or device: `peek`", "params, peak-memory"),
+        (["search", "--limit", "peek=3MB"], 2, "unknown quantity or device: `peek`", "params, macs, peak-memory"),
         (["search", "--space", "elastic-mini", "--data", "digit"], 2, "`digit`", "did you mean `digits`?"),
         (["search", "--space", "elastic-mini", "--data", "nowhere/at-all"], 2, "nowhere/at-all", ""),
         (["search", "--resume", "nowhere"], 4, "`nowhere` holds no run to resume", "start one with `--output`"),
