@@ -294,6 +294,7 @@ def _result(
         limit_ms=limit.limit_ms,
         objective=OBJECTIVE,
         sources=[device.source],
+        classes=rule.space.classes,
     )
     document = front_document(header, [member.trial for member in family], len(growth.trials))
     for entry, member in zip(document["front"], family, strict=True):

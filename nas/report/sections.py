@@ -16,7 +16,7 @@ from nas.report.figures import draw_front, draw_progress, draw_size, pick_of
 from nas.report.markup import Column, Figures, Row
 from nas.report.other_fronts import other_fronts
 from nas.report.reading import ReportData, members_of, verified_share
-from nas.report.stages import StageTable, stage_table
+from nas.report.stages import StageTable, choices_in_words, stage_table
 from nas.report.statistics import Correlation, RankCorrelation, rank_correlation
 from nas.report.words import MISSING, count, interval, milliseconds, plural, space_words, value, words
 from nas.runs.front import FrontMember
@@ -135,9 +135,9 @@ def network_section(run: ReportData) -> str:
     heading = f"Network of trial {pick.number}"
     stages = stage_table(pick, _classes(run), front.target)
     if stages is None:
-        choices = {words(name): str(setting) for name, setting in pick.architecture.settings}
+        choices = {words(name): setting for name, setting in choices_in_words(pick.architecture).items()}
         space = space_words(front.space)
-        note = f"The space {space} is not installed here as the run used it, so only the choices are shown."
+        note = f"The space {space} does not give this network the size that the run says, so only choices are shown."
         return markup.section(heading, markup.paragraph(note, "note"), markup.pairs(choices))
     channels, *sides = stages.input_shape
     note = f"Input: {channels} x {' x '.join(map(str, sides))}. Depth counts the stage's blocks."
@@ -344,7 +344,7 @@ def _kind(record: Latency) -> str:
 
 
 def _classes(run: ReportData) -> int | None:
-    for source in (run.settings, run.section("training")):
+    for source in (run.front.document, run.settings, run.section("training")):  # older releases wrote the others
         classes = source.get("classes")
         if isinstance(classes, int) and classes > 1:
             return classes

@@ -25,6 +25,7 @@ class FrontHeader:
         limit_ms: Limit on the latency there, in milliseconds; None without one.
         objective: Name of the leading objective.
         sources: What the predictions rest on, a line per device.
+        classes: Number of classes that the networks tell apart; None where nobody knows.
     """
 
     run: Path
@@ -34,6 +35,7 @@ class FrontHeader:
     limit_ms: float | None
     objective: str
     sources: Sequence[str]
+    classes: int | None = None
 
 
 def front_document(
@@ -50,6 +52,7 @@ def front_document(
     document = {
         "schema": FRONT_SCHEMA,
         "space": header.space,
+        **({} if header.classes is None else {"classes": header.classes}),
         "run": str(header.run),
         "seed": header.seed,
         "target": header.target,

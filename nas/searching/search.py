@@ -383,6 +383,7 @@ class _Search:
             limit_ms=settings.limit_ms,
             objective=objectives[0].name,
             sources=[source.source for source in (*question.bounds.devices, question.table) if source is not None],
+            classes=question.bounds.space.classes,
         )
         document = front_document(header, front, loop.evaluated, None if is_interrupted else loop.settled())
         limits = settings.bounds

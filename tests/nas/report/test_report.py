@@ -162,6 +162,21 @@ def test_stage_table_of_a_run_with_other_classes(make_run: MakeRun) -> None:
     assert stage_table(pick, 10, TARGET) is None
 
 
+@pytest.mark.parametrize("classes", [None, 7])
+def test_a_network_is_shown_by_stages_where_its_classes_are_known(make_run: MakeRun, classes: int | None) -> None:
+    run = make_run(count=3, space_name="mixers-mini", **({} if classes is None else {"classes": classes}))
+    space, document = get_space("mixers-mini", classes=7), json.loads((run / "front.json").read_text())
+    for entry in document["front"]:
+        graph = space.lower(space.parse(entry["architecture"]))
+        entry |= {"params": graph.params, "macs": graph.macs}
+    (run / "front.json").write_text(json.dumps(document))
+    text = Page(build_report(run)).text
+    assert ("Depth counts the stage's blocks" in text, "so only choices are shown" in text) == (
+        classes is not None,
+        classes is None,
+    )
+
+
 def test_stage_latencies_come_from_the_table_that_the_run_used(make_run: MakeRun) -> None:
     from latency_tables.predictor import LatencyPredictor
     from latency_tables.targets import load_target
@@ -319,7 +334,7 @@ def test_space_that_has_changed_shows_the_choices(make_run: MakeRun, change: str
             member["params"] += 1
     (run / "front.json").write_text(json.dumps(document))
     page = Page(build_report(run))
-    assert "only the choices are shown" in page.text
+    assert "so only choices are shown" in page.text
     assert "T1 mlp ratio" in page.text.replace(".", " ")
 
 
