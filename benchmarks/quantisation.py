@@ -36,6 +36,8 @@ import numpy as np
 import onnx
 import timm
 import torch
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -249,6 +251,29 @@ def check_files(subject: Subject) -> None:
                 fake = logits_in(network, subject.test, inner(network, form), ranges)
                 facts = {"kl_fake": divergence(subject.expected, fake), "bytes": files[form].stat().st_size}
                 subject.say(f"{what}: {form}", in_the_runtime(files[form]), **facts)
+            if what == "as trained":
+                subject.say("int8 as before", in_the_runtime(as_before(files["fp32"], subject.train[:128])))
+
+
+class Reader(CalibrationDataReader):
+    """Images one by one."""
+
+    def __init__(self, images: Tensor, name: str) -> None:
+        self.given = ({name: image[None].numpy()} for image in images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next one."""
+        return next(self.given, None)
+
+
+def as_before(fp32: Path, images: Tensor) -> Path:
+    """The file with quantisers around inputs and outputs of every product, those of attention included."""
+    prepared, path = fp32.with_name("prepared.onnx"), fp32.with_name("before.onnx")
+    quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+    reader = Reader(images, onnx.load(str(prepared)).graph.input[0].name)
+    kinds = ["Conv", "Gemm", "MatMul"]
+    quantize_static(str(prepared), str(path), reader, op_types_to_quantize=kinds, per_channel=True)
+    return path
 
 
 def in_the_runtime(path: Path) -> Callable[[Tensor], Tensor]:
