@@ -43,7 +43,7 @@ def load_model(
 
     kinds = {str(node.get_rt_info()["runtimePrecision"].astype(str)) for node in compiled.get_runtime_model().get_ops()}
     reduced = kinds & {"bf16", "f16"}
-    got = {(): "fp32", ("f16",): "fp16"}.get(tuple(reduced), "+".join(sorted(kinds)))
+    got = {(): "fp32", ("f16",): "fp16", ("bf16",): "bf16"}.get(tuple(reduced), "+".join(sorted(kinds)))
     return run, got
 
 
