@@ -23,6 +23,7 @@ from latency_tables.errors import AddressError, ProfileError, TransportError
 from latency_tables.measurement_journal import MeasurementJournal
 from latency_tables.repeats import Measurement, Progress, is_steady
 from latency_tables.runtimes.base import RuntimeMissingError
+from latency_tables.writing import ALL_WRITTEN, Writing
 from search_spaces.errors import UnknownNameError
 
 TARGET_RUNTIMES = {
@@ -69,6 +70,7 @@ def measure_on_hub(
     unit: str,
     journal: MeasurementJournal,
     progress: Progress,
+    writing: Writing = ALL_WRITTEN,
 ) -> HubSession:
     """Compile and time networks on a device of AI Hub.
 
@@ -79,6 +81,7 @@ def measure_on_hub(
         unit: One of `UNITS`.
         journal: The jobs of an earlier session with the same networks; those of this one are added.
         progress: Called at every job.
+        writing: Who writes the files; each is sent as soon as it is there.
 
     Raises:
         ProfileError: A network cannot be compiled or run there.
@@ -91,6 +94,7 @@ def measure_on_hub(
         chosen = _device(hub, device)
         jobs = _Jobs(hub, chosen, target_runtime, unit, journal)
         for position, path in enumerate(networks):  # they compile side by side
+            writing.wait(path)
             progress("compile", position, len(networks))
             jobs.compiling(position, path)
         order = [*range(len(networks)), 0]

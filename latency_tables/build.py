@@ -28,6 +28,7 @@ from latency_tables.repeats import QUICK, Measurement, MeasurementSession, Progr
 from latency_tables.table import SCHEMA, LatencyTable
 from latency_tables.table_validation import ValidationRow
 from latency_tables.targets import LOCAL
+from latency_tables.writing import ALL_WRITTEN, Writing
 from search_spaces.graph import OpGraph
 
 FOLDS = 6
@@ -45,13 +46,16 @@ class SampledNetwork:
     Attributes:
         graph: Its op graph, as the predictor will see it.
         path: The same network as the runtime's file, with fixed shapes and one image per batch.
-        expected: Outputs of PyTorch that the device must reproduce (`latency_tables.worker.digest`); None skips that.
+        expected: File of outputs of PyTorch that the device must reproduce (`latency_tables.worker.digest`); None skips
+            that.
+        writing: Who writes the files.
     """
 
     name: str
     graph: OpGraph
     path: Path
-    expected: Mapping[str, Any] | None = None
+    expected: Path | None = None
+    writing: Writing = ALL_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def build_table(
     journal = journal or MeasurementJournal()
     facts = runner.facts()
     files = [
-        NetworkFile(network.path, (conditions.batch, *network.graph.source_shape), network.expected)
+        NetworkFile(network.path, (conditions.batch, *network.graph.source_shape), network.expected, network.writing)
         for network in networks
     ]
     least_undisturbed = 0.0 if conditions.allow_busy else LEAST_UNDISTURBED

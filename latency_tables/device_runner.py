@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,6 +34,8 @@ from latency_tables.repeats import (
 from latency_tables.runtimes.base import Runtime, RuntimeMissingError
 from latency_tables.transports.base import Transport
 from latency_tables.transports.local import LocalTransport
+from latency_tables.writing import ALL_WRITTEN, Writing
+from search_spaces.json_file import parse_json
 
 _WORKER = Path(__file__).with_name("worker.py")
 PROFILE_GROUP = 12
@@ -50,12 +52,15 @@ class NetworkFile:
     Attributes:
         path: The file on this machine.
         input_shape: Batch, colours, rows and columns; None where the file itself says it.
-        expected: Outputs of PyTorch, as the worker's ``digest`` has them; None where nobody computed them.
+        expected: Outputs of PyTorch, as the worker's ``digest`` has them, or a JSON file of them that is written before
+            the network; None where nobody computed them.
+        writing: Who writes the file.
     """
 
     path: Path
     input_shape: tuple[int, ...] | None = None
-    expected: Mapping[str, Any] | None = None
+    expected: Mapping[str, Any] | Path | None = None
+    writing: Writing = ALL_WRITTEN
 
 
 @dataclass
@@ -177,6 +182,8 @@ def measure(
 ) -> MeasurementSession:
     """Measure networks in interleaved rounds; the first one is the anchor.
 
+    Networks that are still being written have their first repeats as they come; the rounds go on when all are there.
+
     Args:
         runner: Where, and with what.
         networks: Files of the networks, in the same order whenever the same journal is given.
@@ -206,7 +213,9 @@ def measure(
         require_unthrottled([each for number, each in rounds.items() if number >= begun], protocol)
         steps = _due_steps(rounds, plan, wanted)
         known = len(journal.of_kind("visit"))
-        _measure_steps(runner, networks, plan, steps, protocol, journal, progress)
+        count = _counter(progress, known, known + len(steps))
+        for portion in _written(steps, plan, networks):
+            _measure_steps(runner, networks, plan, portion, protocol, journal, count)
         if len(journal.of_kind("visit")) < known + len(steps):
             raise ProfileError("the measuring worker left repeats out", "build again")
     measurements = summarise_all(names, accepted.repeats, protocol.threads, statistic)
@@ -270,6 +279,33 @@ def _due_steps(rounds: Mapping[int, Round], plan: Sequence[int], wanted: int) ->
     ]
 
 
+def _written(
+    steps: Sequence[tuple[int, int]], plan: Sequence[int], networks: Sequence[NetworkFile]
+) -> Iterator[list[tuple[int, int]]]:
+    """The steps in portions whose networks are written; in one where all of them are."""
+    portion: list[tuple[int, int]] = []
+    for step in steps:
+        network = networks[plan[step[1]]]
+        if portion and not network.writing.is_written(network.path):
+            yield portion
+            portion = []
+        network.writing.wait(network.path)
+        portion.append(step)
+    yield portion
+
+
+def _counter(progress: Progress | None, done: int, total: int) -> Callable[[], None]:
+    """What is to be called at every repeat."""
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress("measure", done, total)
+
+    return count
+
+
 def _measure_steps(
     runner: DeviceRunner,
     networks: Sequence[NetworkFile],
@@ -277,13 +313,9 @@ def _measure_steps(
     steps: Sequence[tuple[int, int]],
     protocol: Protocol,
     journal: MeasurementJournal,
-    progress: Progress | None,
+    count: Callable[[], None],
 ) -> None:
-    done = len(journal.of_kind("visit"))
-    total = done + len(steps)
-
     def on_record(record: dict[str, Any]) -> None:
-        nonlocal done
         if record["kind"] == "error":
             raise runner.problem(networks[int(record["network"])].path, record["message"])
         if record["kind"] == "loaded":
@@ -291,9 +323,7 @@ def _measure_steps(
         if record["kind"] in ("facts", "loaded", "visit", "done"):
             journal.append(record)
         if record["kind"] == "visit":
-            done += 1
-            if progress is not None:
-                progress("measure", done, total)
+            count()
 
     used = sorted({plan[step] for _, step in steps})
     times = {name: value for name, value in asdict(protocol).items() if name not in ("rounds", "threads")}
@@ -343,6 +373,8 @@ def _check_loaded(network: NetworkFile, record: Mapping[str, Any], runtime: Runt
     expected, output = network.expected, record["output"]
     if expected is None:
         return
+    if isinstance(expected, Path):
+        expected = parse_json(expected.read_bytes())
     problem = f"network `{network.path}`: {runtime.title} computes something else than PyTorch"
     if output["count"] != expected["count"]:
         raise ProfileError(f"{problem}: found {output['count']} numbers, expected {expected['count']}")

@@ -43,6 +43,7 @@ from latency_tables.phone_repeats import (
 )
 from latency_tables.repeats import Measurement, Progress
 from latency_tables.transports.base import Transport
+from latency_tables.writing import ALL_WRITTEN, Writing
 from search_spaces.errors import UnknownNameError
 
 OnRepeat = Callable[[str, int, Mapping[str, Any]], None]
@@ -55,10 +56,11 @@ _FIXED_MODE = "cmd power set-fixed-performance-mode-enabled"
 
 @dataclass(frozen=True)
 class PhoneModel:
-    """A network to measure: its name and its file in the program's format."""
+    """A network to measure: its name, its file in the program's format, and who writes that."""
 
     name: str
     path: Path
+    writing: Writing = ALL_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def measure_on_phone(
             f" {describe_cores(cores)}",
             "use fewer threads, or name more cores by a mask",
         )
-    phone = _Phone(transport, device, cores, options, progress or _ignore, sleep, now)
-    phone.install(models)
+    phone = _Phone(transport, models, device, cores, options, progress or _ignore, sleep=sleep, now=now)
+    phone.install()
     repeats = [PhoneRepeat.from_record(record) for record in done]
     before = read_conditions(transport)
     with _fixed_performance(transport, options.fixed_performance) as mode:
@@ -166,6 +168,7 @@ def measure_on_phone(
             rounds_left = max(0, options.rounds.needed - number - 1)
             total = len(repeats) + len(plan) + rounds_left * (len(models) + (len(models) > 1))
             for name in plan:
+                phone.send(name)
                 phone.progress("measure", len(repeats), total)
                 repeats.append(phone.repeat(name, number, len(repeats)))
                 if on_repeat is not None:
@@ -180,29 +183,38 @@ class _Phone:
     def __init__(
         self,
         transport: Transport,
+        models: Sequence[PhoneModel],
         device: DeviceFacts,
         cores: Sequence[Core],
         options: PhoneOptions,
         progress: Progress,
+        *,
         sleep: Callable[[float], None],
         now: Callable[[], float],
     ) -> None:
         self.transport, self.device, self.cores, self.options = transport, device, cores, options
+        self.models = {model.name: model for model in models}
         self.progress, self.sleep, self.now = progress, sleep, now
         self.tool: Tool = TOOLS[options.tool]
         self.program = options.tool if options.program is None else str(transport.scratch / options.tool)
         self.files: dict[str, str] = {}
 
-    def install(self, models: Sequence[PhoneModel]) -> None:
+    def install(self) -> None:
         if self.options.program is not None:
             if not self.options.program.is_file():
                 raise LatencyError(f"`{self.options.program}`: no such program", self._where_to_get())
             self.transport.push(self.options.program, self.transport.scratch / self.options.tool)
             self.transport.run(["chmod", "755", self.program])
-        for position, model in enumerate(models):
-            self.progress("send", position, len(models))
-            self.files[model.name] = f"{position}{model.path.suffix}"
-            self.transport.push(model.path, self.transport.scratch / self.files[model.name])
+
+    def send(self, name: str) -> None:
+        """Have a network's file on the phone, as soon as it is written."""
+        if name in self.files:
+            return
+        model = self.models[name]
+        model.writing.wait(model.path)
+        self.progress("send", len(self.files), len(self.models))
+        self.files[name] = f"{len(self.files)}{model.path.suffix}"
+        self.transport.push(model.path, self.transport.scratch / self.files[name])
 
     def repeat(self, name: str, number: int, position: int) -> PhoneRepeat:
         before = self._wait_until_cool()

@@ -282,18 +282,25 @@ def _node(name: str, operator: str, source: Any, arguments: Mapping[str, Any], r
     def first_int(attribute: str) -> int:
         return int(attributes[attribute].ints[0]) if attribute in attributes and attributes[attribute].ints else 1
 
+    inputs, outputs = (_shapes(arguments[f"{side}_type_shape"]) for side in ("input", "output"))
+    if "channels_last" in attributes and attributes["channels_last"].i:  # as convolutions in integers are
+        inputs, outputs = (_channels_first(inputs[0]), *inputs[1:]), tuple(map(_channels_first, outputs))
     return Node(
         name=name,
         operator=operator,
         inputs=tuple(source.input) if source is not None else (),
         outputs=tuple(source.output) if source is not None else (),
-        input_shapes=_shapes(arguments["input_type_shape"]),
-        output_shape=next(iter(_shapes(arguments["output_type_shape"])), ()),
+        input_shapes=inputs,
+        output_shape=next(iter(outputs), ()),
         window=first_int("kernel_shape") if operator in _CONVOLUTIONS else 1,
         stride=first_int("strides"),
         groups=int(attributes["group"].i) if "group" in attributes else 1,
         runs_us=tuple(runs_us),
     )
+
+
+def _channels_first(shape: Shape) -> Shape:
+    return (shape[0], shape[-1], *shape[1:-1])
 
 
 def _shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]:

@@ -120,6 +120,14 @@ def busy_shares(before: Ticks, after: Ticks) -> dict[int, float]:
     return {core: min(1.0, busy / total) for core, (busy, total) in spent.items() if total > 0}
 
 
+def best_first(cores: list[int], shares: dict[int, float]) -> list[int]:
+    """Cores of the fastest class first, and in each class those first that were busy for the smallest shares."""
+    clocks = {
+        core: _number(_read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")) or 0 for core in cores
+    }
+    return sorted(cores, key=lambda core: (-clocks[core], round(shares.get(core, 0.0), 1), core))
+
+
 class Cores:
     """The cores that we compute on: the quietest of the fastest class, chosen anew when others disturb us."""
 
@@ -138,12 +146,7 @@ class Cores:
             return
         before = busy_ticks()
         time.sleep(seconds)
-        shares = busy_shares(before, busy_ticks())
-        clocks = {
-            core: _number(_read(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")) or 0
-            for core in self.allowed
-        }
-        ranked = sorted(self.allowed, key=lambda core: (-clocks[core], round(shares.get(core, 0.0), 1), core))
+        ranked = best_first(self.allowed, busy_shares(before, busy_ticks()))
         try:
             os.sched_setaffinity(0, ranked[: self.count])
         except OSError:

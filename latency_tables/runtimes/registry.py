@@ -9,7 +9,7 @@ from latency_tables.runtimes.executorch import ExecuTorch
 from latency_tables.runtimes.litert import LiteRT
 from latency_tables.runtimes.onnx_providers import PROVIDERS, OnnxRuntimeOn
 from latency_tables.runtimes.onnx_runtime import OnnxRuntime, OnnxRuntimeInt8
-from latency_tables.runtimes.openvino import DRIVERS, OpenVINO, OpenVINOBf16, OpenVINOOn
+from latency_tables.runtimes.openvino import DRIVERS, OpenVINO, OpenVINOBf16, OpenVINOInt8, OpenVINOOn
 from latency_tables.runtimes.tensorrt import TensorRT, TensorRTHalf, TensorRTInt8
 from latency_tables.runtimes.torch_eager import TorchCompiled, TorchCuda, TorchCudaCompiled, TorchEager
 from search_spaces.errors import UnknownNameError
@@ -20,6 +20,7 @@ _OURS: tuple[Runtime, ...] = (
     OnnxRuntimeInt8(),
     OpenVINO(),
     OpenVINOBf16(),
+    OpenVINOInt8(),
     TorchEager(),
     LiteRT(),
     ExecuTorch(),

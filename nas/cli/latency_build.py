@@ -61,8 +61,8 @@ def build(
     precision: Annotated[
         str,
         typer.Option(
-            help="Precisions of the networks, with commas: `fp32`; `int8` with ONNX Runtime and TensorRT, `fp16` with"
-            " TensorRT and OpenVINO's devices."
+            help="Precisions of the networks, with commas: `fp32`; `int8` with ONNX Runtime, OpenVINO and TensorRT,"
+            " `fp16` with TensorRT and OpenVINO's devices."
         ),
     ] = PRECISION,
     name: Annotated[str, typer.Option(help="Name of the new target. Default: made from device and runtime.")] = "",
@@ -79,7 +79,9 @@ def build(
     """Measure a device and fit its latency table. Stopped at any moment, the same command goes on."""
     from latency_tables.runtimes import name_in_precision, name_with_provider
     from latency_tables.targets import user_table_path
+    from nas.events import Notice
     from nas.latency.build import build as build_table
+    from nas.latency.evidence import expected_build
     from nas.latency.request import BuildRequest, check_name, default_runtime
 
     if name:
@@ -105,6 +107,8 @@ def build(
         named = f"{name}-batch-{size}" if name and size > 1 else name
         for each in runtimes:
             with BuildProgress(quiet) as progress:
+                if target == "local":
+                    progress(Notice(expected_build(request)))
                 table = build_table(replace(request, runtime=each, batch=size, name=named), progress)
             show_summary(table.in_precision(each.partition("@")[2] or table.precision))
         display.say(f"written to {user_table_path(table.name)}")

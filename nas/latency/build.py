@@ -127,13 +127,14 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
         from nas.latency.cloud import build_cloud_table
 
         require_hub_device(request.device.partition(":")[2])
-        return build_cloud_table(request, _networks(request, runtime, folder, progress), folder, progress)
+        with _networks(request, runtime, folder, progress) as networks:
+            return build_cloud_table(request, networks, folder, progress)
     with open_transport(request.device) as transport:
         if request.is_phone:
             from nas.latency.phone import build_phone_table
 
-            networks = _networks(request, runtime, folder, progress)
-            return build_phone_table(request, runtime, networks, transport, folder, progress)
+            with _networks(request, runtime, folder, progress) as networks:
+                return build_phone_table(request, runtime, networks, transport, folder, progress)
         from latency_tables.build import Conditions, build_table
         from latency_tables.device_runner import DeviceRunner
         from latency_tables.measurement_journal import MeasurementJournal
@@ -142,21 +143,20 @@ def _build(request: BuildRequest, runtime: Runtime, folder: Path, progress: Prog
         python = runtime.python(request.python or None) if request.is_here else request.python or "python3"
         runner = DeviceRunner(runtime, transport, python, request.threads)
         facts = runner.facts()  # before minutes go into exporting
-        networks = _networks(request, runtime, folder, progress)
         protocol = replace(QUICK, threads=request.threads)
         identity = {name: facts[name] for name in ("host", "processor", "runtime_version")}
         settings = {**_settings(request), **identity, "protocol": asdict(protocol)}
-        return build_table(
-            networks,
-            runner,
-            folder,
-            conditions=Conditions(
-                request.name, request.batch, "" if request.is_here else request.device, allow_busy=request.allow_busy
-            ),
-            protocol=protocol,
-            journal=MeasurementJournal(folder / "journal.jsonl", settings),
-            progress=lambda stage, done, total: progress(StageProgress(f"{stage} networks", done, total)),
-        )
+        transport_name = "" if request.is_here else request.device
+        with _networks(request, runtime, folder, progress) as networks:
+            return build_table(
+                networks,
+                runner,
+                folder,
+                conditions=Conditions(request.name, request.batch, transport_name, allow_busy=request.allow_busy),
+                protocol=protocol,
+                journal=MeasurementJournal(folder / "journal.jsonl", settings),
+                progress=lambda stage, done, total: progress(StageProgress(f"{stage} networks", done, total)),
+            )
 
 
 @contextlib.contextmanager
@@ -172,11 +172,18 @@ def _alone(device: str) -> Iterator[None]:
         yield
 
 
-def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress) -> list[SampledNetwork]:
-    """The sampled networks as files of the runtime."""
+@contextlib.contextmanager
+def _networks(
+    request: BuildRequest, runtime: Runtime, folder: Path, progress: Progress
+) -> Iterator[list[SampledNetwork]]:
+    """The sampled networks as files of the runtime, which are written while their op graphs are read.
+
+    Where that disturbs nothing they are written on while the first of them are measured: on a device elsewhere, or here
+    where so many cores are idle that the worker calls it quiet all the same.
+    """
     from latency_tables.build import SampledNetwork
     from nas.latency.samples import latency_samples
-    from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
+    from nas.latency.write_networks import ExportJob, NetworkWriter, expected_outputs, spare_cores
 
     environment = {}
     if runtime.own_environment:
@@ -188,11 +195,16 @@ def _networks(request: BuildRequest, runtime: Runtime, folder: Path, progress: P
         for number, sample in enumerate(latency_samples(group, count, request.seed)):
             path = folder / "networks" / f"{_safe(group)}-{number}{runtime.suffix}"
             samples.append((sample, ExportJob(group, count, request.seed, number, str(path), request.batch)))
-    export_samples(runtime.name, [job for _, job in samples], environment, progress)
-    return [
-        SampledNetwork(sample.name, sample.graph, Path(job.path), expected_outputs(Path(job.path)))
-        for sample, job in samples
-    ]
+    cores = spare_cores(request.threads) if request.is_here else []
+    networks = []
+    with NetworkWriter(runtime.name, [job for _, job in samples], environment, progress, cores) as writer:
+        for sample, job in samples:
+            path = Path(job.path)
+            networks.append(SampledNetwork(sample.name, sample.graph, path, expected_outputs(path), writer))
+            writer.look()
+        if request.is_here and not cores:
+            writer.finish()
+        yield networks
 
 
 def _check(request: BuildRequest) -> None:

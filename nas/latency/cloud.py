@@ -49,6 +49,7 @@ def build_cloud_table(
         unit or "all",
         MeasurementJournal(folder / "journal.jsonl", settings),
         lambda stage, done, total: progress(StageProgress(f"AI Hub: {stage}", done, total)),
+        networks[0].writing,
     )
     observations = [
         observe(network, measurement, fusion)[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from nas.latency.request import BuildRequest, extended, networks_of
 from nas.latency.sample import BROAD, LARGEST_BROAD_MACS, SMALLEST_BROAD_MACS
 from nas.networks.named import NamedNetwork
 from nas.objectives.units import format_count
-from search_spaces import SearchSpace, get_space, population_cost
+from search_spaces import SearchSpace, get_space, population_cost, space_names
 
 SAMPLE = 1000
 MOST_OUTSIDE = 0.05
@@ -124,7 +125,7 @@ def remedy(table: LatencyTable, groups: Iterable[str], most_macs: int = LARGEST_
         request = extended(table, added)
         counts = " and ".join(f"{networks_of(name, request.networks)} networks of `{name}`" for name in added)
         again = ", and once more those that it knows" if len(request.groups) > len(added) else ""
-        shown = math.ceil(build_seconds(request, most_macs) / 60)
+        shown = math.ceil(build_seconds(request, most_macs, _largest_of(table)) / 60)
         return f"`--build` measures {counts} first{again}: about {shown} min on a quiet machine"
     spaces = ",".join([*Evidence.of(table).groups, *added])
     device = table.provenance.transport or LOCAL
@@ -141,15 +142,40 @@ def expected_seconds(targets: Iterable[str], space: SearchSpace) -> float:
             table = load_target(target)
         if table is None or group not in Evidence.of(table).groups or staleness(table):
             macs = population_cost(space, space.encode([space.largest])).macs[0]
-            seconds += build_seconds(extended(table, [group]), int(macs))
+            known = {} if table is None else _largest_of(table)
+            seconds += build_seconds(extended(table, [group]), int(macs), known)
     return seconds
 
 
-def build_seconds(request: BuildRequest, most_macs: int) -> float:
-    """About how long this machine takes to measure groups whose largest networks have so many multiply-accumulates."""
+def expected_build(request: BuildRequest) -> str:
+    """What a build of this machine's table is going to do, for people."""
+    known = {}
+    for group in set(request.groups) & set(space_names()):
+        space = get_space(group)
+        known[group] = int(population_cost(space, space.encode([space.largest])).macs[0])
+    count = sum(networks_of(group, request.networks) for group in request.groups)
+    whole, writing = build_seconds(request, LARGEST_BROAD_MACS, known), count * WRITE_SECONDS
+    minutes, of_them = (math.ceil(seconds / 60) for seconds in (whole, writing))
+    return f"{count} networks: about {minutes} min on a quiet machine, {of_them} of them to write files"
+
+
+def _largest_of(table: LatencyTable) -> dict[str, int]:
+    """Multiply-accumulates of the largest network of each group of a table."""
+    rows = sorted(table.validation.rows, key=lambda row: row.macs)
+    return {row.network.partition("/")[0]: int(row.macs) for row in rows}
+
+
+def build_seconds(request: BuildRequest, most_macs: int, known: Mapping[str, int] = MappingProxyType({})) -> float:
+    """About how long this machine takes to measure what is asked for.
+
+    Args:
+        request: Networks to measure.
+        most_macs: Multiply-accumulates of the largest networks of other groups than those known.
+        known: Groups with the multiply-accumulates of their largest networks.
+    """
     seconds = START_SECONDS
     for group in request.groups:
-        most, spread = most_macs, SPREAD
+        most, spread = known.get(group, most_macs), SPREAD
         if group == BROAD:
             most, spread = LARGEST_BROAD_MACS, LARGEST_BROAD_MACS / SMALLEST_BROAD_MACS
         mean_macs = most * (1 - 1 / spread) / math.log(spread)  # of sizes spread evenly on a logarithmic scale

@@ -51,7 +51,7 @@ def build_phone_table(
     done = [record["visit"] for record in journal.of_kind("phone_visit")]
     measured = measure_on_phone(
         transport,
-        [PhoneModel(network.name, network.path) for network in networks],
+        [PhoneModel(network.name, network.path, network.writing) for network in networks],
         options,
         lambda stage, count, total: progress(StageProgress(f"phone: {stage}", count, total)),
         on_repeat=lambda name, number, record: journal.append({"kind": "phone_visit", "visit": dict(record)}),

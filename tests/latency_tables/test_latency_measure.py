@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 
 from latency_tables import device_runner
 from latency_tables.device_runner import PROFILE_RUNS, PROFILE_TURNS, PROFILE_WARM_UP, DeviceRunner, NetworkFile
 from latency_tables.errors import BusyMachineError, ProfileError
-from latency_tables.kernels import ONNX_RUNTIME, fuse
+from latency_tables.kernels import ONNX_RUNTIME, ONNX_RUNTIME_INT8, fuse
 from latency_tables.measure import measure_network, measure_networks
 from latency_tables.measurement_journal import MeasurementJournal
-from latency_tables.profile import Node, kernel_signature, match, node_signature, read_profile
+from latency_tables.profile import Node, kernel_signature, match, node_signature, read_nodes, read_profile
 from latency_tables.repeats import Protocol, Repeat, is_clean, summarise, summarise_all
 from latency_tables.runtimes import get_runtime
 from latency_tables.transports.local import LocalTransport
@@ -143,6 +144,22 @@ def test_a_product_with_a_weight_is_a_linear_layer() -> None:
     attention = Node("n", "MatMul", ("x", "y"), ("n",), ((1, 16, 8), (1, 8, 4)), (1, 16, 4), 1, 1, 1, (1.0,))
     assert node_signature(weighted) == node_signature(packed) == kernel_signature(kernel)
     assert node_signature(attention) != kernel_signature(kernel)
+
+
+def test_convolutions_in_integers_are_found_although_their_channels_come_last() -> None:
+    ops = OpList((16, 8, 8))
+    ops.depthwise_conv("depthwise", ops.conv("pointwise", SOURCE, 40), kernel=3)
+    nodes, events = [], []
+    for number, (window, groups, channels) in enumerate([(1, 1, 16), (3, 40, 40)]):
+        sizes = {"kernel_shape": [window, window], "group": groups, "channels_last": 1}
+        nodes.append(onnx.helper.make_node("QLinearConv", [f"{number}"], [f"{number + 1}"], name=f"n{number}", **sizes))
+        told = {
+            f"{side}_type_shape": [{"uint8": [1, 8, 8, size]}] for side, size in (("input", channels), ("output", 40))
+        }
+        arguments = {"node_index": f"{number}", "op_name": "QLinearConv", **told}
+        events.append({"cat": "Node", "name": f"n{number}_kernel_time", "dur": 5, "args": arguments})
+    found = match(fuse(ops.ops, ONNX_RUNTIME_INT8), read_nodes(events, nodes, 0))
+    assert [sample.kernel.op for sample in found.samples] == ["pointwise_conv@int8", "depthwise_conv@int8"]
 
 
 def test_one_network_is_measured_by_the_statistic_that_is_asked_for(network: Path, tmp_path: Path) -> None:

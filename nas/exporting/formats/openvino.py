@@ -88,6 +88,7 @@ class OpenVINOInt8(OpenVINO):
     file = "model.openvino-int8.xml"
     beside = ("model.openvino-int8.bin",)
     tolerance = None
+    runtime = "openvino@int8"
     any_batch = False
     packages = {"openvino": PACKAGE, "nncf": PACKAGE}  # noqa: RUF012 (a constant of the class)
 
@@ -156,7 +157,7 @@ def in_bf16(onnx: Path, integers: Path, expected_BK: Tensor, images_BCHW: Tensor
     try:
         ms, int8_ms = (
             _ms(name, path, (1, *images_BCHW.shape[1:]))
-            for name, path in (("openvino@bf16", onnx), ("openvino", integers))
+            for name, path in (("openvino@bf16", onnx), ("openvino@int8", integers))
         )
     except (RuntimeMissingError, BusyMachineError):
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import nas.latency.build
 from latency_tables import LatencyTable, NoEvidenceError
 from latency_tables.predictor import LatencyPredictor
 from nas.cli.main import app
-from nas.latency.evidence import build_seconds, expected_seconds, missing_groups, remedy, require_evidence
+from nas.latency.evidence import (
+    build_seconds,
+    expected_build,
+    expected_seconds,
+    missing_groups,
+    remedy,
+    require_evidence,
+)
 from nas.latency.request import BuildRequest, extended, networks_of
 from nas.networks.resolve import resolve_network
 from search_spaces import get_space
@@ -126,6 +134,9 @@ def test_more_networks_and_larger_ones_take_longer() -> None:
     assert build_seconds(BuildRequest(("timm:a",)), 1_000_000_000) < 180
     broad = BuildRequest(("broad",))
     assert build_seconds(broad, 0) == build_seconds(broad, 10**12) > build_seconds(BuildRequest(("a",)), 10**6)
+    assert build_seconds(BuildRequest(("a",)), 10**6, {"a": 10**9}) == build_seconds(BuildRequest(("b",)), 10**9)
+    told = expected_build(BuildRequest(("broad", "elastic-mini"), networks=12))
+    assert re.fullmatch(r"36 networks: about \d+ min on a quiet machine, 2 of them to write files", told)
 
 
 def test_an_extended_table_keeps_what_it_knew(local: LatencyTable) -> None:

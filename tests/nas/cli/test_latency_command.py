@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from nas.cli.latency_build import BuildProgress, share_done
 from nas.cli.main import app
 from nas.events import StageProgress, ignore
 from nas.latency.request import BuildRequest
-from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
+from nas.latency.write_networks import ExportJob, expected_outputs, export_samples, spare_cores
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +113,8 @@ def test_networks_are_written_once_by_processes_of_their_own(tmp_path: Path) -> 
     jobs = [ExportJob("elastic-mini", 6, 0, number, str(tmp_path / f"{number}.onnx")) for number in (0, 1)]
     told: list[StageProgress] = []
     export_samples("onnxruntime", jobs, {}, lambda event: told.append(event))  # type: ignore[arg-type]
-    assert [(event.done, event.total) for event in told] == [(0, 2), (1, 2)]
-    assert expected_outputs(tmp_path / "1.onnx")["count"] > 1
+    assert [(event.done, event.total) for event in told] == [(0, 2), (1, 2), (2, 2)]
+    assert json.loads(expected_outputs(tmp_path / "1.onnx").read_text())["count"] > 1
     written = [Path(job.path).stat().st_mtime_ns for job in jobs]
     export_samples("onnxruntime", jobs, {}, ignore)
     assert [Path(job.path).stat().st_mtime_ns for job in jobs] == written
@@ -123,6 +124,17 @@ def test_a_network_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     job = ExportJob("elastic-mini", 6, 0, 99, str(tmp_path / "99.onnx"))
     with pytest.raises(ProfileError, match="network `elastic-mini/99`: list index out of range"):
         export_samples("onnxruntime", [job], {}, ignore)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "threads", "expected"),
+    [([0], 1, []), ([0, 1], 1, []), (range(4), 1, []), (range(5), 1, [3, 4]), (range(8), 4, [6, 7]), (range(8), 5, [])],
+)
+def test_networks_are_written_beside_measuring_where_enough_cores_stay_idle(
+    monkeypatch: pytest.MonkeyPatch, allowed: Collection[int], threads: int, expected: list[int]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(allowed))
+    assert spare_cores(threads) == expected
 
 
 def repeats(journal: Path) -> list[tuple[int, int]]:

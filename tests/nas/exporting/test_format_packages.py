@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latency_tables.runtimes import get_runtime
 from nas.errors import MissingDependencyError, UsageError
 from nas.exporting.formats.base import ExportedNetwork
 from nas.exporting.formats.coreml import COREML
@@ -37,6 +38,8 @@ def test_openvino_in_integers_tells_what_it_quantised(request: pytest.FixtureReq
     assert facts["calibration_images"] == 16
     assert facts["integer_macs"] > 0.8
     assert facts["kl_calibration"] < 1e-2
+    _, precision = get_runtime(OPENVINO_INT8.runtime).load(str(path), 1, [1, 3, 32, 32])
+    assert precision == "int8"
     weights = sum((tmp_path / name).stat().st_size for name in OPENVINO_INT8.beside)
     assert weights < 0.6 * source.onnx.stat().st_size
     if "bf16" in facts:
