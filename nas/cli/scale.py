@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,14 +71,20 @@ def _scale_inputs(given: Given, data: str | None, json: bool, quiet: bool) -> No
     asked = {name: given[name] for name in ("up_to", "target", "output") if name in given}
     with ProgressPrinter(quiet) as progress:
         found = nas.scale_inputs(given["network"], **asked, data=data, progress=progress)
-    record = found.record
     if json:
-        display.print_json({**record, "folder": str(found.folder)})
+        display.print_json({**found.record, "folder": str(found.folder)})
         return
+    show_scales(found.record)
+    display.say(found.record["source"])
+    display.say(f"written to {display.short(found.folder)}")
+
+
+def show_scales(record: Mapping[str, Any]) -> None:
+    """What a network costs and is worth at each set of scales, and what was written."""
     within = [entry for entry in record["scales"] if entry["is_within"]]
     rows = [
         [
-            "-".join(map(str, entry["scales"])) + (" (written)" if entry is within[record["chosen"]] else ""),
+            "-".join(map(str, entry["scales"])) + (" (best)" if entry is within[record["chosen"]] else ""),
             f"{entry['side']}",
             *display.size_text(entry["params"], entry["macs"]),
             f"{entry['peak_bytes'] / 1e6:.3g} MB",
@@ -88,11 +95,8 @@ def _scale_inputs(given: Given, data: str | None, json: bool, quiet: bool) -> No
     ]
     columns = ["scales", "px", "params", "MACs", "activations", f"latency {record['target']}", "on the search part"]
     display.print_table(columns, rows)
-    display.say(record["source"])
-    display.say(
-        f"{record['test_accuracy']:.2%} of {record['test_images']} test images in ONNX Runtime; written to"
-        f" {display.short(found.folder)}"
-    )
+    if "test_accuracy" in record:
+        display.say(f"{record['test_accuracy']:.2%} of {record['test_images']} test images in ONNX Runtime")
 
 
 def available_processors() -> int:

@@ -12,7 +12,7 @@ from nas.cli.errors import INFEASIBLE, INTERRUPTED, handles_errors
 from nas.cli.from_settings import takes_settings
 from nas.cli.options import Build, Json, Quiet
 from nas.cli.progress import ProgressPrinter
-from nas.cli.scale import available_processors, network_text
+from nas.cli.scale import available_processors, network_text, show_scales
 from nas.objectives.units import format_count
 from nas.runs.settings import Given
 from nas.searching.settings import SearchSettings
@@ -88,6 +88,8 @@ def _show(result: SearchResult) -> None:
     display.say(f"next: nas report {display.quoted(result.run)}")
     if "verified" in document:
         display.say(f"exported to {display.short(result.run / document['verified']['export'])}")
+        if "file" in document["verified"].get("scales", {}):
+            display.say(f"at several scales: {display.short(result.run / document['verified']['scales']['file'])}")
     else:
         display.say(f"      nas export {display.quoted(result.run)}")
 
@@ -103,6 +105,8 @@ def _show_verified(verified: dict[str, Any] | None) -> None:
         return
     for line in verified_lines(verified):
         display.say(line)
+    if "scales" in verified:
+        show_scales(verified["scales"])
 
 
 def verified_lines(verified: dict[str, Any]) -> list[str]:

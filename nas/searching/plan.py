@@ -19,6 +19,8 @@ from nas.searching.settings import SearchSettings
 from search_spaces import get_space
 
 MEASURING = "measure this machine"
+SCALING, SCALES_SHARE = "scales of the image", 0.25
+"""Looking at them with the chosen network, and its share of the time for that network."""
 UNTRAINED_SECONDS = 120.0
 """Time to judge networks where nothing is trained and no number of them is given."""
 
@@ -95,10 +97,16 @@ def planned_stages(settings: SearchSettings, run: Path | None) -> dict[str, floa
         stages["training of all networks"] = divided.training_seconds
     counted = "" if settings.evaluations is None else f" of {max(settings.evaluations - done, 0):,} networks"
     stages[f"search{counted}"] = divided.search_seconds
+    winner, scaling = divided.winner_seconds, None
+    if settings.scales and winner is not None:
+        scaling = SCALES_SHARE * winner
+        winner -= scaling
     if settings.finishes:
-        stages["training of the chosen one"] = divided.winner_seconds
+        stages["training of the chosen one"] = winner
     if exports:
         stages["export"] = EXPORT_SHARE * settings.budget_seconds if settings.budget_seconds else None
+    if settings.scales:
+        stages[SCALING] = scaling
     return stages
 
 

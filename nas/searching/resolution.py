@@ -21,7 +21,14 @@ from nas.objectives.objective import (
     evaluated_name,
     parse_names,
 )
-from nas.objectives.quantities import find_quantity, limit_name, quantity_names
+from nas.objectives.quantities import (
+    PARAMS,
+    PEAK_MEMORY,
+    WEIGHT_BYTES,
+    find_quantity,
+    limit_name,
+    quantity_names,
+)
 from nas.records.network import target_of
 from nas.runs.settings import WITHOUT_LABELS, Given, check_command, check_unchanged, read_recorded, session_settings
 from nas.scores.registry import DEFAULT_SCORE, get_score, score_names
@@ -54,6 +61,8 @@ HALVING_BATCH = 27
 """Networks of one bracket of successive halving."""
 _ACCURATE = frozenset({"data", "supernet", "accuracies"})
 """Settings that say where accuracies come from."""
+SCALED_WITHIN = frozenset({PARAMS.name, PEAK_MEMORY.name, WEIGHT_BYTES.name})
+"""Quantities that several scales of an image leave nearly as they are."""
 _ASVIT: Mapping[str, Any] = {"score": "as-vit", "evaluations": 500, "seed": 8}
 CONTROLLER_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "reinforce": _ASVIT,
@@ -325,6 +334,29 @@ def _check_compensation(settings: SearchSettings) -> None:
         raise UsageError("`limit_share` is 0, expected more than 0", hint="for example `--limit 60%`")
 
 
+def _check_scales(settings: SearchSettings) -> None:
+    """Make sure that scales of the input are asked for where they pay: not time is bounded, but size or memory."""
+    asked = {
+        "without a model": settings.model is None,
+        "where the chosen network is not trained": not settings.finishes,
+        "without labels": not settings.uses_labels,
+        f"in {settings.precision}": settings.precision != FP32,
+    }
+    for what, is_asked in asked.items():
+        if is_asked:
+            raise UsageError(
+                f"`scales` {what}: a classifier in fp32 is fitted to features of the network that a search inside"
+                " `model` chose and trained",
+                hint="leave `scales` out; for a network that is trained already: `nas scale --from RUN --along scales`",
+            )
+    if not SCALED_WITHIN & {limit.name for limit in settings.bounds}:
+        known = ", ".join(f"`{name}`" for name in sorted(SCALED_WITHIN))
+        raise UsageError(
+            f"`scales` without a limit on one of {known}: where time alone is bounded, a larger network is better",
+            hint="add one, for example `--limit params=3M`, or leave `scales` out",
+        )
+
+
 def _check_accuracies(settings: SearchSettings) -> None:
     """Make sure that accuracies come from one place."""
     if settings.accuracies is None:
@@ -353,6 +385,8 @@ def checked(settings: SearchSettings) -> SearchSettings:
     asks_for_weights = settings.compensation is not None or settings.budget_seconds == 0 or settings.train == WINNER
     if asks_for_weights or settings.limit_share is not None:
         _check_compensation(settings)
+    if settings.scales:
+        _check_scales(settings)
     for name in ("limit_ms", "macs", "params", "batch", "evaluations", "patience"):
         value = getattr(settings, name)
         if value is not None and not value > 0:

@@ -414,6 +414,8 @@ def _check_labels(settings: SearchSettings, images: ImageData) -> None:
         from supernets.data.mask_folder import refuse_masks
 
         refuse_masks(images)
+    if settings.scales:
+        check_one_label(images, "`scales`")
     if BALANCED in settings.objective_names:
         check_one_label(images, f"objective `{BALANCED}`")
     if AVERAGE_PRECISION in settings.objective_names and not images.has_several_labels:

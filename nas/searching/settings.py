@@ -267,6 +267,14 @@ class SearchSettings(RunSettings, Question):
     compensation_images: Annotated[
         int, Setting("Training images that layers are solved on, with `compensation`.", least=LEAST_IMAGES)
     ] = COMPENSATION_IMAGES
+    scales: Annotated[
+        bool,
+        Setting(
+            "Whether the network that was chosen inside `model` may look at 1, 1-2 or 1-2-3 scales of an image, where"
+            " that is better and within all limits. Needs a limit on params, peak-memory or weight-bytes.",
+            SEARCH,
+        ),
+    ] = False
     device: Annotated[
         str | None,
         Setting(

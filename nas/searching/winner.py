@@ -9,9 +9,12 @@ from nas.exporting.formats.onnx_file import ONNX_FILE
 from nas.exporting.members import export_run
 from nas.exporting.verify import export_and_verify, note_verified, onnx_accuracy, onnx_fidelity, shipped_format
 from nas.finishing.finish import finish
+from nas.growth.input_scales import FOLDER as SCALES
+from nas.growth.input_scales import scale_chosen
 from nas.objectives.objective import FIDELITY
 from nas.runs.folder import FINISHED, original_checkpoint, recorded_settings
 from nas.runs.front import SearchFront
+from nas.searching.plan import SCALES_SHARE, SCALING
 from nas.searching.settings import SearchSettings
 from search_spaces import get_space
 from supernets.checkpoint import load_supernet
@@ -42,7 +45,10 @@ def ship_winner(
         (settings.progress or ignore)(StageStarted("export"))
         return export_and_verify(result, images, settings.pick)
     folder, architecture = result.run / FINISHED, result.pick(settings.pick).architecture
-    begun = recorded_settings(folder)
+    begun, for_scales = recorded_settings(folder), None
+    if settings.scales and seconds is not None:
+        for_scales = SCALES_SHARE * seconds
+        seconds -= for_scales
     asked = {"architecture": architecture.to_dict(), "budget_seconds": seconds}
     goes_on = begun is not None and asked == {name: begun.get(name) for name in asked}
     finished = finish(
@@ -74,4 +80,15 @@ def ship_winner(
             facts |= onnx_fidelity(path, original, images, space, architecture)
         else:
             facts |= onnx_accuracy(path, images, space, architecture).to_dict("test")
+    if settings.scales:
+        (settings.progress or ignore)(StageStarted(SCALING, for_scales))
+        facts["scales"] = scale_chosen(
+            folder,
+            settings.bounds,
+            result.target,
+            facts[f"search_{finished.figures[0]}"],
+            folder=result.run / SCALES,
+            seconds=for_scales,
+            progress=settings.progress or ignore,
+        ).record
     return note_verified(result, images, settings.pick, path, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,12 @@ from latency_tables.targets import load_target
 from latency_tables.trace import trace
 from nas.cli.main import app
 from nas.errors import UsageError
-from nas.growth.input_scales import SCALES, _costs
-from nas.growth.limit import parse_limit
+from nas.growth import input_scales
+from nas.growth.input_scales import SCALES, ScaledInputs, _costs, scale_chosen
+from nas.objectives.bounds import Limit
+from nas.objectives.quantities import PEAK_MEMORY
 from search_spaces import SingleSpace
+from search_spaces.graph import OpGraph
 from supernets import Supernet
 from supernets.fusion import without_classifier
 from supernets.networks.input_scales import InputScales, merged, tiles_of
@@ -56,12 +60,23 @@ def test_one_scale_is_the_network_itself_and_others_stand_beside_it(alone: Super
         assert torch.allclose(two[:, width:], tiles.mean(dim=0))
 
 
-def test_multiply_accumulates_are_those_of_all_tiles(alone: Supernet) -> None:
-    predictor, limit = LatencyPredictor(load_target("pixel6")), parse_limit("1G")
+@pytest.fixture(scope="module")
+def costs(alone: Supernet) -> list[tuple[dict[str, Any], InputScales, OpGraph]]:
+    """Costs, network and op graph at each set of scales."""
+    predictor, graphs = LatencyPredictor(load_target("pixel6")), list[OpGraph]()
+    return [
+        (*_costs(alone, scales, predictor, lambda graph: not graphs.append(graph)), graphs[-1])  # type: ignore[func-returns-value]
+        for scales in SCALES
+    ]
+
+
+def test_multiply_accumulates_are_those_of_all_tiles(
+    alone: Supernet, costs: list[tuple[dict[str, Any], InputScales, OpGraph]]
+) -> None:
     side = alone.space.input_shape(dict(alone.space.largest.settings))[-1]
     backbone = without_classifier(alone.network, alone.space)
     macs = trace(backbone, (3, side, side)).macs
-    found = [_costs(alone, scales, predictor, limit) for scales in SCALES]
+    found = [(entry, scaled) for entry, scaled, _ in costs]
     for scales, (entry, scaled) in zip(SCALES, found, strict=True):
         classifier = scaled.classifier
         own = classifier.in_features * classifier.out_features
@@ -69,6 +84,41 @@ def test_multiply_accumulates_are_those_of_all_tiles(alone: Supernet) -> None:
         assert entry["side"] == scales[-1] * side
     assert found[2][0]["params"] - found[0][0]["params"] == 2 * 10 * found[0][1].classifier.in_features
     assert found[2][0]["high_ms"] > found[1][0]["high_ms"] > found[0][0]["high_ms"]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "within", "own", "chosen"),
+    [("params", 2, 0.6, 2), ("params", 1, 0.6, 1), ("params", 2, 0.9, 0), ("peak-memory", 1, 0.6, 1)],
+)
+def test_a_search_takes_the_best_scales_within_its_bounds(
+    alone: Supernet,
+    costs: list[tuple[dict[str, Any], InputScales, OpGraph]],
+    quantity: str,
+    within: int,
+    own: float,
+    chosen: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs = [graph for *_, graph in costs]
+    written: list[InputScales] = []
+
+    def write(folder: Path, scaled: InputScales, images: object, record: dict[str, Any]) -> ScaledInputs:
+        written.append(scaled)
+        return ScaledInputs(folder, record)
+
+    monkeypatch.setattr(input_scales, "_trained", lambda run, data: (alone, lambda side: side))
+    monkeypatch.setattr(input_scales, "trace", lambda scaled, shape, name: graphs[len(scaled.scales) - 1])
+    monkeypatch.setattr(input_scales, "_fit", lambda scaled, images, progress, most: 0.5 + 0.1 * len(scaled.scales))
+    monkeypatch.setattr(input_scales, "_written", write)
+    value = PEAK_MEMORY.graph(graphs[within]) if quantity == "peak-memory" else graphs[within].params
+    bounds = [Limit(quantity, value, 0.9 * value), Limit("latency:pixel6", 1e6)]
+    found = scale_chosen(tmp_path, bounds, "pixel6", own, folder=tmp_path / "scales")
+    assert found.record["chosen"] == chosen
+    assert [row["is_within"] for row in found.record["scales"]] == [place <= within for place in range(3)]
+    assert found.record["scales"][0]["search_accuracy"] == own
+    assert [scaled.scales for scaled in written] == ([SCALES[chosen]] if chosen else [])
+    assert (tmp_path / "scales" / "scales.json").exists() is (not chosen)
 
 
 def test_what_has_no_trained_network_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,14 @@ from safetensors.torch import load_file, save_file
 
 import nas
 from nas.errors import UsageError
+from nas.evaluation.accuracy import judge_part
 from nas.events import StagePlan, StageStarted, StagesTook, TimePlan
 from nas.exporting.robust import note_robustness
 from nas.networks import precision
+from nas.networks.onnx import OnnxNetwork
 from nas.report import build_report
 from nas.runs.folder import FINISHED
+from supernets.data.sources import load_data
 
 SIZES = {"depth": 2, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
 MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={size}" for name, size in SIZES.items())
@@ -74,6 +77,40 @@ def test_the_chosen_network_is_finished_and_shipped(question: dict[str, Any], tm
     again = nas.search(output=result.run, resume=True)
     assert again.document["verified"] == verified
     assert all(torch.equal(weights[name], each) for name, each in load_file(shipped / "model.safetensors").items())
+
+
+@pytest.mark.slow
+def test_the_chosen_network_may_see_several_scales(question: dict[str, Any], tmp_path: Path) -> None:
+    result = nas.search(
+        **question, scales=True, limits={"params": 40e3}, budget_seconds=20, evaluations=4, output=tmp_path / "run"
+    )
+    verified, record = result.document["verified"], json.loads((result.run / "scales" / "scales.json").read_text())
+    assert verified["scales"] == record
+    first, *others = record["scales"]
+    assert first["search_accuracy"] == verified["search_accuracy"]
+    assert [entry["is_within"] for entry in others] == [entry["params"] <= 40e3 for entry in others]
+    assert record["chosen"] > 0
+    images = load_data("digits", record["scales"][record["chosen"]]["side"])
+    judged = judge_part(OnnxNetwork(result.run / record["file"]), images, "test")
+    assert judged.value == record["test_accuracy"] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, "without a limit on one of `params`, `peak-memory`, `weight-bytes`"),
+        ({"limits": {"params": 1e6}, "budget_seconds": 0}, "where the chosen network is not trained"),
+        ({"limits": {"params": 1e6}, "model": None, "weights": None}, "without a model"),
+        ({"limits": {"params": 1e6}, "precision": "int8"}, "in int8"),
+        ({"limits": {"params": 1e6}, "options": {"progressive": True}}, "setting `progressive`"),
+    ],
+)
+def test_scales_are_refused_where_they_do_not_pay(
+    question: dict[str, Any], changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        nas.search(**{**question, "scales": True, "output": tmp_path / "run", **changed})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_lower_end_that_nothing_reaches_is_left_out(question: dict[str, Any], tmp_path: Path) -> None:
