@@ -164,4 +164,15 @@ def assignments(
 
 
 def _least(layers: Sequence[LayerOptions], what: str) -> float:
-    return sum(float(min(vars(option)[what] for option in layer.options)) for layer in layers)
+    """The least that all layers can cost; of time with the quantisers of the tensors that need them."""
+    if what == "size":
+        return sum(min(option.size for option in layer.options) for layer in layers)
+    readers: dict[str, list[LayerOptions]] = {}
+    for layer in layers:
+        readers.setdefault(layer.source or layer.name, []).append(layer)
+    total = 0.0
+    for group in readers.values():
+        floats = [[option.ms for option in layer.options if option.precision not in _QUANTISED] for layer in group]
+        quantised = group[0].quantiser_ms + sum(min(option.ms for option in layer.options) for layer in group)
+        total += min([quantised] + ([sum(map(min, floats))] if all(floats) else []))
+    return total

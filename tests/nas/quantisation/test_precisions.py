@@ -120,6 +120,7 @@ def test_a_front_loses_more_the_cheaper_it_gets() -> None:
     layers = layer_options(np.random.default_rng(0))
     front = assignments(layers)
     assert front[0].loss == 0
+    assert assign(layers, limit_ms=front[-1].ms * (1 - 1e-4)) is None  # nothing is faster than its end
     assert len(front) > 4
     for dearer, cheaper in itertools.pairwise(front):
         assert (dearer.loss, cheaper.ms) <= (cheaper.loss, dearer.ms)
