@@ -16,6 +16,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from latency_tables.errors import TableMissingError
 from nas.latency.check import CheckedNetwork, check_target
 
 FAMILIES = {
@@ -75,7 +76,10 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown families {', '.join(sorted(unknown))}, expected some of {', '.join(FAMILIES)}")
     models = arguments.models or [FAMILIES[family] for family in arguments.families.split(",")]
-    result = check_target(arguments.target, models)
+    try:
+        result = check_target(arguments.target, models)
+    except TableMissingError as error:
+        parser.error(f"{error}: `nas latency build --target {arguments.target}` makes a table")
     print(f"{'model':28} {'MACs':>8} {'measured':>9} {'predicted':>9} {'interval':>16} {'error':>7}")
     for network in result.networks:
         print(line(network))
