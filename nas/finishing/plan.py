@@ -313,7 +313,32 @@ def _training_settings(
             f"{asked} learns what a teacher says, but there is none",
             hint="name one by `--teacher`, for example a convolutional network that was trained on these images",
         )
-    if training.teacher_target == "hard" and not source.uses_labels:
+    _check_labels(training, teacher, source.uses_labels, "add `--set teacher_target=hard`, or `--teacher none`")
+    return training
+
+
+def check_winner_options(options: Mapping[str, Any], uses_labels: bool) -> None:
+    """Refuse, before a search has spent anything, what the finish of its winner would refuse.
+
+    Args:
+        options: Training settings of the search, whose original teaches the winner.
+        uses_labels: Whether the search does.
+
+    Raises:
+        TrainingError: A setting is out of range.
+        UsageError: Settings contradict the teacher, or each other.
+    """
+    if options.get("teachers"):
+        raise UsageError(
+            "setting `teachers` in a search inside a model, whose original teaches the network that is chosen",
+            hint="leave it out; `nas finish RUN --teacher NAME` takes another teacher",
+        )
+    training = make_settings({"budget_seconds": 1.0, "options": dict(options)}, policy=SINGLE_POLICY)
+    _check_labels(training, ORIGINAL, uses_labels, "add `--set teacher_target=hard`")
+
+
+def _check_labels(training: TrainingSettings, teacher: str, uses_labels: bool, remedy: str) -> None:
+    if training.teacher_target == "hard" and not uses_labels:
         raise UsageError(
             "setting `teacher_target` `hard` in a finish of a search without labels, where nothing tells classes",
             hint="leave it, and `recipe`, out",
@@ -321,9 +346,8 @@ def _training_settings(
     if training.class_weights != "none" and training.teacher_target == "soft" and teacher != NONE:
         raise UsageError(
             f"setting `class_weights` beside the soft outputs of teacher `{teacher}`, which have no class to weigh",
-            hint="add `--set teacher_target=hard`, or `--teacher none`",
+            hint=remedy,
         )
-    return training
 
 
 def _check_agrees(given: Given, options: Mapping[str, Any], recorded: Mapping[str, Any], folder: Path) -> None:

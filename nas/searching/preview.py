@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.objectives.bounds import Bounds
+from nas.objectives.objective import parse_names
 from nas.records.network import NamedRecord, latency_name
 from nas.runs.folder import supernet_checkpoint
 from nas.runs.settings import Given, verb
@@ -101,7 +102,10 @@ def bounding_settings(given: Given) -> SearchSettings:
         from supernets.checkpoint import read_checkpoint
 
         chosen["space"] = read_checkpoint(supernet_checkpoint(Path(chosen["supernet"]))).metadata["space"]
-    chosen = with_devices(with_precision(chosen))
+    chosen = with_precision(chosen)
+    if chosen.get("objectives") is not None:
+        chosen["objectives"] = parse_names(chosen["objectives"], chosen.get("target", SearchSettings.target))
+    chosen = with_devices(chosen)
     return checked(SearchSettings(**{name: chosen[name] for name in BOUNDING if name in chosen}))
 
 

@@ -415,6 +415,10 @@ def checked(settings: SearchSettings) -> SearchSettings:
             f"{'`policy`' if settings.policy is not None else 'training settings'} given, but nothing is trained",
             hint="add `data`, without `supernet`, for a search that trains",
         )
+    if settings.finishes and settings.options:
+        from nas.finishing.plan import check_winner_options
+
+        check_winner_options(settings.options, settings.uses_labels)
     if settings.seed < 0:
         raise UsageError(f"`seed` is {settings.seed}, expected 0 or more")
     if settings.fidelity not in FIDELITIES:

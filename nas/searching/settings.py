@@ -197,7 +197,7 @@ class SearchSettings(RunSettings, Question):
     budget_seconds: Annotated[
         float | None,
         Setting(
-            "Time for everything, for example 6m or 2h; most of it goes to the training where there is any. 0 trains"
+            "Time for everything, for example 6m or 2h; about half of it trains, where anything is trained. 0 trains"
             " nothing: the networks inside `model` are sliced, compensated and judged.",
             SEARCH,
             "10m where anything is trained and `evaluations` is not given, else no bound",

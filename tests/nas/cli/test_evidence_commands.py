@@ -97,6 +97,13 @@ def test_a_phone_has_ranges() -> None:
     assert "*" not in shown
 
 
+def test_a_preview_takes_objectives_as_a_search_does() -> None:
+    asked = ["--model", "vit_tiny_patch16_224?img_size=32", "--target", "pixel6", "--limit", "60%"]
+    code, shown, said = run("search", "--dry-run", *asked, "--objectives", "balanced_accuracy,latency")
+    assert (code, run("search", "--dry-run", *asked)[1]) == (0, shown)
+    assert "can be met" in said
+
+
 def test_build_measures_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[BuildRequest] = []
 

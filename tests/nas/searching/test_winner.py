@@ -20,6 +20,7 @@ from nas.networks.onnx import OnnxNetwork
 from nas.report import build_report
 from nas.runs.folder import FINISHED
 from supernets.data.sources import load_data
+from supernets.errors import TrainingError
 
 SIZES = {"depth": 2, "embed_dim": 48, "img_size": 16, "num_heads": 3, "patch_size": 4}
 MODEL = "vit_tiny_patch16_224?" + "&".join(f"{name}={size}" for name, size in SIZES.items())
@@ -141,3 +142,33 @@ def test_a_supernet_is_not_trained_beside_it(question: dict[str, Any], tmp_path:
     with pytest.raises(UsageError, match="with random weights"):
         nas.search(**{**question, "weights": "random"}, train="winner", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "found"),
+    [
+        ({"batch_size": -1}, TrainingError, "batch_size"),
+        ({"ema_decay": 7.0}, TrainingError, "ema_decay"),
+        ({"accumulate": 99}, TrainingError, "accumulate"),
+        ({"class_weights": "effective"}, UsageError, "`class_weights` beside the soft outputs of teacher `original`"),
+        ({"teachers": ("resnet18",)}, UsageError, "`teachers` in a search inside a model"),
+    ],
+)
+def test_what_a_finish_would_refuse_is_refused_before_the_search(
+    question: dict[str, Any], options: dict[str, Any], kind: type[Exception], found: str, tmp_path: Path
+) -> None:
+    told: list[object] = []
+    with pytest.raises(kind, match=found):
+        nas.search(**question, budget_seconds=8, options=options, output=tmp_path / "run", progress=told.append)
+    assert not told
+    assert not (tmp_path / "run").exists()
+
+
+def test_rare_classes_weigh_more_where_the_original_says_a_class(question: dict[str, Any], tmp_path: Path) -> None:
+    options = {"class_weights": "effective", "teacher_target": "hard"}
+    asked = {"budget_seconds": 4, "evaluations": 2, "objectives": ("balanced_accuracy", "latency"), "options": options}
+    result = nas.search(**question, **asked, output=tmp_path / "run")
+    finished = json.loads((result.run / FINISHED / "settings.json").read_text(encoding="utf-8"))
+    assert {name: finished["options"][name] for name in options} == options
+    with pytest.raises(UsageError, match="`teacher_target` `hard`"):
+        nas.search(**question, **{**asked, "objectives": None}, labels="none", limit_share=0.8, output=tmp_path / "x")
