@@ -9,6 +9,9 @@ from latency_tables.predictor import ClassTime, Latency, LatencyPredictor
 from nas.networks.named import NamedNetwork
 from search_spaces.graph import OpGraph
 
+LEAST_TOLD = 0.005
+"""Share of a network's time without evidence from which on people are told of it: what rounds to 1 %."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -42,8 +45,8 @@ class Prediction:
         return sum(entry.extrapolated_ms for entry in self.classes) / total if total else 0.0
 
     def describe_extrapolation(self) -> str:
-        """For people: the share of time, and the classes behind it; empty where there are none."""
-        if not self.extrapolated_classes:
+        """For people: the share of time, and the classes behind it; empty where it rounds to nothing."""
+        if self.extrapolated_share < LEAST_TOLD:
             return ""
         names = [entry.op for entry in self.extrapolated_classes]
         listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +88,13 @@ def test_the_breakdown_adds_up_to_the_prediction(local: LatencyTable) -> None:
     assert known.extrapolated_ms == 0
     assert prediction.extrapolated_share == pytest.approx(1 - known.share)
     assert "pointwise_conv" not in prediction.describe_extrapolation()
+
+
+def test_what_rounds_to_nothing_is_not_told(local: LatencyTable) -> None:
+    prediction = predict_network(LatencyPredictor(local), resolve_network("elastic-mini/largest"))
+    small = replace(prediction.extrapolated_classes[-1], extrapolated_ms=1e-3 * prediction.latency.ms)
+    others = [replace(entry, extrapolated_ms=0.0) for entry in prediction.classes if entry.op != small.op]
+    assert replace(prediction, classes=(*others, small)).describe_extrapolation() == ""
 
 
 def test_networks_of_the_fit_are_left_out(local: LatencyTable, measured: list[float]) -> None:
