@@ -12,7 +12,8 @@ from nas.objectives.objective import parse_names
 from nas.records.network import NamedRecord, latency_name
 from nas.runs.folder import supernet_checkpoint
 from nas.runs.settings import Given, verb
-from nas.searching.resolution import checked, share_of_largest, with_devices, with_precision
+from nas.searching.checks import checked
+from nas.searching.resolution import share_of_largest, with_devices, with_precision
 from nas.searching.settings import SearchSettings
 from nas.training.pretrained import space_of
 from search_spaces import SearchSpace
