@@ -8,7 +8,7 @@ by seed with Student's 95 % interval, measured latencies, and the kinds that wer
 
 Inherited accuracy hardly separates kinds, so two judges are compared first, by Kendall's tau to networks of equal
 predicted latency trained alone: accuracy with inherited weights, and the same after one epoch of the network by itself.
-The better one judges.
+The better one judges, if its mean over seeds is above one half.
 
     python benchmarks/mixing.py --records FOLDER [--target local] [--seeds 5] [--minutes 20] [--judgements 200]
     python benchmarks/mixing.py --records FOLDER --seeds 3 --minutes 5 --alone-epochs 10 --budgets window
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from nas.objectives.objective import Objective
 from nas.objectives.problem import SearchProblem
 from nas.records.trial import State
 from search_spaces import Architecture, Genotypes, SingleSpace, get_space
+from search_spaces.cost import population_cost
 from search_spaces.mixers import PARITIES, MixersSpace
 from search_spaces.mixers_definitions import SUBSTITUTES
 from supernets import Supernet, family_of, reestimate_batch_norm
@@ -50,7 +52,8 @@ from supernets.training.settings import TrainingSettings
 from supernets.training.trainer import train_supernet
 
 BATCH, RATE, JUDGED = 32, 1e-3, 24
-INHERITED, TUNED = "inherited", "after an epoch"
+INHERITED, TUNED, TRUTH = "inherited", "after an epoch", "alone"
+TRUSTED = 0.5
 
 
 class TiedSpace(MixersSpace):
@@ -154,6 +157,8 @@ def main() -> None:
     parser.add_argument("--data", default="glyphs")
     parser.add_argument("--target", default="local")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--judge-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the comparison of judges")
+    parser.add_argument("--anyway", action="store_true", help="search though no judge is good")
     parser.add_argument("--minutes", type=float, default=20.0, help="of each supernet's training")
     parser.add_argument("--judgements", type=int, default=200, help="of each search")
     parser.add_argument("--alone-epochs", type=int, default=20)
@@ -161,32 +166,66 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(arguments)
-    how = choose_judge(bench)
+    how, tau = choose_judge(bench)
+    if tau <= TRUSTED and not arguments.anyway:
+        print(f"no judge is above {TRUSTED} in mean: searches would compare judges, not mixers (--anyway searches)")
+        return
     for budget in arguments.budgets:
         limit_ms = float(bench.latency(bench.space.encode([bench.space.homogeneous[budget]]))[0])
         pairs = [champions(bench, how, limit_ms, seed) for seed in range(arguments.seeds)]
         report(bench, budget, limit_ms, pairs)
 
 
-def choose_judge(bench: Bench) -> str:
-    """The judge whose order is nearest to that of networks trained alone; prints both taus."""
+def choose_judge(bench: Bench) -> tuple[str, float]:
+    """The judge whose order is nearest to that of networks trained alone, and its mean tau; prints those of all."""
+    orders = [judged_orders(bench, seed) for seed in bench.arguments.judge_seeds]
+    print(
+        f"\nKendall's tau to {JUDGED} networks of equal latency trained alone, bootstrap 95 %, and its mean over seeds"
+    )
+    means = {}
+    for how in orders[0]:
+        if how != TRUTH:
+            taus = [kendalltau(order[TRUTH], order[how]).statistic for order in orders]
+            shown = ", ".join(with_bootstrap(order[TRUTH], order[how]) for order in orders)
+            print(f"{how:12} {shown}; mean {with_interval(taus, 2, signed=True) if len(taus) > 1 else shown}")
+            means[how] = float(np.mean(taus))
+    best = max((INHERITED, TUNED), key=lambda how: means[how])
+    return best, means[best]
+
+
+def judged_orders(bench: Bench, seed: int) -> dict[str, list[float]]:
+    """What each judge, MACs and parameters say of networks of equal latency, beside their accuracy alone."""
     space = bench.space
-    drawn = np.unique(space.sample(4000, np.random.default_rng(0)), axis=0)
+    drawn = np.unique(space.sample(4000, np.random.default_rng(seed)), axis=0)
     middle = float(bench.latency(space.encode([space.homogeneous["window"]]))[0])
     order = np.argsort(np.abs(bench.latency(drawn) - middle), kind="stable")[:JUDGED]
     networks = space.decode(drawn[order])
 
     def alone(number: int) -> float:
-        trained = bench.trained(networks[number], -(-bench.arguments.alone_epochs // 2), 0, f"judged-{number}")
-        return SupernetEvaluator(trained, bench.images).evaluate(networks[number], 0).objective
+        epochs = -(-bench.arguments.alone_epochs // 2)
+        trained = bench.trained(networks[number], epochs, seed, f"judged-{seed}-{number}")
+        return SupernetEvaluator(trained, bench.images).evaluate(networks[number], seed).objective
 
-    truth = [bench.once(f"alone {number}", lambda number=number: alone(number)) for number in range(JUDGED)]
-    taus = {}
+    supernet = bench.supernet(seed)
+    orders: dict[str, list[float]] = {}
     for how in (INHERITED, TUNED):
-        found = bench.once(f"judged {how}", lambda how=how: [*map(bench.judge(bench.supernet(0), how, 0), networks)])
-        taus[how] = float(kendalltau(truth, found).statistic)
-        print(f"judge `{how}`: tau {taus[how]:+.2f} to {JUDGED} networks of {middle:.3f} ms trained alone")
-    return max(taus, key=lambda how: taus[how])
+        judge = bench.judge(supernet, how, seed)
+        known = [bench.once(f"{how} {seed} {number}", partial(judge, each)) for number, each in enumerate(networks)]
+        orders[how] = known
+    orders[TRUTH] = [bench.once(f"{TRUTH} {seed} {number}", partial(alone, number)) for number in range(JUDGED)]
+    cost = population_cost(space, drawn[order])
+    orders |= {"MACs": cost.macs.tolist(), "parameters": cost.params.tolist()}
+    low, high = 100 * min(orders[TRUTH]), 100 * max(orders[TRUTH])
+    print(f"seed {seed}: {JUDGED} networks of {middle:.3f} ms, alone right on {low:.1f} to {high:.1f} %")
+    return orders
+
+
+def with_bootstrap(truth: Sequence[float], judged: Sequence[float], draws: int = 2000) -> str:
+    """Kendall's tau with the 95 % interval of ``draws`` draws of the networks."""
+    pairs, generator = np.array([truth, judged]), np.random.default_rng(0)
+    drawn = (pairs[:, generator.integers(len(truth), size=len(truth))] for _ in range(draws))
+    low, high = np.nanpercentile([kendalltau(*each).statistic for each in drawn], [2.5, 97.5])
+    return f"{kendalltau(truth, judged).statistic:+.2f} [{low:.2f}, {high:.2f}]"
 
 
 def champions(bench: Bench, how: str, limit_ms: float, seed: int) -> dict[str, Any]:
