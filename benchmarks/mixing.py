@@ -13,7 +13,7 @@ The better one judges, if its mean over seeds is above one half.
     python benchmarks/mixing.py --records FOLDER [--target local] [--seeds 5] [--minutes 20] [--judgements 200]
     python benchmarks/mixing.py --records FOLDER --seeds 3 --minutes 5 --alone-epochs 10 --budgets window
 
-The table must have seen the space: `nas latency build --target local --networks 24 --space mixers-mini`. What is done
+The table must have seen the space: `nas latency build --target local --networks 24 --spaces mixers-mini`. What is done
 stands in the folder; a run that was stopped goes on.
 """
 
