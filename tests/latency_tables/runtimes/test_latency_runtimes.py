@@ -25,7 +25,7 @@ from latency_tables.worker import random_image
 from nas.testing import RuntimeContract
 from search_spaces import UnknownNameError, get_space, plugins
 
-SLOW = ("litert", "executorch", "onnxruntime-web", "onnxruntime-web:webgpu")
+SLOW = ("litert", "executorch", "onnxruntime-web", "onnxruntime-web:webgpu", "torch:compiled")
 
 
 def registered(name: str) -> type[RuntimeContract]:
