@@ -102,6 +102,12 @@ def _show(result: CheckResult) -> None:
         f"{len(outside)} of {len(result.networks) - len(declined)} networks lie outside their interval;"
         f" measured is the {'median' if result.statistic == 'median' else '5th percentile'} of the runs"
     )
+    if result.machine_change is not None:
+        changes = [network.change for network in result.again]
+        display.say(
+            f"{len(changes)} networks that the table was made from take {result.machine_change:+.1%} now (median;"
+            f" {min(changes):+.1%} to {max(changes):+.1%}): so much of the errors is the machine's"
+        )
     if declined:
         display.say(f"the table has no evidence for {len(declined)} more networks, and predicts nothing of them")
     if result.skipped:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ NAMED = "named"
 """The group of networks that were given by name."""
 SPARE = 2
 """A space's smallest and largest network are in every sample, so these are drawn beyond those asked for."""
+MOST_AGAIN = 4
+"""Networks of each group that are measured again although the table was made from them."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,27 @@ class CheckedNetwork:
 
 
 @dataclass(frozen=True)
+class MeasuredAgain:
+    """A network that the table was made from, with its latency then and now: the machine's part of all errors."""
+
+    name: str
+    then_ms: float
+    now_ms: float
+
+    @property
+    def change(self) -> float:
+        """Relative change of the latency."""
+        return self.now_ms / self.then_ms - 1
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """A table's predictions beside measurements.
 
     Attributes:
         statistic: What of the runs is compared, the same as in the table.
         skipped: Names of networks that were left out because the table was fitted to them.
+        again: Such networks that were measured all the same.
     """
 
     target: str
@@ -109,6 +127,12 @@ class CheckResult:
     seed: int
     networks: tuple[CheckedNetwork, ...]
     skipped: tuple[str, ...]
+    again: tuple[MeasuredAgain, ...] = ()
+
+    @property
+    def machine_change(self) -> float | None:
+        """Median change of the networks that the table was made from; None where none was measured again."""
+        return statistics.median(network.change for network in self.again) if self.again else None
 
     def summaries(self) -> dict[str, Validation]:
         """The error statistics of the predictions of each group, and of ``all`` where there are several groups."""
@@ -134,6 +158,8 @@ class CheckResult:
             "groups": summaries,
             "networks": [network.to_dict() for network in self.networks],
             "skipped": list(self.skipped),
+            "machine_change": self.machine_change,
+            "measured_again": [{**asdict(network), "change": network.change} for network in self.again],
         }
 
 
@@ -181,7 +207,7 @@ def check_target(
         fresh, seen = _sample(group, networks, seed, predictor)
         sampled += fresh
         skipped += seen
-    if not candidates and not sampled:
+    if not candidates and all(entry.then_ms is not None for entry in sampled):
         raise UsageError(
             "nothing is left to check: the table was fitted to every network given", "give another seed or other models"
         )
@@ -189,14 +215,17 @@ def check_target(
         files = _write_sampled(sampled, Path(folder), runtime, table.batch, progress)
         files += _write_named(candidates, Path(folder), runtime, table.batch, progress)
         measured = _measure(files, runtime, table, progress)
-    line = _mac_line(table)
-    entries = [(entry.group, entry.name, entry.prediction) for entry in sampled]
-    entries += [(entry.group, entry.network.name, entry.prediction) for entry in candidates]
-    checked = tuple(
-        CheckedNetwork(name, group, prediction, measurement.ms, line(prediction.macs), measurement.steady)
-        for (group, name, prediction), measurement in zip(entries, measured, strict=True)
-    )
-    return CheckResult(table.name, provenance_line(table), measured[0].statistic, seed, checked, tuple(skipped))
+    line, again = _mac_line(table), []
+    checked = []
+    entries = [(entry.group, entry.name, entry.prediction, entry.then_ms) for entry in sampled]
+    entries += [(entry.group, entry.network.name, entry.prediction, None) for entry in candidates]
+    for (group, name, prediction, then_ms), found in zip(entries, measured, strict=True):
+        if then_ms is not None:
+            again.append(MeasuredAgain(name, then_ms, found.ms))
+        else:
+            checked.append(CheckedNetwork(name, group, prediction, found.ms, line(prediction.macs), found.steady))
+    source, statistic = provenance_line(table), measured[0].statistic
+    return CheckResult(table.name, source, statistic, seed, tuple(checked), tuple(skipped), tuple(again))
 
 
 def require_measurable(table: LatencyTable) -> Runtime:
@@ -232,7 +261,7 @@ def require_measurable(table: LatencyTable) -> Runtime:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Network ``number`` of a sample of ``count``."""
+    """Network ``number`` of a sample of ``count``, with its latency in the table where that was made from it."""
 
     group: str
     name: str
@@ -240,6 +269,7 @@ class _Sampled:
     count: int
     seed: int
     prediction: Prediction
+    then_ms: float | None = None
 
 
 def _sample(group: str, networks: int, seed: int, predictor: LatencyPredictor) -> tuple[list[_Sampled], list[str]]:
@@ -247,16 +277,19 @@ def _sample(group: str, networks: int, seed: int, predictor: LatencyPredictor) -
 
     count = networks + SPARE
     fresh: list[_Sampled] = []
-    seen: list[str] = []
+    again: list[_Sampled] = []
+    skipped: list[str] = []
     for number, sample in enumerate(latency_samples(group, count, seed)):
         name = f"{sample.name} (seed {seed})"
-        if _is_seen(group, sample.graph.macs, predictor.table):
-            seen.append(name)
-        elif len(fresh) < networks:
+        row = _own_row(group, sample.graph.macs, predictor.table)
+        if row is not None and len(again) == MOST_AGAIN:
+            skipped.append(name)
+        elif row is not None or len(fresh) < networks:
             shape = (3, sample.image_side, sample.image_side)
             prediction = predict_graph(predictor, name, shape, sample.graph, group)
-            fresh.append(_Sampled(group, name, number, count, seed, prediction))
-    return fresh, seen
+            then_ms = None if row is None else row.measured_ms
+            (fresh if row is None else again).append(_Sampled(group, name, number, count, seed, prediction, then_ms))
+    return fresh + again, skipped
 
 
 def _unseen(candidates: Sequence[_Candidate], table: LatencyTable) -> tuple[list[_Candidate], list[str]]:
@@ -265,16 +298,17 @@ def _unseen(candidates: Sequence[_Candidate], table: LatencyTable) -> tuple[list
     for entry in candidates:
         architecture = entry.network.architecture
         group = architecture.space if architecture is not None else NAMED
-        if _is_seen(group, entry.prediction.macs, table):
+        if _own_row(group, entry.prediction.macs, table) is not None:
             seen.append(entry.network.name)
         else:
             kept.append(entry)
     return kept, seen
 
 
-def _is_seen(group: str, macs: int, table: LatencyTable) -> bool:
-    """Whether the table was fitted to this network: two of one group have the same MACs only where they are equal."""
-    return any(row.network.partition("/")[0] == group and row.macs == macs for row in table.validation.rows)
+def _own_row(group: str, macs: int, table: LatencyTable) -> ValidationRow | None:
+    """What the table has of this network: two of one group have the same MACs only where they are equal."""
+    rows = (row for row in table.validation.rows if row.network.partition("/")[0] == group and row.macs == macs)
+    return next(rows, None)
 
 
 def _write_sampled(
