@@ -24,6 +24,12 @@ Chosen on 120 networks of three groups (x86-64, 1 MiB of cache per core): fitted
 unseen networks of the large convolutional space fell from 3.8 to 2.1 % (root mean square), and 0.3 MB did as well.
 """
 
+NARROW = 16
+"""Rows, columns or terms of a sum of a product of matrices, below which its class is one of its own.
+
+A register of 512 bits holds 16 floats: a head of 8 channels leaves half of it empty.
+"""
+
 INT8 = "@int8"
 """Ends the class, and the key, of kernels that multiply integers."""
 COLOURS = 3
@@ -99,7 +105,7 @@ class Kernel:
 
     Attributes:
         op: Class of the kernel: an operator kind, refined where cost per element differs (``pointwise_conv``,
-            ``activation.gelu``, ``pool.global``, ``reshape.transpose``).
+            ``activation.gelu``, ``pool.global``, ``reshape.transpose``, ``matmul.narrow``).
         key: Text that is equal exactly for kernels that do the same work: class, shapes, what is fused, and the images
             of a batch where there are several.
         macs: Multiply-accumulates.
@@ -278,8 +284,14 @@ def _fused_word(op: Op, follower: Op, fused: Sequence[str], fusion: Fusion) -> s
     return follower.function if follower.kind == "activation" and follower.function in allowed else None
 
 
+def _is_narrow(op: Op) -> bool:
+    """Whether a product of matrices has fewer rows, columns or terms of a sum than `NARROW`, however it is laid out."""
+    sizes = (*map(prod, op.input_shapes), prod(op.output_shape))
+    return op.kind == "matmul" and op.macs < NARROW * max(sizes)
+
+
 def _kernel(op: Op, fused: Sequence[str], batch: int) -> Kernel:
-    name = kernel_class(op.kind, op.kernel, op.function)
+    name = kernel_class(op.kind, op.kernel, op.function) + ".narrow" * _is_narrow(op)
     return Kernel(
         op=name,
         key=kernel_key(name, op.input_shapes, op.output_shape, op.kernel, op.stride, fused)

@@ -148,8 +148,8 @@ class KernelPrices:
         return KernelTime(ms, ms * roofline.low, ms * roofline.high, how)
 
     def _roofline(self, kernel: Kernel) -> Roofline:
-        sized = kernel.op + SMALL if kernel.is_small(self._bytes_per_element) else kernel.op
-        names = (sized, kernel.op, base_class(kernel.op), "other")
+        ending, base = SMALL * kernel.is_small(self._bytes_per_element), base_class(kernel.op)
+        names = (kernel.op + ending, kernel.op, base + ending, base, "other")
         return next(self._rooflines[name] for name in names if name in self._rooflines)
 
 

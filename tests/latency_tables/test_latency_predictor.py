@@ -8,6 +8,7 @@ import pytest
 from latency_tables import LatencyPredictor, LatencyTable, fuse
 from latency_tables.kernels import ONNX_RUNTIME, ONNX_RUNTIME_INT8, base_class, kernel_key
 from search_spaces import SOURCE, OpList, get_space
+from search_spaces.graph import Op, Shape
 from tests.support.tables import KERNEL, ROOFLINE, document, validation_of
 
 
@@ -82,6 +83,27 @@ def test_keys_tell_windows_and_strides_apart() -> None:
     keys = {kernel_key("conv", *shapes, kernel, stride) for kernel in (1, 3, 5) for stride in (1, 2)}
     assert len(keys) == 6
     assert base_class("activation.gelu") == "activation"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "op"),
+    [
+        (((4, 49, 8), (4, 49, 8), (4, 49, 49)), "matmul.narrow"),  # queries times keys, heads of 8 channels
+        (((4, 49, 49), (4, 49, 8), (4, 49, 8)), "matmul.narrow"),  # the same times values
+        (((4, 8, 7, 7), (4, 49, 49), (4, 8, 7, 7)), "matmul.narrow"),  # as maps
+        (((4, 16, 7, 7), (4, 49, 49), (4, 16, 7, 7)), "matmul"),
+        (((4, 49, 16), (4, 49, 16), (4, 49, 49)), "matmul"),
+    ],
+)
+def test_thin_products_of_matrices_are_a_class_of_their_own(shapes: tuple[Shape, ...], op: str) -> None:
+    first, second, output = shapes
+    macs = 4 * 49 * 49 * first[1] if len(first) == 4 else 4 * 49 * 49 * min(first[-1], output[-1])
+    (kernel,) = fuse([Op("product", "matmul", ("query", "key"), (first, second), output, macs=macs)])
+    assert (kernel.op, base_class(kernel.op)) == (op, "matmul")
+    assert kernel.key.startswith(f"{op}[")
+    rooflines = [{**ROOFLINE, "op": "other"}, {**ROOFLINE, "op": "matmul.small", "launch_us": 7.0}]
+    with_fewer_classes = LatencyPredictor(table(rooflines=rooflines, kernels=[]))
+    assert with_fewer_classes.kernel(kernel).ms > 0.007
 
 
 def test_a_stored_kernel_is_taken_and_others_are_priced_by_class() -> None:
