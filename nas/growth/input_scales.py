@@ -73,6 +73,8 @@ def scale_inputs(
 ) -> ScaledInputs:
     """Fit a classifier to the features of a trained network at each set of scales, and write the best within a limit.
 
+    At one scale it is the network as it was trained, with its own classifier.
+
     Args:
         run: Run folder of one trained network.
         up_to: Largest parameters, MACs or latency, as of `nas.growth.limit.parse_limit`.
@@ -198,15 +200,22 @@ def _trained(run: Path, data: str | None) -> tuple[Supernet, Callable[[int], Ima
 def _costs(
     supernet: Supernet, scales: tuple[int, ...], predictor: LatencyPredictor, fits: Fits
 ) -> tuple[dict[str, Any], InputScales]:
-    """What a network costs at some scales, ready for JSON, and the network itself, with a classifier of zeros."""
+    """What a network costs at some scales, ready for JSON, and the network itself, with a classifier not yet fitted.
+
+    At one scale it is the network as it was trained, with its own classifier.
+    """
     space = supernet.space
     architecture = space.architecture
     assert architecture is not None, "a network alone"
     side = space.input_shape(dict(architecture.settings))[-1]
-    backbone = without_classifier(supernet.extract(architecture).eval(), space)
-    with torch.no_grad():
-        width = int(backbone(torch.zeros(1, 3, side, side)).shape[1])
-    scaled = InputScales(backbone, side, scales, nn.Linear(len(scales) * width, space.classes)).eval()
+    network = supernet.extract(architecture).eval()
+    classifier: nn.Module = nn.Identity()
+    if scales != (1,):
+        network = without_classifier(network, space)
+        with torch.no_grad():
+            width = int(network(torch.zeros(1, 3, side, side)).shape[1])
+        classifier = nn.Linear(len(scales) * width, space.classes)
+    scaled = InputScales(network, side, scales, classifier).eval()
     graph: OpGraph = trace(scaled, (3, scales[-1] * side, scales[-1] * side), f"scales {scales}")
     latency = predictor.graph(graph)
     return {
@@ -244,7 +253,7 @@ def _affordable(scaled: InputScales, images: ImageData, seconds: float) -> int:
 
 
 def _fit(scaled: InputScales, images: ImageData, progress: Progress, most: int = MOST_IMAGES) -> float:
-    """Give a network a classifier that is fitted to the training part; its accuracy on the search part."""
+    """Give a network a classifier fitted to the training part, where it has none; its accuracy on the search part."""
 
     def read(part: Part, most: int) -> tuple[torch.Tensor, torch.Tensor]:
         rows, total = [], min(most, images.splits[part])
@@ -255,6 +264,9 @@ def _fit(scaled: InputScales, images: ImageData, progress: Progress, most: int =
                 progress(StageProgress(f"features at {len(scaled.scales)} scales, {part} part", done, total))
         return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
 
+    if not isinstance(scaled.classifier, nn.Linear):
+        logits_NK, labels_N = read("search", MOST_IMAGES)
+        return float((logits_NK.argmax(dim=1) == labels_N).double().mean())
     features_ND, labels_N = read("train", most)
     fitted = fit_classifier(features_ND, labels_N, images.classes)
     with torch.no_grad():

@@ -42,10 +42,10 @@ class InputScales(nn.Module):
         network: Images ``(B, 3, side, side)`` to features ``(B, D)``.
         side: Side of its images in pixels.
         scales: Scales in ascending order; images come at the largest.
-        classifier: Features of all scales to logits ``(B, K)``.
+        classifier: Features of all scales to logits ``(B, K)``; an identity where the network gives logits itself.
     """
 
-    def __init__(self, network: nn.Module, side: int, scales: Sequence[int], classifier: nn.Linear) -> None:
+    def __init__(self, network: nn.Module, side: int, scales: Sequence[int], classifier: nn.Module) -> None:
         super().__init__()
         self.network, self.side, self.scales = network, side, tuple(scales)
         self.classifier = classifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from latency_tables.trace import trace
 from nas.cli.main import app
 from nas.errors import UsageError
 from nas.growth import input_scales
-from nas.growth.input_scales import SCALES, ScaledInputs, _costs, scale_chosen
+from nas.growth.input_scales import SCALES, ScaledInputs, _costs, _fit, scale_chosen
 from nas.objectives.bounds import Limit
 from nas.objectives.quantities import PEAK_MEMORY
 from search_spaces import SingleSpace
@@ -77,13 +78,30 @@ def test_multiply_accumulates_are_those_of_all_tiles(
     backbone = without_classifier(alone.network, alone.space)
     macs = trace(backbone, (3, side, side)).macs
     found = [(entry, scaled) for entry, scaled, _ in costs]
-    for scales, (entry, scaled) in zip(SCALES, found, strict=True):
-        classifier = scaled.classifier
-        own = classifier.in_features * classifier.out_features
+    classifier = found[1][1].classifier
+    assert isinstance(classifier, nn.Linear)
+    width = classifier.in_features // 2
+    for scales, (entry, _) in zip(SCALES, found, strict=True):
+        own = len(scales) * width * classifier.out_features
         assert entry["macs"] == sum(scale**2 for scale in scales) * macs + own
         assert entry["side"] == scales[-1] * side
-    assert found[2][0]["params"] - found[0][0]["params"] == 2 * 10 * found[0][1].classifier.in_features
+    assert found[2][0]["params"] - found[0][0]["params"] == 2 * 10 * width
     assert found[2][0]["high_ms"] > found[1][0]["high_ms"] > found[0][0]["high_ms"]
+
+
+def test_at_one_scale_the_network_gives_its_own_logits(
+    alone: Supernet, costs: list[tuple[dict[str, Any], InputScales, OpGraph]]
+) -> None:
+    side = alone.space.input_shape(dict(alone.space.largest.settings))[-1]
+    x_BCHW = torch.randn(4, 3, side, side)
+    with torch.no_grad():
+        expected_BK = alone.network.eval()(x_BCHW)
+    scaled = costs[0][1]
+    assert torch.allclose(scaled(x_BCHW), expected_BK, atol=1e-6)
+    labels_B = expected_BK.argmax(dim=1)
+    labels_B[0] = (labels_B[0] + 1) % 10
+    images = SimpleNamespace(batches=lambda part, size, most: [(x_BCHW, labels_B)], splits={"search": 4})
+    assert _fit(scaled, images, lambda event: None) == 0.75  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
