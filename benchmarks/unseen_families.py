@@ -83,6 +83,8 @@ def main() -> None:
     print(f"{'model':28} {'MACs':>8} {'measured':>9} {'predicted':>9} {'interval':>16} {'error':>7}")
     for network in result.networks:
         print(line(network))
+    if result.machine_change is not None:
+        print(f"{len(result.again)} of the table's own networks take {result.machine_change:+.1%} now (median)")
     if arguments.record is not None:
         arguments.record.write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
     claimed = [network for network in result.networks if not network.is_declined]

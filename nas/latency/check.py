@@ -20,16 +20,13 @@ from latency_tables.targets import load_target, provenance_line, staleness
 from latency_tables.transports.local import LocalTransport
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.latency.predict import Prediction, predict_graph, predict_network
+from nas.latency.check_networks import DrawnNetwork, fresh_networks, largest_group, own_networks, own_row
+from nas.latency.predict import Prediction, predict_network
 from nas.networks.named import NamedNetwork
 from nas.networks.resolve import resolve_network
 
 NAMED = "named"
 """The group of networks that were given by name."""
-SPARE = 2
-"""A space's smallest and largest network are in every sample, so these are drawn beyond those asked for."""
-MOST_AGAIN = 4
-"""Networks of each group that are measured again although the table was made from them."""
 
 
 @dataclass(frozen=True)
@@ -202,15 +199,17 @@ def check_target(
         _Candidate(NAMED, network, predict_network(predictor, network)) for network in map(resolve_network, models)
     ]
     candidates, skipped = _unseen(named, table)
-    sampled: list[_Sampled] = []
+    sampled: list[DrawnNetwork] = []
     for group in groups:
-        fresh, seen = _sample(group, networks, seed, predictor)
+        fresh, seen = fresh_networks(group, networks, seed, predictor)
         sampled += fresh
         skipped += seen
-    if not candidates and all(entry.then_ms is not None for entry in sampled):
+    if not candidates and not sampled:
         raise UsageError(
             "nothing is left to check: the table was fitted to every network given", "give another seed or other models"
         )
+    for group in groups or largest_group(table):
+        sampled += own_networks(group, predictor)
     with tempfile.TemporaryDirectory(prefix="nas-check-") as folder:
         files = _write_sampled(sampled, Path(folder), runtime, table.batch, progress)
         files += _write_named(candidates, Path(folder), runtime, table.batch, progress)
@@ -259,64 +258,25 @@ def require_measurable(table: LatencyTable) -> Runtime:
     return runtime
 
 
-@dataclass(frozen=True)
-class _Sampled:
-    """Network ``number`` of a sample of ``count``, with its latency in the table where that was made from it."""
-
-    group: str
-    name: str
-    number: int
-    count: int
-    seed: int
-    prediction: Prediction
-    then_ms: float | None = None
-
-
-def _sample(group: str, networks: int, seed: int, predictor: LatencyPredictor) -> tuple[list[_Sampled], list[str]]:
-    from nas.latency.samples import latency_samples
-
-    count = networks + SPARE
-    fresh: list[_Sampled] = []
-    again: list[_Sampled] = []
-    skipped: list[str] = []
-    for number, sample in enumerate(latency_samples(group, count, seed)):
-        name = f"{sample.name} (seed {seed})"
-        row = _own_row(group, sample.graph.macs, predictor.table)
-        if row is not None and len(again) == MOST_AGAIN:
-            skipped.append(name)
-        elif row is not None or len(fresh) < networks:
-            shape = (3, sample.image_side, sample.image_side)
-            prediction = predict_graph(predictor, name, shape, sample.graph, group)
-            then_ms = None if row is None else row.measured_ms
-            (fresh if row is None else again).append(_Sampled(group, name, number, count, seed, prediction, then_ms))
-    return fresh + again, skipped
-
-
 def _unseen(candidates: Sequence[_Candidate], table: LatencyTable) -> tuple[list[_Candidate], list[str]]:
     kept: list[_Candidate] = []
     seen: list[str] = []
     for entry in candidates:
         architecture = entry.network.architecture
         group = architecture.space if architecture is not None else NAMED
-        if _own_row(group, entry.prediction.macs, table) is not None:
+        if own_row(group, entry.prediction.macs, table) is not None:
             seen.append(entry.network.name)
         else:
             kept.append(entry)
     return kept, seen
 
 
-def _own_row(group: str, macs: int, table: LatencyTable) -> ValidationRow | None:
-    """What the table has of this network: two of one group have the same MACs only where they are equal."""
-    rows = (row for row in table.validation.rows if row.network.partition("/")[0] == group and row.macs == macs)
-    return next(rows, None)
-
-
 def _write_sampled(
-    sampled: Sequence[_Sampled], folder: Path, runtime: Runtime, batch: int, progress: Progress
+    sampled: Sequence[DrawnNetwork], folder: Path, runtime: Runtime, batch: int, progress: Progress
 ) -> list[NetworkFile]:
     from nas.latency.write_networks import ExportJob, expected_outputs, export_samples
 
-    paths = [folder / f"{entry.group.replace('/', '_')}-{entry.number}{runtime.suffix}" for entry in sampled]
+    paths = [folder / f"{place}{runtime.suffix}" for place in range(len(sampled))]
     jobs = [
         ExportJob(entry.group, entry.count, entry.seed, entry.number, str(path), batch)
         for entry, path in zip(sampled, paths, strict=True)
