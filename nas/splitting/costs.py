@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from latency_tables.predictor import LatencyPredictor
+from latency_tables.predictor import Latencies, Latency, LatencyPredictor
 from latency_tables.trace import trace
 from nas.errors import NasError
 from nas.latency.device import load_device
@@ -40,16 +40,26 @@ class DeviceCosts:
         member: The device.
         predictor: Its latency.
         source: What that rests on, in a line.
-        ms_M: Predicted latency; high_ms_M its upper end.
+        latencies: Predicted latencies.
         bytes_M: Weights and activations in fp32.
     """
 
     member: Member
     predictor: LatencyPredictor
     source: str
-    ms_M: Floats
-    high_ms_M: Floats
+    latencies: Latencies
     bytes_M: Floats
+
+    @property
+    def high_ms_M(self) -> Floats:
+        """Upper ends of the latencies."""
+        return self.latencies.high_ms
+
+    def latency(self, number: int) -> Latency:
+        """The predicted latency of one network."""
+        found = self.latencies
+        ms, low_ms, high_ms = (float(ends[number]) for ends in (found.ms, found.low_ms, found.high_ms))
+        return Latency(ms, low_ms, high_ms, found.kind, bool(found.extrapolated[number]))
 
 
 class FrontCosts:
@@ -84,11 +94,10 @@ class FrontCosts:
         """A share of the upper end of what the whole model takes on the fastest device."""
         return share * min(float(costs.high_ms_M[-1]) for costs in self.devices)
 
-    def fusion_ms(self, widths: Sequence[int]) -> tuple[float, float]:
-        """What fusing so many features of each device takes on the first one, and the upper end of that."""
+    def fusion(self, widths: Sequence[int]) -> Latency:
+        """What fusing so many features of each device takes on the first one."""
         graph = trace(Fusion(widths, self.space.classes), (sum(widths),), "the fusion")
-        latency = self.devices[0].predictor.graph(graph)
-        return latency.ms, latency.high_ms
+        return self.devices[0].predictor.graph(graph)
 
     def alone(self, limit_ms: float) -> tuple[int, int]:
         """The device and the most accurate network that keeps to a limit there without any other, the fastest of such.
@@ -136,9 +145,7 @@ class FrontCosts:
         genotypes = self.space.encode([*self.architectures, self.space.largest])
         found = predictor.population(self.space, genotypes)
         occupied = WEIGHT_BYTES.column(self.space, genotypes) + PEAK_MEMORY.column(self.space, genotypes)
-        return DeviceCosts(
-            member, predictor, device.source, found.ms, found.high_ms, np.asarray(occupied, dtype=np.float64)
-        )
+        return DeviceCosts(member, predictor, device.source, found, np.asarray(occupied, dtype=np.float64))
 
     def _with_room(self, costs: DeviceCosts) -> list[int]:
         memory = math.inf if costs.member.memory is None else costs.member.memory
@@ -146,4 +153,4 @@ class FrontCosts:
 
     @cached_property
     def _most_fusion_ms(self) -> float:
-        return self.fusion_ms([max(self.widths)] * len(self.devices))[1]
+        return self.fusion([max(self.widths)] * len(self.devices)).high_ms

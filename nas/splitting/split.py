@@ -153,8 +153,8 @@ class _Splitting:
         self.progress(StageStarted("classes"))
         whole = self.supernet.extract(self.space.largest).eval()
         reestimate_batch_norm(whole, calibration_batches(self.images, self.seed))
-        whole_ms = [float(costs.ms_M[-1]) for costs in self.costs.devices]
-        sizes = sizes_by_speed(whole_ms, self.images.classes)
+        whole_latencies = [costs.latency(-1) for costs in self.costs.devices]
+        sizes = sizes_by_speed([latency.ms for latency in whole_latencies], self.images.classes)
         confusion_KK, accuracy = _confusion(whole, self.images)
         teacher = whole if is_heeded(accuracy, None, self.images, self.progress) else None
         groups = partition(confusion_KK, sizes, self.seed)
@@ -174,7 +174,7 @@ class _Splitting:
             "limit_ms": self.limit_ms,
             "devices": entries,
             "link": {"bytes_per_second": 1e3 * self.link.bytes_per_ms, "delay_ms": self.link.delay_ms},
-            "fusion": {"file": FUSION, "ms": self.costs.fusion_ms(split.widths)[0], "target": self.members[0].target},
+            "fusion": {"file": FUSION, "ms": self.costs.fusion(split.widths).ms, "target": self.members[0].target},
             **self._times(entries, split),
             "image": {"mean": list(self.images.mean), "std": list(self.images.std)},
             "class_names": list(self.images.class_names),
@@ -186,7 +186,10 @@ class _Splitting:
                 "search": dict(accuracies),
             },
             "single": single,
-            "whole": {"macs": self.space.lower(self.space.largest).macs, "ms": whole_ms},
+            "whole": {
+                "macs": self.space.lower(self.space.largest).macs,
+                "ms": [latency.claims()["ms"] for latency in whole_latencies],
+            },
         }
 
     # -- networks ------------------------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ class _Splitting:
             "target": self.members[device].target,
             "architecture": self.costs.architectures[number].to_dict(),
             "macs": self.space.lower(self.costs.architectures[number]).macs,
-            "ms": float(self.costs.devices[device].ms_M[number]),
+            **self.costs.devices[device].latency(number).claims(),
             "test_accuracy": accuracy_of(network, self.images, "test", "cpu"),
         }
 
@@ -314,20 +317,22 @@ class _Splitting:
             "params": graph.params,
             "macs": graph.macs,
             "bytes": float(costs.bytes_M[number]),
-            "ms": float(costs.ms_M[number]),
-            "high_ms": float(costs.high_ms_M[number]),
+            **costs.latency(number).claims(),
             "features": network.widths[device],
             "send_ms": self.link.send_ms(network.widths[device]),
         }
 
-    def _times(self, entries: Sequence[Mapping[str, Any]], network: FusedNetworks) -> dict[str, float]:
-        fusion_ms, fusion_high_ms = self.costs.fusion_ms(network.widths)
-        send = [entry["send_ms"] for entry in entries]
+    def _times(self, entries: Sequence[Mapping[str, Any]], network: FusedNetworks) -> dict[str, float | None]:
+        """Numbers where the tables have evidence for all networks, and upper ends in any case."""
+        fusion, send = self.costs.fusion(network.widths), [entry["send_ms"] for entry in entries]
+        high = [entry["high_ms"] for entry in entries]
         compute = [entry["ms"] for entry in entries]
+        is_known = None not in compute
         return {
-            "latency_ms": latency_ms(compute, send, fusion_ms),
-            "high_ms": latency_ms([entry["high_ms"] for entry in entries], send, fusion_high_ms),
-            "shared_link_ms": shared_link_ms(compute, send, fusion_ms),
+            "latency_ms": latency_ms(compute, send, fusion.ms) if is_known else None,
+            "high_ms": latency_ms(high, send, fusion.high_ms),
+            "shared_link_ms": shared_link_ms(compute, send, fusion.ms) if is_known else None,
+            "shared_link_high_ms": shared_link_ms(high, send, fusion.high_ms),
         }
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import nas
+from nas.cli.split import _together
 from nas.errors import UsageError
 from nas.runs.front import SearchFront
 from nas.splitting import split
@@ -120,7 +121,7 @@ def costs() -> FrontCosts:
 
 def test_what_fits_keeps_to_limit_and_memory(costs: FrontCosts) -> None:
     assert costs.fitting(0, 1e3) == [1, 0]
-    beside = costs.link.send_ms(max(costs.widths)) + costs.fusion_ms([48, 48])[1]
+    beside = costs.link.send_ms(max(costs.widths)) + costs.fusion([48, 48]).high_ms
     small, large, whole = costs.devices[0].high_ms_M
     assert large == whole
     assert costs.limit_ms(0.5) == 0.5 * min(device.high_ms_M[-1] for device in costs.devices)
@@ -136,10 +137,26 @@ def test_what_fits_keeps_to_limit_and_memory(costs: FrontCosts) -> None:
 def test_what_has_no_room_is_refused(costs: FrontCosts, monkeypatch: pytest.MonkeyPatch) -> None:
     device = costs.devices[1]
     least = device.bytes_M.min()
-    tight = SimpleNamespace(**{**vars(device), "member": Member("pixel4", least - 1)})
+    tight = replace(device, member=Member("pixel4", least - 1))
     monkeypatch.setattr(costs, "devices", [costs.devices[0], tight])
     with pytest.raises(NothingFitsError, match="has room on `pixel4`: the smallest takes"):
         costs.fitting(1, 1e3)
+
+
+@pytest.mark.parametrize(("known", "text"), [(True, "together 7 ms (up to 12, limit 20)"), (False, "up to 12 ms")])
+def test_there_is_no_number_without_evidence(known: bool, text: str) -> None:
+    plan: dict[str, Any] = {"latency_ms": 7.0 if known else None, "shared_link_ms": 9.0 if known else None}
+    plan |= {"high_ms": 12.0, "limit_ms": 20.0, "shared_link_high_ms": 16.0, "fusion": {"ms": 0.1}}
+    found = _together(plan)
+    assert text in found
+    assert ("a range without a number" in found) is (not known)
+
+
+def test_a_network_without_evidence_has_a_range_alone(costs: FrontCosts) -> None:
+    latency = costs.devices[0].latency(0)  # a plain transformer on `pixel6`
+    assert latency.extrapolated
+    assert latency.claims()["ms"] is None
+    assert 0 < latency.low_ms < latency.high_ms == costs.devices[0].high_ms_M[0]
 
 
 def test_networks_without_classifiers_give_what_theirs_read() -> None:
@@ -211,7 +228,10 @@ def test_a_trained_model_is_split_over_two_devices(tmp_path: Path) -> None:
     assert sorted(name for device in devices for name in device["classes"]) == sorted(plan["class_names"])
     assert all(device["bytes"] <= device["memory"] for device in devices)
     assert all(device["macs"] <= 0.5 * plan["whole"]["macs"] for device in devices)
-    slowest = max(device["ms"] + device["send_ms"] for device in devices)
-    assert plan["latency_ms"] == pytest.approx(slowest + plan["fusion"]["ms"])
+    assert all(device["extrapolated"] for device in devices)  # `pixel6` has seen no transformer
+    assert all(device["ms"] is None for device in devices)
+    assert plan["latency_ms"] is None
+    slowest = max(device["high_ms"] + device["send_ms"] for device in devices)
+    assert slowest < plan["high_ms"] <= plan["shared_link_high_ms"]
     assert plan["accuracy"]["split"] >= plan["accuracy"]["whole"] - 0.02
     assert 0 < plan["accuracy"]["single"] <= 1
