@@ -20,7 +20,7 @@ from latency_tables.onnx_quantised import CALIBRATION_IMAGES
 from nas.errors import UsageError
 from nas.evaluation.evaluators import calibration_batches
 from nas.events import Progress, StageProgress, ignore
-from nas.exporting.kept import assignment_of
+from nas.exporting.kept import NETWORK, assignment_of
 from nas.quantisation.adaptive_rounding import adaptive_rounding
 from nas.quantisation.bias_correction import bias_correction
 from nas.quantisation.clip import clip
@@ -28,6 +28,7 @@ from nas.quantisation.evaluated import OrderedQuantisation, Wanted, integer_mode
 from nas.quantisation.fake import FakeQuantisation
 from nas.quantisation.relu_mlp import gelus_of, relu_mlp
 from nas.quantisation.watching import names_in_order
+from nas.runs.folder import FINISHED, RunFolder
 from search_spaces import Architecture, SearchSpace
 from search_spaces.timm_models import PREFIX, TimmReference
 
@@ -62,11 +63,17 @@ def wanted_precisions(quantise: str, run: Path | str | None, pick: str | None) -
         raise UsageError(f"`quantise` is {quantise!r}, expected {', '.join(f'`{name}`' for name in QUANTISED)}")
     if quantise != MIXED:
         return cast("Precision", quantise)
-    found = None if run is None else assignment_of(Path(run), pick or "knee")
+    folder = None if run is None else RunFolder(Path(run))
+    name = pick or ("knee" if folder is None or folder.architecture is None else NETWORK)
+    found = None if folder is None else assignment_of(folder.path, name)
     if found is None:
+        finished = None if folder is None or pick else folder.path / FINISHED
+        is_chosen = finished is not None and assignment_of(finished, NETWORK) is not None
         raise UsageError(
-            f"`quantise` is `{MIXED}`, but nobody has chosen precisions for the layers of network `{pick or 'knee'}`",
-            "nas quantise RUN --pick PICK",
+            f"`quantise` is `{MIXED}`, but nobody has chosen precisions for the layers of network `{name}`",
+            f"of the network that the search finished they are: `nas finish {finished} --quantise {MIXED}`"
+            if is_chosen
+            else f"nas quantise {run or 'RUN'}" + (" --pick PICK" if name != NETWORK else ""),
         )
     return found
 

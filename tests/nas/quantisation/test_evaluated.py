@@ -11,6 +11,7 @@ from nas.errors import UsageError
 from nas.evaluation.evaluators import SupernetEvaluator
 from nas.finishing.quantised import FewerBits, in_relu, wanted_precisions
 from nas.quantisation.evaluated import in_integers
+from nas.records.files import write_json
 from nas.searching.resolution import resolve_settings
 from search_spaces import SingleSpace, get_space
 from supernets import Supernet
@@ -64,5 +65,22 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         wanted_precisions("int4", None, None)
     with pytest.raises(UsageError, match="networks of space `resnas-mini` keep their activation"):
         in_relu(get_space("resnas-mini").smallest)
-    with pytest.raises(UsageError, match="nobody has chosen precisions for the layers of network `knee`"):
-        wanted_precisions("mixed", tmp_path, None)
+
+
+def test_precisions_that_were_chosen_are_found_by_the_network_that_they_are_of(tmp_path: Path) -> None:
+    search, finished = tmp_path / "run", tmp_path / "run" / "finished"
+    (finished / "quantised" / "network").mkdir(parents=True)
+    architecture = get_space("elastic-mini").smallest.to_dict()
+    write_json(search / "settings.json", {"command": "search"})
+    write_json(finished / "settings.json", {"command": "finish", "architecture": architecture})
+    with pytest.raises(UsageError, match="nobody has chosen precisions for the layers of network `knee`") as caught:
+        wanted_precisions("mixed", search, None)
+    assert caught.value.hint == f"nas quantise {search} --pick PICK"
+    with pytest.raises(UsageError, match="for the layers of network `network`") as caught:
+        wanted_precisions("mixed", finished, None)
+    assert caught.value.hint == f"nas quantise {finished}"
+    write_json(finished / "quantised" / "network" / "assignment.json", {"head": "int8"})
+    assert wanted_precisions("mixed", finished, None) == {"head": "int8"}
+    with pytest.raises(UsageError, match="network `knee`") as caught:
+        wanted_precisions("mixed", search, None)
+    assert f"nas finish {finished} --quantise mixed" in str(caught.value.hint)
