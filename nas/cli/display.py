@@ -177,9 +177,11 @@ def _layers_present(settings: Mapping[str, int]) -> list[str]:
 
 def latency_text(latency: Mapping[str, Any]) -> str:
     """`8.12 ms [6.9, 9.8]`; without evidence only a range, and where the table was measured not even that."""
+    if latency["extrapolated"] and latency["kind"] == "measured":
+        return NO_EVIDENCE
     low, high = three_digits(latency["low_ms"]), three_digits(latency["high_ms"])
     if latency["extrapolated"]:
-        return NO_EVIDENCE if latency["kind"] == "measured" else f"{low} to {high} ms"
+        return f"{low} to {high} ms"
     return f"{three_digits(latency['ms'])} ms [{low}, {high}]"
 
 

@@ -52,8 +52,9 @@ class DeviceCosts:
 
     @property
     def high_ms_M(self) -> Floats:
-        """Upper ends of the latencies."""
-        return self.latencies.high_ms
+        """Upper ends of the latencies; infinite where nothing is known."""
+        is_declined_M = self.latencies.extrapolated & (self.latencies.kind == "measured")
+        return np.where(is_declined_M, np.inf, self.latencies.high_ms)
 
     def latency(self, number: int) -> Latency:
         """The predicted latency of one network."""
@@ -129,8 +130,13 @@ class FrontCosts:
         beside = [self.link.send_ms(width) + self._most_fusion_ms for width in self.widths]
         high = {number: float(costs.high_ms_M[number]) + beside[number] for number in with_room}
         found = [number for number in with_room if high[number] <= limit_ms]
+        least = min(high.values())
+        if math.isinf(least):
+            raise NothingFitsError(
+                f"the table of `{target}` has no evidence for any network of the front that has room there",
+                hint=f"measure networks of their space: `nas latency build` with `--spaces {self.space.name}`",
+            )
         if not found:
-            least = min(high.values())
             raise NothingFitsError(
                 f"no network of the front is done on `{target}` within {limit_ms:.3g} ms: the fastest that has room"
                 f" takes up to {least:.3g} ms with sending and fusion",

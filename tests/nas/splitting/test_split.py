@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import nas
+from nas.cli.display import latency_text
 from nas.cli.split import _together
 from nas.errors import UsageError
 from nas.runs.front import SearchFront
@@ -141,6 +142,20 @@ def test_what_has_no_room_is_refused(costs: FrontCosts, monkeypatch: pytest.Monk
     monkeypatch.setattr(costs, "devices", [costs.devices[0], tight])
     with pytest.raises(NothingFitsError, match="has room on `pixel4`: the smallest takes"):
         costs.fitting(1, 1e3)
+
+
+def test_networks_without_evidence_in_a_measured_table_are_left_out(
+    costs: FrontCosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = replace(costs.devices[0].latencies, kind="measured", extrapolated=np.array([True, False, True]))
+    monkeypatch.setattr(costs, "devices", [replace(costs.devices[0], latencies=measured), costs.devices[1]])
+    assert costs.fitting(0, 1e9) == [1]
+    assert latency_text(costs.devices[0].latency(0).claims()) == "no evidence"
+    unknown = replace(measured, extrapolated=np.array([True, True, True]))
+    monkeypatch.setattr(costs, "devices", [replace(costs.devices[0], latencies=unknown), costs.devices[1]])
+    with pytest.raises(NothingFitsError, match="the table of `pixel6` has no evidence") as found:
+        costs.fitting(0, 1e9)
+    assert "nas latency build" in str(found.value.hint)
 
 
 @pytest.mark.parametrize(("known", "text"), [(True, "together 7 ms (up to 12, limit 20)"), (False, "up to 12 ms")])
