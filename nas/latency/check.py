@@ -20,7 +20,7 @@ from latency_tables.targets import load_target, provenance_line, staleness
 from latency_tables.transports.local import LocalTransport
 from nas.errors import UsageError
 from nas.events import Progress, StageProgress, ignore
-from nas.latency.check_networks import DrawnNetwork, fresh_networks, largest_group, own_networks, own_row
+from nas.latency.check_networks import DrawnNetwork, fresh_networks, is_own, largest_group, own_networks
 from nas.latency.predict import Prediction, predict_network
 from nas.networks.named import NamedNetwork
 from nas.networks.resolve import resolve_network
@@ -264,7 +264,7 @@ def _unseen(candidates: Sequence[_Candidate], table: LatencyTable) -> tuple[list
     for entry in candidates:
         architecture = entry.network.architecture
         group = architecture.space if architecture is not None else NAMED
-        if own_row(group, entry.prediction.macs, table) is not None:
+        if is_own(group, entry.prediction.macs, table):
             seen.append(entry.network.name)
         else:
             kept.append(entry)

@@ -46,7 +46,7 @@ def fresh_networks(
     seen: list[str] = []
     for number, sample in enumerate(latency_samples(group, count, seed)):
         name = f"{sample.name} (seed {seed})"
-        if own_row(group, sample.graph.macs, predictor.table) is not None:
+        if is_own(group, sample.graph.macs, predictor.table):
             seen.append(name)
         elif len(fresh) < networks:
             shape = (3, sample.image_side, sample.image_side)
@@ -83,7 +83,6 @@ def own_networks(group: str, predictor: LatencyPredictor) -> list[DrawnNetwork]:
     return own
 
 
-def own_row(group: str, macs: int, table: LatencyTable) -> ValidationRow | None:
-    """What the table has of this network: two of one group have the same MACs only where they are equal."""
-    rows = (row for row in table.validation.rows if _group_of(row) == group and row.macs == macs)
-    return next(rows, None)
+def is_own(group: str, macs: int, table: LatencyTable) -> bool:
+    """Whether the table was fitted to this network: two of one group have the same MACs only where they are equal."""
+    return any(_group_of(row) == group and row.macs == macs for row in table.validation.rows)
